@@ -1,0 +1,12 @@
+"""GraphQuant: quantize the models of a ComfyUI graph, inside the graph.
+
+Nothing is imported here: ComfyUI's start-up, and a test runner that meets this file, pay nothing.
+"""
+
+WEB_DIRECTORY = "./web"
+
+
+async def comfy_entrypoint():
+    from .nodes.extension import GraphQuantExtension
+
+    return GraphQuantExtension()

@@ -1,0 +1,27 @@
+"""A node's outputs: the object, the report as text, and the report as data for the panel."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+
+from ..quant_core import Plan, Report
+
+
+def node_output(result: object, report: Report, notes: Sequence[str] = ()) -> io.NodeOutput:
+    """``result`` and its report; ``notes`` go to the report's warnings."""
+    report = dataclasses.replace(report, warnings=(*report.warnings, *notes))
+    return io.NodeOutput(
+        result, report.to_markdown(), ui={"graphquant": [report.to_dict()]}
+    )
+
+
+def unchanged(
+    result: object, patcher: ModelPatcher, plan: Plan, notes: Sequence[str] = ()
+) -> io.NodeOutput:
+    """The same object back, with a report that says so."""
+    size = patcher.model_size()
+    return node_output(result, Report(plan, "unchanged", 0.0, size, size), notes)

@@ -1,0 +1,1 @@
+"""The bridge from quant_core to ComfyUI's ModelPatcher."""

@@ -1,0 +1,114 @@
+"""A second module tree over the same storage.
+
+``ModelPatcher.clone()`` shares its module, so a node that edits layers edits every branch of the
+graph. ``copy.deepcopy`` would double the memory and fails on attributes that can't be copied.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from types import MethodType
+
+import torch
+from torch import nn
+
+# What ModelPatcher and aimdo keep on a module about where its weights are at the moment.
+_RESIDENCY = (
+    "comfy_patched_weights",
+    "prev_comfy_cast_weights",
+    "weight_lowvram_function",
+    "bias_lowvram_function",
+    "model_loaded_weight_memory",
+    "model_offload_buffer_memory",
+    "model_lowvram",
+    "lowvram_patch_counter",
+    "current_weight_patches_uuid",
+    "dynamic_vbars",
+    "dynamic_pins",
+    "dynamic_patchers",
+    "_v",
+    "_v_signature",
+    "_v_weight",
+    "_v_bias",
+    "_prefetch",
+    "_pin",
+    "_pins",
+    "_pin_state",
+)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_state_dict_hooks", "_backward_hooks")
+
+
+def copy_modules(
+    root: nn.Module, parameter: Callable[[str, nn.Parameter], torch.Tensor | None]
+) -> nn.Module:
+    """Copy every module of ``root``; parameters are new objects over the same storage.
+
+    parameter(full name, parameter) gives the tensor to use: the same, or another (say the pristine
+    weight where a LoRA is patched in at the moment), or None to leave the place empty. Shared modules
+    stay shared, parameters tied in ``root`` stay tied, and references from one module to another
+    (plain attributes, bound methods) lead into the copy.
+    """
+    modules: dict[int, nn.Module] = {}
+    parameters: dict[int, nn.Parameter] = {}
+
+    def copy_parameter(name: str, old: nn.Parameter) -> nn.Parameter | None:
+        data = parameter(name, old)
+        if data is None:
+            return None
+        if id(old) not in parameters:
+            parameters[id(old)] = nn.Parameter(data.detach(), requires_grad=False)
+            parameters[id(old)].__dict__.update(_plain_attributes(old))
+        return parameters[id(old)]
+
+    def copy_module(old: nn.Module, prefix: str) -> nn.Module:
+        if id(old) in modules:
+            return modules[id(old)]
+        new = modules[id(old)] = _empty_copy(old)
+        for name, value in old._parameters.items():
+            new._parameters[name] = None if value is None else copy_parameter(prefix + name, value)
+        for name, child in old._modules.items():
+            new._modules[name] = None if child is None else copy_module(child, f"{prefix}{name}.")
+        return new
+
+    copied = copy_module(root, "")
+    for module in modules.values():
+        for name, value in list(module.__dict__.items()):
+            if not name.startswith("_") or isinstance(value, MethodType):
+                module.__dict__[name] = _redirect(value, modules)
+    return copied
+
+
+def _empty_copy(old: nn.Module) -> nn.Module:
+    new = copy.copy(old)
+    new._parameters, new._modules = {}, {}
+    new._buffers = dict(old._buffers)
+    for name in _HOOKS:
+        setattr(new, name, copy.copy(getattr(old, name)))
+    for name in _RESIDENCY:
+        new.__dict__.pop(name, None)
+    for name, empty in (("weight_function", []), ("bias_function", []), ("current_patcher", None)):
+        if name in new.__dict__:
+            setattr(new, name, empty)
+    new._compiled_call_impl = None  # it would call the original
+    return new
+
+
+def _plain_attributes(parameter: nn.Parameter) -> dict:
+    """What ComfyUI notes on a parameter itself, such as its load-time dtype."""
+    if type(parameter) is not nn.Parameter:
+        return {}
+    return {k: v for k, v in vars(parameter).items() if not isinstance(v, torch.Tensor)}
+
+
+def _redirect(value: object, modules: dict[int, nn.Module]) -> object:
+    """``value`` with references to copied modules replaced, one container deep."""
+    if isinstance(value, nn.Module):
+        return modules.get(id(value), value)
+    if isinstance(value, MethodType) and id(value.__self__) in modules:
+        return MethodType(value.__func__, modules[id(value.__self__)])
+    if type(value) in (list, tuple):
+        return type(value)(_redirect(item, modules) for item in value)
+    if type(value) is dict:
+        return {key: _redirect(item, modules) for key, item in value.items()}
+    return value

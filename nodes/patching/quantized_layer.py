@@ -1,0 +1,93 @@
+"""What ModelPatcher asks of a layer whose weight is quantized.
+
+A layer keeps its own class, forward and attributes; only its class gains this mixin in front.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+
+import comfy.ops
+import torch
+from comfy.quant_ops import QuantizedTensor
+from torch import nn
+
+from ...quant_core.formats import Float8, Format, Int8, QuantizedWeight
+from .layout import quantized_tensor
+
+# Our own marker. Stock's `.comfy_quant` is for formats that stock can read.
+MARKER = "graphquant"
+STOCK_MARKER = "comfy_quant"
+
+
+class QuantizedLayer:
+    """Mixed into a subclass of the layer's own class."""
+
+    def convert_weight(self, weight: torch.Tensor, inplace: bool = False, **_) -> torch.Tensor:
+        return weight.dequantize() if isinstance(weight, QuantizedTensor) else weight
+
+    def set_weight(
+        self,
+        weight: torch.Tensor,
+        inplace_update: bool = False,
+        seed: int | None = None,
+        return_weight: bool = False,
+        **_,
+    ) -> torch.Tensor | None:
+        """``weight`` [N, K] is the dequantized one with patches added; float32 as a rule."""
+        new = self.weight.requantize_from_float(weight).to(self.weight.dtype)
+        if return_weight:
+            return new
+        self.weight = nn.Parameter(new, requires_grad=False)
+        return None
+
+    @property
+    def weight_scale(self) -> torch.Tensor:
+        """ComfyUI's model merging reads an attribute for every key of the state dict."""
+        return self.weight._params.scale
+
+    @property
+    def weight_zero_point(self) -> torch.Tensor:
+        return self.weight._params.zero_point
+
+    def state_dict(self, *args, destination=None, prefix="", keep_vars=False):
+        # Layers of quantized checkpoints bring a state_dict of their own, for stock layouts only.
+        return nn.Module.state_dict(
+            self, *args, destination=destination, prefix=prefix, keep_vars=keep_vars
+        )
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if isinstance(self.weight, QuantizedTensor):
+            destination.update(self.weight.state_dict(f"{prefix}weight"))
+            key, values = marker(self.weight._params.format)
+            text = json.dumps(values).encode()
+            destination[prefix + key] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+
+    def _apply(self, fn, recurse=True):
+        return comfy.ops._quantized_apply(self, fn, recurse)
+
+
+def marker(fmt: Format) -> tuple[str, dict]:
+    """The key and JSON values that tell a reader how a layer is stored: stock's where stock reads
+    the format, else ours."""
+    if isinstance(fmt, Int8):
+        return STOCK_MARKER, {"format": "int8_tensorwise"}
+    if isinstance(fmt, Float8) and fmt.granularity == "per-tensor":
+        weight_only = {} if fmt.activations else {"full_precision_matrix_mult": True}
+        return STOCK_MARKER, {"format": fmt.dtype, **weight_only}
+    return MARKER, fmt.to_dict()
+
+
+@lru_cache
+def quantized_class(cls: type[nn.Module]) -> type[nn.Module]:
+    """``cls`` with the mixin in front; one class a layer class, so that torch.compile sees one."""
+    return type(f"Quantized{cls.__name__}", (QuantizedLayer, cls), {})
+
+
+def quantize_layer(layer: nn.Module, weight: QuantizedWeight, dtype: torch.dtype) -> None:
+    """Give ``layer`` a quantized weight that computes in ``dtype``."""
+    if not isinstance(layer, QuantizedLayer):
+        layer.__class__ = quantized_class(type(layer))
+    layer.weight = nn.Parameter(quantized_tensor(weight, dtype), requires_grad=False)

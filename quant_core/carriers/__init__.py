@@ -1,0 +1,1 @@
+"""Outside ComfyUI: quantized weights as torchao tensors on plain modules."""

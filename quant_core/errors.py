@@ -1,0 +1,36 @@
+"""What can be wrong, one type a cause. Every message opens with the fact and ends with the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class QuantizationError(ValueError):
+    """Base of all refusals of this package."""
+
+
+class UnknownNameError(QuantizationError):
+    """A method, preset, granularity or component that does not exist."""
+
+    def __init__(self, kind: str, name: object, valid: Iterable[str]):
+        valid = tuple(valid)
+        close = difflib.get_close_matches(str(name), valid, n=3)
+        hint = f"Did you mean {' or '.join(close)}? " if close else ""
+        super().__init__(f"Unknown {kind} {name!r}. {hint}Valid: {', '.join(valid)}.")
+
+
+class PatternError(QuantizationError):
+    """An include pattern that means no layer."""
+
+
+class NothingToQuantizeError(QuantizationError):
+    """Every layer was filtered out."""
+
+
+class NonFiniteWeightError(QuantizationError):
+    """A weight holds NaN or infinity."""
+
+
+class TorchAOError(ImportError):
+    """torchao is missing or too old."""

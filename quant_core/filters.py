@@ -1,0 +1,60 @@
+"""Which layers stay as they are: the component's filter, the preset, the user's patterns, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from .errors import PatternError
+from .patterns import first_match, matches
+from .presets import Preset
+
+# Normalizations by any name (norm, norm1, img_norm, norm_out), but not normal_proj.
+_NORMS = ("*norm", "*norm.*", "*norm[0-9]*", "*norm_*")
+
+COMPONENT_KEEP: dict[str, tuple[str, ...]] = {
+    "encoder": ("embed_tokens", *_NORMS, "lm_head", "rotary_emb"),
+    "transformer": _NORMS,
+    "vae": (),
+}
+
+
+@dataclass(frozen=True)
+class LayerFilter:
+    """Says of each layer name why it is kept, or None where it goes on to be quantized."""
+
+    component_type: str
+    preset: Preset | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def reason_to_keep(self, name: str) -> str | None:
+        pattern = first_match(COMPONENT_KEEP[self.component_type], name)
+        if pattern:
+            return f"{self.component_type} filter: {pattern}"
+        if self.preset is not None:
+            pattern = first_match(self.preset.keep, name)
+            if pattern:
+                return f"preset {self.preset.name} keeps {pattern}"
+            if self.preset.only and not first_match(self.preset.only, name):
+                return f"preset {self.preset.name} quantizes other layers only"
+        if self.include and not first_match(self.include, name):
+            return "not included"
+        pattern = first_match(self.exclude, name)
+        return f"excluded by {pattern}" if pattern else None
+
+
+def unmatched(patterns: Iterable[str], names: Sequence[str]) -> list[str]:
+    """The patterns that mean none of ``names``."""
+    return [pattern for pattern in patterns if not any(matches(pattern, n) for n in names)]
+
+
+def check_include(include: Iterable[str], names: Sequence[str]) -> None:
+    """PatternError for an include pattern that means no layer: it would quantize nothing, unseen."""
+    missing = unmatched(include, names)
+    if missing:
+        example = f" Layers are called like {names[0]!r}." if names else ""
+        raise PatternError(
+            f"Include pattern {missing[0]!r} matches none of {len(names)} layers. "
+            f"Use whole name parts or a glob such as '*{missing[0].strip('*')}*'.{example}"
+        )

@@ -1,0 +1,114 @@
+"""FP8 weights, scaled per row or per tensor; optionally FP8 activations, scaled per row.
+
+The scale maps the largest magnitude to the largest finite code. A floor under it keeps an all-zero
+row finite, where torchao 0.18 divides zero by zero. Values are clamped before the cast: a cast to
+FP8 does not saturate.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from .base import (
+    Format,
+    QuantizedWeight,
+    absolute_maximum,
+    register_format,
+    row_blocks,
+    scale_count,
+    scale_shape,
+)
+
+_SMALLEST_MAXIMUM = 1e-12
+# torch._scaled_mm works in 16-byte rows on both sides.
+SCALED_MM_MULTIPLE = 16
+
+
+@register_format
+@dataclass(frozen=True)
+class Float8(Format):
+    """dtype: "float8_e4m3fn" or "float8_e5m2". granularity: "per-row" or "per-tensor".
+    activations: None (computed in the input's dtype) or "float8_e4m3fn" (per row at run time)."""
+
+    kind: ClassVar[str] = "float8"
+
+    dtype: str = "float8_e4m3fn"
+    granularity: str = "per-row"
+    activations: str | None = None
+
+    @property
+    def storage(self) -> torch.dtype:
+        return getattr(torch, self.dtype)
+
+    def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
+        """weight: [N, K], or [N, ...] (convolutions: a row is an output channel)."""
+        shape = tuple(weight.shape)
+        matrix = weight.reshape(shape[0], -1)
+        limit = torch.finfo(self.storage).max
+        largest = absolute_maximum(matrix, self.granularity)
+        scale = largest.clamp_(_SMALLEST_MAXIMUM) / limit
+        qdata = torch.empty(matrix.shape, dtype=self.storage, device=weight.device)
+        for block in row_blocks(matrix):
+            values = matrix[block].to(torch.float32, copy=True)
+            step = scale if scale.dim() == 0 else scale[block]
+            qdata[block] = values.div_(step).clamp_(-limit, limit)
+        return QuantizedWeight(
+            self,
+            qdata.view(shape),
+            scale.view(scale_shape(shape, self.granularity)),
+            None,
+            shape,
+            weight.dtype,
+        )
+
+    def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
+        # bfloat16 and wider hold every code exactly; the product is formed in float32, rounded once.
+        codes = weight.qdata.to(dtype)
+        return torch.mul(codes, weight.scale, out=codes)
+
+    def nbytes(self, shape: tuple[int, ...]) -> int:
+        return math.prod(shape) + 4 * scale_count(shape, self.granularity)
+
+    def linear(
+        self, x: torch.Tensor, weight: QuantizedWeight, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        if self.activations is None or x.device.type != "cuda":
+            return F.linear(x, self.dequantize(weight, x.dtype), bias)
+        codes, scale = quantize_rows(x.reshape(-1, x.shape[-1]), self.storage)
+        y = torch._scaled_mm(
+            codes,
+            weight.qdata.t(),
+            scale_a=scale,
+            scale_b=weight.scale.expand(weight.shape[0], 1).t().contiguous(),
+            bias=None if bias is None else bias.to(torch.bfloat16),
+            out_dtype=torch.bfloat16,
+            use_fast_accum=True,
+        )
+        return y.to(x.dtype).reshape(*x.shape[:-1], weight.shape[0])
+
+    def kernel(self, device: torch.device) -> str:
+        if self.activations is None or device.type != "cuda":
+            return super().kernel(device)
+        return "fp8 x fp8 matmul (torch._scaled_mm)"
+
+    def __str__(self) -> str:
+        activations = f", {self.activations} activations" if self.activations else ""
+        return f"{self.dtype} {self.granularity}{activations}"
+
+
+def quantize_rows(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Activations [M, K] as FP8 codes [M, K] and float32 scales [M, 1]; an all-zero row is zeros."""
+    limit = torch.finfo(dtype).max
+    values = x.float()
+    scale = values.abs().amax(dim=1, keepdim=True).clamp_(_SMALLEST_MAXIMUM).div_(limit)
+    return values.div(scale).clamp_(-limit, limit).to(dtype), scale
+
+
+def fits_scaled_mm(shape: tuple[int, ...]) -> bool:
+    """Whether a weight [N, K] can go through torch._scaled_mm."""
+    return len(shape) == 2 and all(size % SCALED_MM_MULTIPLE == 0 for size in shape)

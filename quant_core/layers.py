@@ -1,0 +1,43 @@
+"""Which modules carry a weight that this package can quantize."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+COMPONENT_TYPES = ("encoder", "transformer", "vae")
+
+
+def layer_kind(module: nn.Module) -> str | None:
+    """"Linear", "Conv1d", "Conv2d", "Conv3d", or None.
+
+    A Linear need not derive from nn.Linear (ComfyUI's mixed-precision one does not): a 2-d weight
+    beside in_features and out_features is what counts.
+    """
+    weight = getattr(module, "weight", None)
+    if weight is None:
+        return None
+    if isinstance(module, CONVOLUTIONS):
+        return next(cls.__name__ for cls in CONVOLUTIONS if isinstance(module, cls))
+    is_linear = hasattr(module, "in_features") and hasattr(module, "out_features")
+    return "Linear" if is_linear and weight.dim() == 2 else None
+
+
+def supported_layers(
+    model: nn.Module, component_type: str
+) -> Iterator[tuple[str, str, nn.Module]]:
+    """(name, kind, module) of every layer considered: Linear, and in a VAE convolutions too."""
+    for name, module in model.named_modules():
+        kind = layer_kind(module)
+        if kind == "Linear" or (kind is not None and component_type == "vae"):
+            yield name, kind, module
+
+
+def is_fp8_compatible_layer(module: nn.Module) -> bool:
+    """Whether an FP8 x FP8 matmul can run this layer: a Linear with K and N in sixteens."""
+    from .formats.float8 import fits_scaled_mm
+
+    return layer_kind(module) == "Linear" and fits_scaled_mm(tuple(module.weight.shape))

@@ -1,0 +1,38 @@
+"""Which layer names a pattern means.
+
+A pattern is matched against a layer's full dotted name in one of two ways:
+
+* without a wildcard it must equal one or more *whole, consecutive* dotted components, so ``norm``
+  matches ``blocks.0.norm`` but not ``blocks.0.normal_proj``, and ``blocks.1`` does not match
+  ``blocks.10``;
+* with ``*``, ``?`` or ``[`` it is a shell glob over the *whole* name: ``*norm*`` matches both.
+
+Bare substrings are the classic trap (``mod`` hits ``model``, ``blocks`` hits ``vace_blocks``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+_WILDCARDS = frozenset("*?[")
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether ``pattern`` means the layer called ``name``."""
+    if _WILDCARDS.intersection(pattern):
+        return fnmatchcase(name, pattern)
+    return f".{pattern}." in f".{name}."
+
+
+def first_match(patterns: Iterable[str], name: str) -> str | None:
+    """The first of ``patterns`` that means ``name``, or None."""
+    return next((pattern for pattern in patterns if matches(pattern, name)), None)
+
+
+def parse_patterns(text: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Patterns from a text of one a line (commas also separate), or from any iterable of them."""
+    if text is None:
+        return ()
+    lines = text.replace(",", "\n").splitlines() if isinstance(text, str) else text
+    return tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))

@@ -1,0 +1,194 @@
+"""Decide for every layer, from names, shapes and dtypes alone: its format, or why it is kept.
+
+A plan is a frozen value. Making one reads no weight, so it works on the meta device.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+
+from torch import nn
+
+from .detect import layer_quantized_as, stored_bytes
+from .errors import NothingToQuantizeError, UnknownNameError
+from .filters import LayerFilter, check_include, unmatched
+from .formats import Format
+from .hardware import Hardware, hardware_of
+from .layers import COMPONENT_TYPES, supported_layers
+from .methods import GRANULARITIES, Method, method_for, resolve_method
+from .patterns import parse_patterns
+from .presets import Preset, generic_preset, get_preset
+
+QUANTIZE, KEEP, ALREADY = "quantize", "keep", "already quantized"
+ALREADY_QUANTIZED = "already_quantized"
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One layer. ``bytes_*`` count the weight as stored. ``tied_to``: the layer it shares it with."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    dtype: str
+    action: str
+    reason: str
+    bytes_before: int
+    bytes_after: int
+    format: Format | None = None
+    tied_to: str | None = None
+
+    def to_dict(self) -> dict:
+        format_name = None if self.format is None else str(self.format)
+        return {**asdict(self), "shape": list(self.shape), "format": format_name}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done. ``method`` is the resolved name, ``runs_as`` what the hardware makes of it."""
+
+    requested: str
+    method: str
+    runs_as: str
+    component_type: str
+    granularity: str
+    preset: str | None
+    layers: tuple[LayerPlan, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def with_action(self, action: str) -> tuple[LayerPlan, ...]:
+        return tuple(layer for layer in self.layers if layer.action == action)
+
+    @property
+    def quantized(self) -> tuple[LayerPlan, ...]:
+        return self.with_action(QUANTIZE)
+
+    def to_dict(self) -> dict:
+        layers = [layer.to_dict() for layer in self.layers]
+        return {**asdict(replace(self, layers=())), "layers": layers}
+
+
+def plan_component(
+    model: nn.Module,
+    method: str,
+    component_type: str = "transformer",
+    granularity: str = "per-row",
+    *,
+    preset: str | Preset | None = None,
+    include: str | Iterable[str] | None = None,
+    exclude: str | Iterable[str] | None = None,
+    hardware: Hardware | None = None,
+) -> Plan:
+    """Plan to quantize ``model`` with ``method`` (a name or alias).
+
+    component_type: "encoder", "transformer" or "vae". granularity: "per-row" or "per-tensor" (int4
+    has groups instead). preset: a name, "generic", a Preset, or None for the component's own filter
+    alone. include, exclude: patterns (see ``patterns``), as a text of one a line or an iterable.
+    hardware: where it will run (default: the accelerator, else the CPU).
+
+    UnknownNameError, PatternError (an include pattern that means nothing) and
+    NothingToQuantizeError (every layer filtered out) are ValueErrors.
+    """
+    resolved = resolve_method(method)
+    _require(component_type, "component type", COMPONENT_TYPES)
+    _require(granularity, "granularity", GRANULARITIES)
+    if resolved == "none":
+        return Plan(method, "none", "none", component_type, granularity, preset=None)
+    chosen, fallback = method_for(resolved, hardware or hardware_of())
+    layers = list(supported_layers(model, component_type))
+    names = [name for name, _, _ in layers]
+    include, exclude = parse_patterns(include), parse_patterns(exclude)
+    check_include(include, names)
+    preset = _resolve_preset(preset, names)
+    plan = Plan(
+        requested=method,
+        method=resolved,
+        runs_as=chosen.name,
+        component_type=component_type,
+        granularity=granularity,
+        preset=None if preset is None else preset.name,
+        layers=_plan_layers(
+            layers, chosen, granularity, LayerFilter(component_type, preset, include, exclude)
+        ),
+        warnings=(*([fallback] if fallback else []), *_exclude_warnings(exclude, names)),
+    )
+    return _checked(plan)
+
+
+def _plan_layers(
+    layers: list[tuple[str, str, nn.Module]], method: Method, granularity: str, keep: LayerFilter
+) -> tuple[LayerPlan, ...]:
+    plans: list[LayerPlan] = []
+    seen: dict[int, LayerPlan] = {}
+    for name, kind, module in layers:
+        plan = _plan_layer(name, kind, module, method, granularity, keep)
+        first = seen.setdefault(id(module.weight), plan)
+        if plan.action == QUANTIZE and first is not plan and first.format == plan.format:
+            plan = replace(plan, tied_to=first.name, bytes_before=0, bytes_after=0)
+        plans.append(plan)
+    return tuple(plans)
+
+
+def _plan_layer(
+    name: str, kind: str, module: nn.Module, method: Method, granularity: str, keep: LayerFilter
+) -> LayerPlan:
+    weight = module.weight
+    size = stored_bytes(weight)
+    shape = tuple(weight.shape)
+
+    def layer(action: str, reason: str, after: int = size, fmt: Format | None = None) -> LayerPlan:
+        dtype = str(weight.dtype).removeprefix("torch.")
+        return LayerPlan(name, kind, shape, dtype, action, reason, size, after, fmt)
+
+    quantized = layer_quantized_as(module)
+    if quantized:
+        return layer(ALREADY, f"already quantized: {quantized}")
+    reason = keep.reason_to_keep(name)
+    if reason:
+        return layer(KEEP, reason)
+    choice = method.choose(shape, granularity)
+    if choice.format is None:
+        return layer(KEEP, choice.note)
+    return layer(QUANTIZE, choice.note, choice.format.nbytes(shape), choice.format)
+
+
+def _resolve_preset(preset: str | Preset | None, names: list[str]) -> Preset | None:
+    if preset == "generic":
+        return generic_preset(names)
+    return get_preset(preset) if isinstance(preset, str) else preset
+
+
+def _exclude_warnings(exclude: tuple[str, ...], names: list[str]) -> list[str]:
+    return [
+        f"Exclude pattern {pattern!r} matches none of {len(names)} layers."
+        for pattern in unmatched(exclude, names)
+    ]
+
+
+def _checked(plan: Plan) -> Plan:
+    """A plan that does something, or one whose method says that nothing is left to do."""
+    if plan.quantized:
+        return plan
+    if plan.with_action(ALREADY):
+        return replace(plan, method=ALREADY_QUANTIZED, runs_as=ALREADY_QUANTIZED)
+    raise NothingToQuantizeError(_nothing_left(plan))
+
+
+def _nothing_left(plan: Plan) -> str:
+    if not plan.layers:
+        return (
+            f"The {plan.component_type} has no layer that {plan.method} supports. "
+            "Connect a model with Linear layers."
+        )
+    (reason, count), *_ = Counter(layer.reason for layer in plan.layers).most_common(1)
+    return (
+        f"No layer is left to quantize: {len(plan.layers)} of {len(plan.layers)} are kept, "
+        f"{count} of them by \"{reason}\". Loosen include, exclude or preset."
+    )
+
+
+def _require(value: str, kind: str, valid: tuple[str, ...]) -> None:
+    if value not in valid:
+        raise UnknownNameError(kind, value, valid)

@@ -1,0 +1,88 @@
+"""What happened, counted. One object feeds the log line, the node's panel, the tests and JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+from .plan import ALREADY, KEEP, Plan
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Report:
+    """A plan that was carried out. seconds: quantizing alone. model_bytes_*: the whole component.
+    kernel: what multiplies the quantized layers, in words."""
+
+    plan: Plan
+    kernel: str
+    seconds: float
+    model_bytes_before: int
+    model_bytes_after: int
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def quantized_layers(self) -> int:
+        return len(self.plan.quantized)
+
+    @property
+    def total_layers(self) -> int:
+        return len(self.plan.layers)
+
+    @property
+    def quantized_bytes_before(self) -> int:
+        return sum(layer.bytes_before for layer in self.plan.quantized)
+
+    @property
+    def quantized_bytes_after(self) -> int:
+        return sum(layer.bytes_after for layer in self.plan.quantized)
+
+    def to_dict(self) -> dict:
+        """Plain values only; the keys are the ancestor's and ours."""
+        plan = self.plan.to_dict()
+        return {
+            **plan,
+            "warnings": [*self.plan.warnings, *self.warnings],
+            "kernel": self.kernel,
+            "seconds": self.seconds,
+            "quantized_layers": self.quantized_layers,
+            "skipped_layers": self.total_layers - self.quantized_layers,
+            "total_layers": self.total_layers,
+            "model_bytes_before": self.model_bytes_before,
+            "model_bytes_after": self.model_bytes_after,
+            "quantized_bytes_before": self.quantized_bytes_before,
+            "quantized_bytes_after": self.quantized_bytes_after,
+            "quantized_elements": sum(
+                math.prod(layer.shape) for layer in self.plan.quantized if layer.tied_to is None
+            ),
+        }
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2)
+
+    def summary(self) -> str:
+        """One line."""
+        method = self.plan.runs_as
+        if self.plan.method != self.plan.runs_as:
+            method = f"{self.plan.method} as {self.plan.runs_as}"
+        return (
+            f"{method}: {self.quantized_layers} of {self.total_layers} layers quantized, "
+            f"{self.model_bytes_before / MIB:.1f} -> {self.model_bytes_after / MIB:.1f} MiB, "
+            f"{self.seconds:.1f} s; {self.kernel}"
+        )
+
+    def to_markdown(self) -> str:
+        """The summary, the warnings, and how many layers got which format or were kept, and why."""
+        lines = [self.summary(), ""]
+        lines += [f"- warning: {text}" for text in (*self.plan.warnings, *self.warnings)]
+        lines += [f"- preset: {self.plan.preset or 'none'}"]
+        formats = Counter((str(la.format), la.reason) for la in self.plan.quantized)
+        for (name, note), count in formats.most_common():
+            lines.append(f"- quantized: {count} x {name}" + (f" ({note})" if note else ""))
+        for action, word in ((KEEP, "kept"), (ALREADY, "left")):
+            reasons = Counter(layer.reason for layer in self.plan.with_action(action))
+            lines += [f"- {word}: {count} x {reason}" for reason, count in reasons.most_common()]
+        return "\n".join(lines)
