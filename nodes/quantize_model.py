@@ -92,7 +92,7 @@ class GQQuantizeModel(io.ComfyNode):
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="The quantized model."),
-                io.String.Output(display_name="report", tooltip="What was quantized, kept and why."),
+                io.String.Output(display_name="report", tooltip="What was quantized and kept."),
             ],
             has_intermediate_output=True,
         )

@@ -1,7 +1,7 @@
 """Quantization of any ``nn.Module``: plan, apply, report. Knows torch and torchao, never ComfyUI."""
 
 from .compile_warnings import COMPILE_MODES, get_quant_compile_warnings
-from .component import quantize_component
+from .component import quantize_component, quantize_vae
 from .errors import (
     NonFiniteWeightError,
     NothingToQuantizeError,
@@ -9,6 +9,7 @@ from .errors import (
     QuantizationError,
     TorchAOError,
     UnknownNameError,
+    UnsupportedMethodError,
 )
 from .hardware import Hardware, check_fp8_support, get_recommended_method, hardware_of
 from .layers import is_fp8_compatible_layer
@@ -32,6 +33,7 @@ __all__ = [
     "Report",
     "TorchAOError",
     "UnknownNameError",
+    "UnsupportedMethodError",
     "check_fp8_support",
     "get_quant_compile_warnings",
     "get_recommended_method",
@@ -39,5 +41,6 @@ __all__ = [
     "is_fp8_compatible_layer",
     "plan_component",
     "quantize_component",
+    "quantize_vae",
     "resolve_method",
 ]

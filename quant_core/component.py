@@ -31,6 +31,7 @@ def quantize_component(
     preset: str | Preset | None = None,
     include: str | Iterable[str] | None = None,
     exclude: str | Iterable[str] | None = None,
+    scope: str = "decoder",
     hardware: Hardware | None = None,
     device: torch.device | str | None = None,
     on_layer: Callable[[LayerPlan], None] | None = None,
@@ -56,6 +57,7 @@ def quantize_component(
         preset=preset,
         include=include,
         exclude=exclude,
+        scope=scope,
         hardware=hardware or hardware_of(device),
     )
     before = module_bytes(model)
@@ -74,6 +76,19 @@ def quantize_component(
     )
     log.info("%s", report.to_markdown() if verbose else report.summary())
     return model, report.to_dict()
+
+
+def quantize_vae(
+    vae: nn.Module, method: str = "int8", *, scope: str = "decoder", **options
+) -> tuple[nn.Module, dict]:
+    """Quantize a VAE's Conv1d, Conv2d, Conv3d and Linear weights in place: ``quantize_component`` of
+    the type "vae", with its ``options``.
+
+    method: "int8" or "none"; the others raise UnsupportedMethodError. scope: "decoder", "encoder" or
+    "both", told apart by the names that ComfyUI and diffusers give the modules; what leads from the
+    latent to the decoder (``post_quant_conv``) belongs to it.
+    """
+    return quantize_component(vae, method, "vae", scope=scope, **options)
 
 
 def attach(model: nn.Module, weights: dict[str, QuantizedWeight]) -> None:

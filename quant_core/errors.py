@@ -20,6 +20,10 @@ class UnknownNameError(QuantizationError):
         super().__init__(f"Unknown {kind} {name!r}. {hint}Valid: {', '.join(valid)}.")
 
 
+class UnsupportedMethodError(QuantizationError):
+    """A method that the component cannot have."""
+
+
 class PatternError(QuantizationError):
     """An include pattern that means no layer."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from .errors import PatternError
 from .patterns import first_match, matches
 from .presets import Preset
+from .vae import half_of
 
 # Normalizations by any name (norm, norm1, img_norm, norm_out), but not normal_proj.
 _NORMS = ("*norm", "*norm.*", "*norm[0-9]*", "*norm_*")
@@ -21,17 +22,22 @@ COMPONENT_KEEP: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class LayerFilter:
-    """Says of each layer name why it is kept, or None where it goes on to be quantized."""
+    """Says of each layer name why it is kept, or None where it goes on to be quantized.
+
+    scope: which half of a VAE is quantized, one of ``vae.SCOPES``."""
 
     component_type: str
     preset: Preset | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    scope: str = "both"
 
     def reason_to_keep(self, name: str) -> str | None:
         pattern = first_match(COMPONENT_KEEP[self.component_type], name)
         if pattern:
             return f"{self.component_type} filter: {pattern}"
+        if self.component_type == "vae" and self.scope not in ("both", half_of(name)):
+            return f"{half_of(name)} half, scope is {self.scope}"
         if self.preset is not None:
             pattern = first_match(self.preset.keep, name)
             if pattern:

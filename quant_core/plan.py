@@ -6,7 +6,7 @@ A plan is a frozen value. Making one reads no weight, so it works on the meta de
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 
 from torch import nn
@@ -17,9 +17,10 @@ from .filters import LayerFilter, check_include, unmatched
 from .formats import Format
 from .hardware import Hardware, hardware_of
 from .layers import COMPONENT_TYPES, supported_layers
-from .methods import GRANULARITIES, Method, method_for, resolve_method
+from .methods import GRANULARITIES, Choice, method_for, resolve_method
 from .patterns import parse_patterns
 from .presets import Preset, generic_preset, get_preset
+from .vae import MEMORY_NOTE, SCOPES, require_vae_method
 
 QUANTIZE, KEEP, ALREADY = "quantize", "keep", "already quantized"
 ALREADY_QUANTIZED = "already_quantized"
@@ -79,6 +80,7 @@ def plan_component(
     preset: str | Preset | None = None,
     include: str | Iterable[str] | None = None,
     exclude: str | Iterable[str] | None = None,
+    scope: str = "decoder",
     hardware: Hardware | None = None,
 ) -> Plan:
     """Plan to quantize ``model`` with ``method`` (a name or alias).
@@ -86,14 +88,18 @@ def plan_component(
     component_type: "encoder", "transformer" or "vae". granularity: "per-row" or "per-tensor" (int4
     has groups instead). preset: a name, "generic", a Preset, or None for the component's own filter
     alone. include, exclude: patterns (see ``patterns``), as a text of one a line or an iterable.
-    hardware: where it will run (default: the accelerator, else the CPU).
+    scope: which half of a vae, "decoder", "encoder" or "both". hardware: where it will run (default:
+    the accelerator, else the CPU).
 
-    UnknownNameError, PatternError (an include pattern that means nothing) and
-    NothingToQuantizeError (every layer filtered out) are ValueErrors.
+    UnknownNameError, UnsupportedMethodError (not for this component), PatternError (an include
+    pattern that means nothing) and NothingToQuantizeError (every layer filtered out) are ValueErrors.
     """
     resolved = resolve_method(method)
     _require(component_type, "component type", COMPONENT_TYPES)
     _require(granularity, "granularity", GRANULARITIES)
+    _require(scope, "scope", SCOPES)
+    if component_type == "vae":
+        require_vae_method(resolved)
     if resolved == "none":
         return Plan(method, "none", "none", component_type, granularity, preset=None)
     chosen, fallback = method_for(resolved, hardware or hardware_of())
@@ -109,21 +115,30 @@ def plan_component(
         component_type=component_type,
         granularity=granularity,
         preset=None if preset is None else preset.name,
-        layers=_plan_layers(
-            layers, chosen, granularity, LayerFilter(component_type, preset, include, exclude)
+        layers=plan_layers(
+            layers,
+            lambda shape: chosen.choose(shape, granularity),
+            LayerFilter(component_type, preset, include, exclude, scope).reason_to_keep,
         ),
-        warnings=(*([fallback] if fallback else []), *_exclude_warnings(exclude, names)),
+        warnings=(
+            *([fallback] if fallback else []),
+            *_exclude_warnings(exclude, names),
+            *([MEMORY_NOTE] if component_type == "vae" else []),
+        ),
     )
-    return _checked(plan)
+    return checked(plan, "Loosen include, exclude or preset.")
 
 
-def _plan_layers(
-    layers: list[tuple[str, str, nn.Module]], method: Method, granularity: str, keep: LayerFilter
+def plan_layers(
+    layers: Iterable[tuple[str, str, nn.Module]],
+    choose: Callable[[tuple[int, ...]], Choice],
+    reason_to_keep: Callable[[str], str | None],
 ) -> tuple[LayerPlan, ...]:
+    """Plan each (name, kind, module). choose: of a weight's shape. reason_to_keep: of a name."""
     plans: list[LayerPlan] = []
     seen: dict[int, LayerPlan] = {}
     for name, kind, module in layers:
-        plan = _plan_layer(name, kind, module, method, granularity, keep)
+        plan = _plan_layer(name, kind, module, choose, reason_to_keep)
         first = seen.setdefault(id(module.weight), plan)
         if plan.action == QUANTIZE and first is not plan and first.format == plan.format:
             plan = replace(plan, tied_to=first.name, bytes_before=0, bytes_after=0)
@@ -132,7 +147,11 @@ def _plan_layers(
 
 
 def _plan_layer(
-    name: str, kind: str, module: nn.Module, method: Method, granularity: str, keep: LayerFilter
+    name: str,
+    kind: str,
+    module: nn.Module,
+    choose: Callable[[tuple[int, ...]], Choice],
+    reason_to_keep: Callable[[str], str | None],
 ) -> LayerPlan:
     weight = module.weight
     size = stored_bytes(weight)
@@ -145,13 +164,18 @@ def _plan_layer(
     quantized = layer_quantized_as(module)
     if quantized:
         return layer(ALREADY, f"already quantized: {quantized}")
-    reason = keep.reason_to_keep(name)
+    if "weight" not in module._parameters:
+        return layer(KEEP, "its weight is computed from others (weight norm)")
+    reason = reason_to_keep(name)
     if reason:
         return layer(KEEP, reason)
-    choice = method.choose(shape, granularity)
+    choice = choose(shape)
     if choice.format is None:
         return layer(KEEP, choice.note)
-    return layer(QUANTIZE, choice.note, choice.format.nbytes(shape), choice.format)
+    after = choice.format.nbytes(shape)
+    if after >= size:
+        return layer(KEEP, f"{choice.format} would not be smaller")
+    return layer(QUANTIZE, choice.note, after, choice.format)
 
 
 def _resolve_preset(preset: str | Preset | None, names: list[str]) -> Preset | None:
@@ -167,25 +191,28 @@ def _exclude_warnings(exclude: tuple[str, ...], names: list[str]) -> list[str]:
     ]
 
 
-def _checked(plan: Plan) -> Plan:
-    """A plan that does something, or one whose method says that nothing is left to do."""
+def checked(plan: Plan, remedy: str) -> Plan:
+    """A plan that does something, or one whose method says that nothing is left to do.
+
+    NothingToQuantizeError, ending with ``remedy``, where every layer is filtered out.
+    """
     if plan.quantized:
         return plan
     if plan.with_action(ALREADY):
         return replace(plan, method=ALREADY_QUANTIZED, runs_as=ALREADY_QUANTIZED)
-    raise NothingToQuantizeError(_nothing_left(plan))
+    raise NothingToQuantizeError(_nothing_left(plan, remedy))
 
 
-def _nothing_left(plan: Plan) -> str:
+def _nothing_left(plan: Plan, remedy: str) -> str:
     if not plan.layers:
         return (
             f"The {plan.component_type} has no layer that {plan.method} supports. "
-            "Connect a model with Linear layers."
+            "Connect a model with Linear layers, or a VAE with convolutions."
         )
     (reason, count), *_ = Counter(layer.reason for layer in plan.layers).most_common(1)
     return (
         f"No layer is left to quantize: {len(plan.layers)} of {len(plan.layers)} are kept, "
-        f"{count} of them by \"{reason}\". Loosen include, exclude or preset."
+        f"{count} of them by \"{reason}\". {remedy}"
     )
 
 

@@ -91,7 +91,7 @@ def preset_name(base_model: nn.Module) -> str | None:
 
 
 def sub_encoders(cond_stage_model: nn.Module) -> dict[str, nn.Module]:
-    """The transformers inside a CLIP's ``cond_stage_model``, by dotted path (``t5xxl.transformer``)."""
+    """The transformers in a CLIP's ``cond_stage_model``, by dotted path (``t5xxl.transformer``)."""
     return {
         path: module
         for path, module in cond_stage_model.named_modules()

@@ -51,13 +51,12 @@ class GraphQuantLayout(QuantizedLayout):
             device = self.scale.device
             for field in dataclasses.fields(self):
                 old, new = getattr(self, field.name), getattr(src, field.name)
-                if isinstance(old, torch.Tensor) and isinstance(new, torch.Tensor):
-                    if old.shape == new.shape:
-                        old.copy_(new, non_blocking=non_blocking)
-                        continue
-                if isinstance(new, torch.Tensor):
-                    new = new.to(device)
-                object.__setattr__(self, field.name, new)
+                if not isinstance(new, torch.Tensor):
+                    object.__setattr__(self, field.name, new)
+                elif isinstance(old, torch.Tensor) and old.shape == new.shape:
+                    old.copy_(new, non_blocking=non_blocking)
+                else:
+                    object.__setattr__(self, field.name, new.to(device))
 
     @classmethod
     def quantize(
@@ -67,8 +66,8 @@ class GraphQuantLayout(QuantizedLayout):
         base: QuantizedTensor | None = None,
         **_: Any,
     ) -> tuple[torch.Tensor, Params]:
-        """Round ``tensor`` to ``format``, or, where ``base`` is the weight that it was patched from,
-        keep base's codes and carry the change as low-rank factors. ComfyUI's other options (scale,
+        """Round ``tensor`` to ``format``; or, where ``base`` is the weight it was patched from, keep
+        base's codes and carry the change as low-rank factors. ComfyUI's other options (scale,
         stochastic_rounding) have no meaning here: rounding is to nearest."""
         if base is not None:
             carried = _carry_change(tensor, base)
@@ -110,7 +109,7 @@ def is_ours(tensor: torch.Tensor | None) -> bool:
 
 
 def weight_of(qdata: torch.Tensor, params: GraphQuantLayout.Params) -> QuantizedWeight:
-    """The stored weight without its LoRA; params of a transposed tensor tell the transposed shape."""
+    """The stored weight without its LoRA, never transposed."""
     shape = params.orig_shape[::-1] if params.transposed else params.orig_shape
     return QuantizedWeight(
         params.format, qdata, params.scale, params.zero_point, tuple(shape), params.orig_dtype
@@ -164,6 +163,13 @@ def _handle_linear(qt, args, kwargs):
     if not is_ours(weight) or isinstance(x, QuantizedTensor):
         return F.linear(*dequantize_args((x, weight, bias)))
     return _linear(x, weight, bias)
+
+
+@register_layout_op(aten.to.device, GraphQuantLayout)
+def _handle_to_device(qt, args, kwargs):
+    """``to(device, dtype)`` in inference mode; the base class would answer by dequantizing."""
+    tensor, device, dtype, *_ = args
+    return tensor.to(device=device).to(dtype=dtype)
 
 
 # torch.compile decomposes linear into a transpose and a matmul before it asks us.

@@ -15,7 +15,7 @@ def low_rank_factors(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] |
     """(up [N, r], down [r, K]) with ``up @ down`` equal to ``delta`` [N, K] within 0.1 %, or None.
 
     r is at most MAX_RANK and a quarter of the smaller side; an all-zero delta has no factors.
-    Randomized SVD (Halko, Martinsson and Tropp 2011), seeded so that equal deltas give equal factors.
+    Randomized SVD (Halko, Martinsson and Tropp 2011), seeded: equal deltas give equal factors.
     """
     limit = min(MAX_RANK, min(delta.shape) // 4)
     size = delta.norm()

@@ -45,9 +45,10 @@ def copy_modules(
     """Copy every module of ``root``; parameters are new objects over the same storage.
 
     parameter(full name, parameter) gives the tensor to use: the same, or another (say the pristine
-    weight where a LoRA is patched in at the moment), or None to leave the place empty. Shared modules
-    stay shared, parameters tied in ``root`` stay tied, and references from one module to another
-    (plain attributes, bound methods) lead into the copy.
+    weight where a LoRA is patched in at the moment), or None to leave the place empty.
+
+    Shared modules stay shared, parameters tied in ``root`` stay tied, and references from one module
+    to another (plain attributes, bound methods) lead into the copy.
     """
     modules: dict[int, nn.Module] = {}
     parameters: dict[int, nn.Parameter] = {}

@@ -32,11 +32,12 @@ def quantize_patcher(
     compute_dtype: torch.dtype,
     device: torch.device | None = None,
 ) -> tuple[ModelPatcher, dict[str, Report]]:
-    """Carry out ``plans`` (by the prefix of their layer names, such as "diffusion_model.") on a copy.
+    """Carry out ``plans``, by the prefix of their layer names ("diffusion_model."), on a copy.
 
     Pending patches (LoRAs added before) of quantized layers are added in float32 and rounded once
     with the weight; the others stay pending. compute_dtype: what the model computes in, which the
-    quantized weights present themselves as. device: where the arithmetic runs (default: where each weight is).
+    quantized weights present themselves as. device: where the arithmetic runs (default: where each
+    weight is).
 
     The input patcher is unloaded, because a loaded clone's LoRA sits in the shared weights; nothing
     else about it changes. Cancelling in ComfyUI, or any error, leaves it as it was.

@@ -19,6 +19,8 @@ from .layout import quantized_tensor
 # Our own marker. Stock's `.comfy_quant` is for formats that stock can read.
 MARKER = "graphquant"
 STOCK_MARKER = "comfy_quant"
+_PARTS = ("scale", "zero_point", "lora_up", "lora_down")
+_ENTRIES = frozenset((MARKER, STOCK_MARKER, *(f"weight_{part}" for part in _PARTS)))
 
 
 class QuantizedLayer:
@@ -42,14 +44,17 @@ class QuantizedLayer:
         self.weight = nn.Parameter(new, requires_grad=False)
         return None
 
-    @property
-    def weight_scale(self) -> torch.Tensor:
-        """ComfyUI's model merging reads an attribute for every key of the state dict."""
-        return self.weight._params.scale
+    def __getattr__(self, name: str):
+        # ComfyUI's model merging reads an attribute for every key of the state dict.
+        if name in _ENTRIES and name in (entries := self._entries()):
+            return entries[name]
+        return super().__getattr__(name)
 
-    @property
-    def weight_zero_point(self) -> torch.Tensor:
-        return self.weight._params.zero_point
+    def _entries(self) -> dict[str, torch.Tensor]:
+        """The state dict's entries of the quantized weight, by name: stored tensors and marker."""
+        key, values = marker(self.weight._params.format)
+        text = torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8)
+        return {**self.weight.state_dict("weight"), key: text}
 
     def state_dict(self, *args, destination=None, prefix="", keep_vars=False):
         # Layers of quantized checkpoints bring a state_dict of their own, for stock layouts only.
@@ -60,10 +65,7 @@ class QuantizedLayer:
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if isinstance(self.weight, QuantizedTensor):
-            destination.update(self.weight.state_dict(f"{prefix}weight"))
-            key, values = marker(self.weight._params.format)
-            text = json.dumps(values).encode()
-            destination[prefix + key] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+            destination.update({prefix + name: part for name, part in self._entries().items()})
 
     def _apply(self, fn, recurse=True):
         return comfy.ops._quantized_apply(self, fn, recurse)

@@ -48,8 +48,16 @@ def _scale(weight: QuantizedWeight) -> torch.Tensor:
     return weight.scale.reshape(weight.scale.shape or (1,) * len(weight.shape))
 
 
+def _packed(weight: QuantizedWeight) -> torch.Tensor:
+    from .packed import PackedTensor
+
+    return PackedTensor.of(weight)
+
+
 @_carry.register
 def _(fmt: Int8, weight: QuantizedWeight) -> torch.Tensor:
+    if len(weight.shape) > 2:
+        return _packed(weight)
     from torchao.quantization import Int8Tensor, PerRow
     from torchao.quantization.quantize_.workflows.int8.int8_tensor import QuantizeTensorToInt8Kwargs
 
@@ -88,8 +96,4 @@ def _(fmt: Float8, weight: QuantizedWeight) -> torch.Tensor:
 
 @_carry.register
 def _(fmt: Int4, weight: QuantizedWeight) -> torch.Tensor:
-    from .packed_int4 import PackedInt4Tensor
-
-    return PackedInt4Tensor(
-        weight.qdata, weight.scale, weight.zero_point, fmt, weight.shape, weight.dtype
-    )
+    return _packed(weight)

@@ -51,7 +51,7 @@ class Float8(Format):
         matrix = weight.reshape(shape[0], -1)
         limit = torch.finfo(self.storage).max
         largest = absolute_maximum(matrix, self.granularity)
-        scale = largest.clamp_(_SMALLEST_MAXIMUM) / limit
+        scale = self.scale_for(largest.clamp_(_SMALLEST_MAXIMUM))
         qdata = torch.empty(matrix.shape, dtype=self.storage, device=weight.device)
         for block in row_blocks(matrix):
             values = matrix[block].to(torch.float32, copy=True)
@@ -65,6 +65,10 @@ class Float8(Format):
             shape,
             weight.dtype,
         )
+
+    def scale_for(self, largest: torch.Tensor) -> torch.Tensor:
+        """The scale for magnitudes up to ``largest`` (float32, positive), of the same shape."""
+        return largest / torch.finfo(self.storage).max
 
     def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
         # bfloat16 and wider hold every code exactly; the product is formed in float32, rounded once.

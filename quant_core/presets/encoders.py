@@ -9,7 +9,7 @@ ENCODERS = (
         "t5",
         "T5, UMT5, mT5, ByT5",
         keep=("wo",),
-        source="vLLM-Omni; T5 itself is run with wo in float32, its values grow large",
+        source="vLLM-Omni; transformers runs wo in float32, for its values grow large",
     ),
     Preset(
         "clip",
@@ -21,7 +21,7 @@ ENCODERS = (
         "qwen",
         "Qwen2.5, Qwen2.5-VL, Qwen3, Qwen3-VL",
         keep=("visual",),
-        source="every published Qwen-VL encoder leaves the vision tower alone",
+        source="published quantized Qwen-VL encoders leave the vision tower alone",
     ),
     Preset(
         "qwen35",

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from .preset import Preset
 
-# Inside blocks: whatever turns the time or condition into scales and shifts, and towers for other
-# senses, which are lists of blocks too.
+# Inside blocks: whatever turns the time or condition into scales, shifts and gates; and towers for
+# other senses, which are lists of blocks too.
 _IN_BLOCKS = (
     "*emb*",
     "*modulation*",
@@ -17,6 +17,7 @@ _IN_BLOCKS = (
     "*.mod.*",
     "*.mod_*",
     "*.mod[A-Z]*",
+    "*_logits",
     "visual",
     "vision_model",
     "audio_model",

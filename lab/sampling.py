@@ -1,0 +1,38 @@
+"""Sampling in this process, without a server: the stock sampler on seeded inputs."""
+
+from __future__ import annotations
+
+import torch
+
+from .nodes.noise import conditioning
+from .tiny_models import TinyModel
+
+
+def sample(patcher, tiny: TinyModel, steps: int = 4, seed: int = 0) -> torch.Tensor:
+    """The latent (1, *tiny.latent) after ``steps`` Euler steps from seeded noise, cfg 1."""
+    import comfy.sample
+
+    latent = torch.zeros(1, *tiny.latent)
+    positive = conditioning(
+        seed, tiny.context_width, tiny.context_length, tiny.pooled_width, tiny.guidance
+    )
+    noise = comfy.sample.prepare_noise(latent, seed)
+    return comfy.sample.sample(
+        patcher,
+        noise,
+        steps,
+        1.0,
+        "euler",
+        "simple",
+        positive,
+        positive,
+        latent,
+        seed=seed,
+        disable_pbar=True,
+    )
+
+
+def relative_l2(result: torch.Tensor, reference: torch.Tensor) -> float:
+    """||result - reference|| / ||reference||, in float64."""
+    reference = reference.double()
+    return ((result.double() - reference).norm() / reference.norm()).item()

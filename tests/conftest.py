@@ -1,0 +1,95 @@
+"""What tests stand on: the pack by its name, a real ComfyUI, tiny models, one live server.
+
+Tests of quant_core ask for none of the ComfyUI fixtures and so never import it.
+"""
+
+import pytest
+import torch
+
+from lab.pack import load_pack
+
+torch.set_num_threads(2)
+load_pack()
+
+
+def pytest_collection_modifyitems(items):
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="no CUDA GPU"))
+
+
+@pytest.fixture(scope="session")
+def comfy():
+    """ComfyUI imported in this process: after it, ``import comfy.sd`` is ComfyUI's."""
+    from lab.comfyui import import_comfyui
+
+    import_comfyui()
+
+
+@pytest.fixture(scope="session")
+def models_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("comfyui") / "models" / "diffusion_models"
+
+
+@pytest.fixture(scope="session")
+def tiny_flux_file(comfy, models_folder):
+    """A FLUX.1-architecture bf16 checkpoint, hidden size 256."""
+    from lab.tiny_models import FLUX, tiny_flux
+
+    return tiny_flux(models_folder / FLUX.file, hidden=256)
+
+
+@pytest.fixture(scope="session")
+def tiny_wan_file(comfy, models_folder):
+    """A Wan 2.1 text-to-video bf16 checkpoint."""
+    from lab.tiny_models import WAN, tiny_wan
+
+    return tiny_wan(models_folder / WAN.file)
+
+
+@pytest.fixture(scope="session")
+def server(tiny_flux_file, tiny_wan_file, models_folder):
+    """One live ComfyUI for the whole run, with this pack and the tiny checkpoints in place."""
+    from lab.server import Server
+
+    with Server(models_folder.parent.parent) as running:
+        yield running
+
+
+@pytest.fixture
+def inference_mode():
+    """The test's body runs as ComfyUI runs nodes: inside torch.inference_mode()."""
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture
+def flux_patcher(tiny_flux_file, inference_mode):
+    """The tiny Flux, freshly loaded by ComfyUI; the test runs in inference mode."""
+    import comfy.sd
+
+    return comfy.sd.load_diffusion_model(str(tiny_flux_file))
+
+
+@pytest.fixture
+def wan_patcher(tiny_wan_file, inference_mode):
+    """The tiny Wan 2.1, freshly loaded by ComfyUI; the test runs in inference mode."""
+    import comfy.sd
+
+    return comfy.sd.load_diffusion_model(str(tiny_wan_file))
+
+
+@pytest.fixture
+def sample():
+    """``sample(patcher, seed=0, steps=4)`` -> latent: the stock sampler on seeded noise."""
+    from lab.sampling import sample
+    from lab.tiny_models import FLUX, WAN
+
+    tiny_models = {"Flux": FLUX, "WAN21": WAN}
+
+    def run(patcher, **options):
+        return sample(patcher, tiny_models[type(patcher.model).__name__], **options)
+
+    return run
