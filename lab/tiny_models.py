@@ -38,16 +38,28 @@ def tiny_flux(
     path: str | Path, hidden: int = 512, depth: int = 2, singles: int = 4, seed: int = 0
 ) -> Path:
     """Write a FLUX.1-architecture checkpoint; ``hidden`` is a multiple of 128 (one head each)."""
+    return _write(flux_module(FLUX, hidden, depth, singles, **_shapes_only()), path, seed)
+
+
+def flux_module(
+    tiny: TinyModel,
+    hidden: int,
+    depth: int,
+    singles: int,
+    guidance_embed: bool = True,
+    **placement,
+) -> torch.nn.Module:
+    """ComfyUI's own FLUX.1 class; ``placement`` is its dtype, device and operations."""
     import_comfyui()
     from comfy.ldm.flux.model import Flux
 
-    model = Flux(
+    return Flux(
         image_model="flux",
-        in_channels=16,
-        out_channels=16,
+        in_channels=tiny.latent[0],
+        out_channels=tiny.latent[0],
         patch_size=2,
-        vec_in_dim=FLUX.pooled_width,
-        context_in_dim=FLUX.context_width,
+        vec_in_dim=tiny.pooled_width,
+        context_in_dim=tiny.context_width,
         hidden_size=hidden,
         mlp_ratio=4.0,
         num_heads=hidden // 128,
@@ -56,11 +68,10 @@ def tiny_flux(
         axes_dim=[16, 56, 56],
         theta=10000,
         qkv_bias=True,
-        guidance_embed=True,
+        guidance_embed=guidance_embed,
         txt_ids_dims=[],
-        **_shapes_only(),
+        **placement,
     )
-    return _write(model, path, seed)
 
 
 def tiny_wan(path: str | Path, dim: int = 256, layers: int = 2, seed: int = 0) -> Path:

@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .layerwise_fp8_cast import GQLayerwiseFP8Cast
+from .load_quantized_model import GQLoadQuantizedModel
 from .quantize_model import GQQuantizeModel
+from .quantize_vae import GQQuantizeVAE
+from .routes import add_routes
+from .save_quantized_model import GQSaveQuantizedModel
 
 
 class GraphQuantExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        add_routes()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [GQQuantizeModel]
+        return [
+            GQQuantizeModel,
+            GQQuantizeVAE,
+            GQLayerwiseFP8Cast,
+            GQSaveQuantizedModel,
+            GQLoadQuantizedModel,
+        ]

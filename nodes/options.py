@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 from comfy.model_base import BaseModel
+from torch import nn
 
 from ..quant_core import Hardware, UnknownNameError, get_recommended_method
-from .patching.architecture import preset_name
+from .patching.architecture import encoder_preset_name, preset_name
 
 AUTO = "auto"
 NONE = "none"
@@ -24,8 +25,17 @@ def choose_method(method: str, hardware: Hardware) -> tuple[str, list[str]]:
 
 def choose_preset(preset: str, model: BaseModel) -> str | None:
     """The preset's name, "generic" for an unknown architecture, or None for no preset."""
+    return _choose(preset, preset_name(model))
+
+
+def choose_encoder_preset(preset: str, transformer: nn.Module) -> str | None:
+    """As ``choose_preset``, for one of a CLIP's transformers."""
+    return _choose(preset, encoder_preset_name(transformer))
+
+
+def _choose(preset: str, detected: str | None) -> str | None:
     if preset == AUTO:
-        return preset_name(model) or "generic"
+        return detected or "generic"
     return None if preset == NONE else preset
 
 

@@ -1,8 +1,9 @@
-"""Quantization of any ``nn.Module``: plan, apply, report. Knows torch and torchao, never ComfyUI."""
+"""Quantizes any ``nn.Module``: plan, apply, report. Knows torch and torchao, never ComfyUI."""
 
 from .compile_warnings import COMPILE_MODES, get_quant_compile_warnings
 from .component import quantize_component, quantize_vae
 from .errors import (
+    CastingError,
     NonFiniteWeightError,
     NothingToQuantizeError,
     PatternError,
@@ -13,6 +14,8 @@ from .errors import (
 )
 from .hardware import Hardware, check_fp8_support, get_recommended_method, hardware_of
 from .layers import is_fp8_compatible_layer
+from .layerwise import apply_layerwise_casting, remove_layerwise_casting
+from .layerwise_plan import plan_layerwise
 from .methods import ALIASES, GRANULARITIES, METHODS, VALID_METHODS, resolve_method
 from .plan import LayerPlan, Plan, plan_component
 from .report import Report
@@ -23,6 +26,7 @@ __all__ = [
     "GRANULARITIES",
     "METHODS",
     "VALID_METHODS",
+    "CastingError",
     "Hardware",
     "LayerPlan",
     "NonFiniteWeightError",
@@ -34,13 +38,16 @@ __all__ = [
     "TorchAOError",
     "UnknownNameError",
     "UnsupportedMethodError",
+    "apply_layerwise_casting",
     "check_fp8_support",
     "get_quant_compile_warnings",
     "get_recommended_method",
     "hardware_of",
     "is_fp8_compatible_layer",
     "plan_component",
+    "plan_layerwise",
     "quantize_component",
     "quantize_vae",
+    "remove_layerwise_casting",
     "resolve_method",
 ]

@@ -24,9 +24,9 @@ def quantize_plan(
 ) -> dict[str, QuantizedWeight]:
     """Quantize every layer that ``plan`` says, in its order.
 
-    read_weight(layer name) gives the float weight. device: where the arithmetic runs (default: where
-    the weight is); results return to where the weight was. on_layer is called before each layer and
-    may raise, to cancel. NonFiniteWeightError names the layer.
+    read_weight(layer name) gives the float weight. device: where the arithmetic runs (default:
+    where the weight is); results return to where the weight was. on_layer is called before each
+    layer and may raise, to cancel. NonFiniteWeightError names the layer.
     """
     results: dict[str, QuantizedWeight] = {}
     for layer in plan.quantized:
@@ -35,14 +35,18 @@ def quantize_plan(
         if layer.tied_to is not None:
             results[layer.name] = results[layer.tied_to]
             continue
-        weight = read_weight(layer.name)
-        try:
-            quantized = layer.format.quantize(weight if device is None else weight.to(device))
-        except NonFiniteWeightError as error:
-            raise NonFiniteWeightError(
-                f"{layer.name}.weight holds NaN or infinity. "
-                f"Exclude {layer.name!r}, or repair the checkpoint."
-            ) from error
-        home = weight.device
-        results[layer.name] = quantized.map(lambda part, home=home: part.to(home))
+        results[layer.name] = _quantize_layer(layer, read_weight(layer.name), device)
     return results
+
+
+def _quantize_layer(
+    layer: LayerPlan, weight: torch.Tensor, device: torch.device | str | None
+) -> QuantizedWeight:
+    try:
+        quantized = layer.format.quantize(weight if device is None else weight.to(device))
+    except NonFiniteWeightError as error:
+        raise NonFiniteWeightError(
+            f"{layer.name}.weight holds NaN or infinity. "
+            f"Exclude {layer.name!r}, or repair the checkpoint."
+        ) from error
+    return quantized.map(lambda part: part.to(weight.device))

@@ -92,11 +92,15 @@ def quantize_vae(
 
 
 def attach(model: nn.Module, weights: dict[str, QuantizedWeight]) -> None:
-    """Replace each named layer's weight; tied layers go on sharing one tensor."""
+    """Replace each named layer's weight; tied layers go on sharing one tensor.
+
+    All are made before the first is replaced, for torchao may fail too.
+    """
     made: dict[int, nn.Parameter] = {}
-    for name, weight in weights.items():
+    for weight in weights.values():
         if id(weight) not in made:
             made[id(weight)] = nn.Parameter(to_torchao(weight), requires_grad=False)
+    for name, weight in weights.items():
         model.get_submodule(name).weight = made[id(weight)]
 
 

@@ -46,7 +46,7 @@ def layer_quantized_as(layer: nn.Module) -> str | None:
 
 
 def stored_bytes(tensor: torch.Tensor) -> int:
-    """Bytes that ``tensor`` occupies; a wrapper's ``numel() * element_size()`` tells the original's."""
+    """Bytes that ``tensor`` occupies; a wrapper's numel() * element_size() tells the original's."""
     if not is_traceable_wrapper_subclass(tensor):
         return tensor.numel() * tensor.element_size()
     names, _ = tensor.__tensor_flatten__()

@@ -1,4 +1,4 @@
-"""What can be wrong, one type a cause. Every message opens with the fact and ends with the remedy."""
+"""What can be wrong, one type a cause. Messages open with the fact and end with the remedy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class UnknownNameError(QuantizationError):
 
     def __init__(self, kind: str, name: object, valid: Iterable[str]):
         valid = tuple(valid)
-        close = difflib.get_close_matches(str(name), valid, n=3)
+        close = difflib.get_close_matches(str(name).lower(), valid, n=3)
         hint = f"Did you mean {' or '.join(close)}? " if close else ""
         super().__init__(f"Unknown {kind} {name!r}. {hint}Valid: {', '.join(valid)}.")
 
@@ -25,7 +25,11 @@ class UnsupportedMethodError(QuantizationError):
 
 
 class PatternError(QuantizationError):
-    """An include pattern that means no layer."""
+    """An include pattern that means no layer, or a text that is no pattern."""
+
+
+class CastingError(QuantizationError):
+    """Layerwise casting applied twice, or removed where there is none."""
 
 
 class NothingToQuantizeError(QuantizationError):
@@ -34,6 +38,10 @@ class NothingToQuantizeError(QuantizationError):
 
 class NonFiniteWeightError(QuantizationError):
     """A weight holds NaN or infinity."""
+
+
+class StorageError(QuantizationError):
+    """A file that can't be written, or that is not what it says it is."""
 
 
 class TorchAOError(ImportError):

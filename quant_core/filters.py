@@ -1,4 +1,4 @@
-"""Which layers stay as they are: the component's filter, the preset, the user's patterns, in order."""
+"""Which layers stay: by the component's filter, the preset, the user's patterns, in this order."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def unmatched(patterns: Iterable[str], names: Sequence[str]) -> list[str]:
 
 
 def check_include(include: Iterable[str], names: Sequence[str]) -> None:
-    """PatternError for an include pattern that means no layer: it would quantize nothing, unseen."""
+    """PatternError for an include pattern that means no layer and would quantize nothing, unseen."""
     missing = unmatched(include, names)
     if missing:
         example = f" Layers are called like {names[0]!r}." if names else ""

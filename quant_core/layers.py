@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -15,10 +16,11 @@ def layer_kind(module: nn.Module) -> str | None:
     """"Linear", "Conv1d", "Conv2d", "Conv3d", or None.
 
     A Linear need not derive from nn.Linear (ComfyUI's mixed-precision one does not): a 2-d weight
-    beside in_features and out_features is what counts.
+    beside in_features and out_features is what counts. Not nn.MultiheadAttention's out_proj: the
+    attention multiplies by its weight without calling it.
     """
     weight = getattr(module, "weight", None)
-    if weight is None:
+    if weight is None or isinstance(module, NonDynamicallyQuantizableLinear):
         return None
     if isinstance(module, CONVOLUTIONS):
         return next(cls.__name__ for cls in CONVOLUTIONS if isinstance(module, cls))

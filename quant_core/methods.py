@@ -73,7 +73,7 @@ def _fp8_weight_only(shape: tuple[int, ...], granularity: str) -> Choice:
     return Choice(Float8(granularity=granularity))
 
 
-@register_method("int8", "INT8 weights, computed in the model's dtype: half the memory, any device.")
+@register_method("int8", "INT8 weights, computed in the model's dtype: half the memory anywhere.")
 def _int8(shape: tuple[int, ...], granularity: str) -> Choice:
     return Choice(Int8(granularity))
 
@@ -87,8 +87,10 @@ def _int4(shape: tuple[int, ...], granularity: str) -> Choice:
     return Choice(Int4(group_size))
 
 
-@register_method("int8-dynamic", "INT8 weights and INT8 activations: half the memory, INT8 matmuls.")
+@register_method("int8-dynamic", "INT8 weights and activations: half the memory, INT8 matmuls.")
 def _int8_dynamic(shape: tuple[int, ...], granularity: str) -> Choice:
+    if shape[1] == 1:
+        return Choice(Int8(granularity), "weight-only: torch._int_mm misreads K = 1")
     return Choice(Int8(granularity, activations="int8"))
 
 
@@ -106,6 +108,7 @@ ALIASES = {
     "int8_dynamic_activation_int8_weight": "int8-dynamic",
     "int4wo": "int4",
     "int4_weight_only": "int4",
+    "float8wo": "fp8-weight-only",
     "float8wo_e4m3": "fp8-weight-only",
     "float8_weight_only": "fp8-weight-only",
     "float8dq": "fp8-dynamic",

@@ -28,7 +28,7 @@ ALREADY_QUANTIZED = "already_quantized"
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """One layer. ``bytes_*`` count the weight as stored. ``tied_to``: the layer it shares it with."""
+    """One layer. ``bytes_*`` count the weight as stored. ``tied_to``: the layer that shares it."""
 
     name: str
     kind: str
@@ -48,7 +48,7 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be done. ``method`` is the resolved name, ``runs_as`` what the hardware makes of it."""
+    """What will be done. method: the resolved name. runs_as: what the hardware makes of it."""
 
     requested: str
     method: str
@@ -107,7 +107,7 @@ def plan_component(
     names = [name for name, _, _ in layers]
     include, exclude = parse_patterns(include), parse_patterns(exclude)
     check_include(include, names)
-    preset = _resolve_preset(preset, names)
+    preset = resolve_preset(preset, names)
     plan = Plan(
         requested=method,
         method=resolved,
@@ -122,7 +122,7 @@ def plan_component(
         ),
         warnings=(
             *([fallback] if fallback else []),
-            *_exclude_warnings(exclude, names),
+            *exclude_warnings(exclude, names),
             *([MEMORY_NOTE] if component_type == "vae" else []),
         ),
     )
@@ -139,9 +139,10 @@ def plan_layers(
     seen: dict[int, LayerPlan] = {}
     for name, kind, module in layers:
         plan = _plan_layer(name, kind, module, choose, reason_to_keep)
-        first = seen.setdefault(id(module.weight), plan)
-        if plan.action == QUANTIZE and first is not plan and first.format == plan.format:
-            plan = replace(plan, tied_to=first.name, bytes_before=0, bytes_after=0)
+        if plan.action == QUANTIZE:
+            first = seen.setdefault(id(module.weight), plan)
+            if first is not plan:
+                plan = replace(plan, tied_to=first.name, bytes_before=0, bytes_after=0)
         plans.append(plan)
     return tuple(plans)
 
@@ -178,13 +179,15 @@ def _plan_layer(
     return layer(QUANTIZE, choice.note, after, choice.format)
 
 
-def _resolve_preset(preset: str | Preset | None, names: list[str]) -> Preset | None:
+def resolve_preset(preset: str | Preset | None, names: list[str]) -> Preset | None:
+    """The preset meant, for a model whose layers have ``names``. UnknownNameError if there is none."""
     if preset == "generic":
         return generic_preset(names)
     return get_preset(preset) if isinstance(preset, str) else preset
 
 
-def _exclude_warnings(exclude: tuple[str, ...], names: list[str]) -> list[str]:
+def exclude_warnings(exclude: tuple[str, ...], names: list[str]) -> list[str]:
+    """A warning for each exclude pattern that means no layer."""
     return [
         f"Exclude pattern {pattern!r} matches none of {len(names)} layers."
         for pattern in unmatched(exclude, names)

@@ -4,10 +4,11 @@
 async def comfy_entrypoint():
     from comfy_api.latest import ComfyExtension
 
+    from .clip import LabDualClip, LabSaveConditioning
     from .conditioning import LabConditioning
 
     class LabExtension(ComfyExtension):
         async def get_node_list(self):
-            return [LabConditioning]
+            return [LabConditioning, LabDualClip, LabSaveConditioning]
 
     return LabExtension()

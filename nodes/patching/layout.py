@@ -22,7 +22,8 @@ from comfy.quant_ops import (
 from comfy_kitchen.tensor.base import BaseLayoutParams, dequantize_args
 
 from ...quant_core.formats import Format, QuantizedWeight
-from .low_rank import low_rank_factors
+from .adapters import Factors, PatchSource
+from .low_rank import TOLERANCE, low_rank_factors
 
 LAYOUT = "GraphQuantLayout"
 
@@ -34,13 +35,15 @@ class GraphQuantLayout(QuantizedLayout):
 
     @dataclass(frozen=True)
     class Params(BaseLayoutParams):
-        """lora_up [N, r] and lora_down [r, K]: an unfused change of the weight, up @ down."""
+        """lora_up [N, r] and lora_down [r, K]: an unfused change of the weight, up @ down.
+        patches: where to look for the adapters behind a change."""
 
         format: Format | None = None
         zero_point: torch.Tensor | None = None
         lora_up: torch.Tensor | None = None
         lora_down: torch.Tensor | None = None
         transposed: bool = False
+        patches: PatchSource | None = None
 
         def _tensor_fields(self) -> list[str]:
             fields = ("scale", "zero_point", "lora_up", "lora_down")
@@ -66,14 +69,14 @@ class GraphQuantLayout(QuantizedLayout):
         base: QuantizedTensor | None = None,
         **_: Any,
     ) -> tuple[torch.Tensor, Params]:
-        """Round ``tensor`` to ``format``; or, where ``base`` is the weight it was patched from, keep
-        base's codes and carry the change as low-rank factors. ComfyUI's other options (scale,
-        stochastic_rounding) have no meaning here: rounding is to nearest."""
-        if base is not None:
-            carried = _carry_change(tensor, base)
-            if carried is not None:
-                return carried
-        return _leaves(format.quantize(tensor), tensor.dtype)
+        """Round ``tensor`` to ``format``; or, where ``base`` is the weight it was patched from,
+        keep base's codes and carry the change as low-rank factors. ComfyUI's other options
+        (scale, stochastic_rounding) have no meaning here: rounding is to nearest."""
+        if base is None:
+            return _leaves(format.quantize(tensor), tensor.dtype)
+        carried = _carry_change(tensor, base)
+        qdata, params = carried or _leaves(format.quantize(tensor), tensor.dtype)
+        return qdata, dataclasses.replace(params, patches=base._params.patches)
 
     @classmethod
     def dequantize(cls, qdata: torch.Tensor, params: Params) -> torch.Tensor:
@@ -98,10 +101,12 @@ class GraphQuantLayout(QuantizedLayout):
 register_layout_class(LAYOUT, GraphQuantLayout)
 
 
-def quantized_tensor(weight: QuantizedWeight, dtype: torch.dtype) -> QuantizedTensor:
+def quantized_tensor(
+    weight: QuantizedWeight, dtype: torch.dtype, patches: PatchSource | None = None
+) -> QuantizedTensor:
     """``weight`` as ComfyUI carries it, presenting itself as a tensor of ``dtype``."""
     qdata, params = _leaves(weight, dtype)
-    return QuantizedTensor(qdata, LAYOUT, params)
+    return QuantizedTensor(qdata, LAYOUT, dataclasses.replace(params, patches=patches))
 
 
 def is_ours(tensor: torch.Tensor | None) -> bool:
@@ -139,12 +144,31 @@ def _carry_change(
     )
     if tensor.dim() != 2:
         return None
-    original = weight_of(qdata, params).dequantize(torch.float32)
-    factors = low_rank_factors(tensor.float() - original)
+    # In the dtype that the patch was added in, so that its rounding of the weight cancels out.
+    original = weight_of(qdata, params).dequantize(tensor.dtype)
+    if torch.equal(original, tensor):
+        return qdata, params
+    factors, way = _find_factors(tensor, original, params.patches)
+    if params.patches is not None:
+        params.patches.patchers.outcomes[way] += 1
     if factors is None:
-        return (qdata, params) if torch.equal(original.to(tensor.dtype), tensor) else None
+        return None
     up, down = (factor.to(base._params.orig_dtype) for factor in factors)
     return qdata, dataclasses.replace(params, lora_up=up, lora_down=down)
+
+
+def _find_factors(
+    tensor: torch.Tensor, original: torch.Tensor, patches: PatchSource | None
+) -> tuple[Factors | None, str]:
+    """The factors of the change, and how they were found, in words."""
+    delta = tensor.float() - original.float()
+    if patches is not None:
+        rounding = torch.finfo(tensor.dtype).eps * original.float().norm().item()
+        known = patches.factors(delta, TOLERANCE * delta.norm().item() + rounding)
+        if known is not None:
+            return known, "unfused, by the LoRA's own factors"
+    factors = low_rank_factors(delta)
+    return factors, "requantized" if factors is None else "unfused, by low-rank factors found"
 
 
 def _linear(x: torch.Tensor, weight: QuantizedTensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -6,8 +6,8 @@ import torch
 
 # Several LoRAs of rank 16 to 64 add up to this; beyond it a side branch stops being cheap.
 MAX_RANK = 128
-# What the factors may leave out of the change, relative L2.
-_TOLERANCE = 1e-3
+# What factors may leave out of the change, relative L2.
+TOLERANCE = 1e-3
 _NEGLIGIBLE = 1e-4
 
 
@@ -27,6 +27,6 @@ def low_rank_factors(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] |
         u, s, v = torch.svd_lowrank(delta, q=limit, niter=2)
     rank = int((s > s[0] * _NEGLIGIBLE).sum())
     up, down = u[:, :rank] * s[:rank], v[:, :rank].T
-    if (delta - up @ down).norm() > _TOLERANCE * size:
+    if (delta - up @ down).norm() > TOLERANCE * size:
         return None
     return up.contiguous(), down.contiguous()

@@ -7,7 +7,7 @@ graph. ``copy.deepcopy`` would double the memory and fails on attributes that ca
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import MethodType
 
 import torch
@@ -47,8 +47,8 @@ def copy_modules(
     parameter(full name, parameter) gives the tensor to use: the same, or another (say the pristine
     weight where a LoRA is patched in at the moment), or None to leave the place empty.
 
-    Shared modules stay shared, parameters tied in ``root`` stay tied, and references from one module
-    to another (plain attributes, bound methods) lead into the copy.
+    Shared modules stay shared, parameters tied in ``root`` stay tied, and references from one
+    module to another (plain attributes, bound methods) lead into the copy.
     """
     modules: dict[int, nn.Module] = {}
     parameters: dict[int, nn.Parameter] = {}
@@ -76,12 +76,13 @@ def copy_modules(
     for module in modules.values():
         for name, value in list(module.__dict__.items()):
             if not name.startswith("_") or isinstance(value, MethodType):
-                module.__dict__[name] = _redirect(value, modules)
+                module.__dict__[name] = redirect(value, modules)
     return copied
 
 
 def _empty_copy(old: nn.Module) -> nn.Module:
-    new = copy.copy(old)
+    new = type(old).__new__(type(old))  # copy.copy refuses modules with weight norm
+    new.__dict__.update(old.__dict__)
     new._parameters, new._modules = {}, {}
     new._buffers = dict(old._buffers)
     for name in _HOOKS:
@@ -102,14 +103,15 @@ def _plain_attributes(parameter: nn.Parameter) -> dict:
     return {k: v for k, v in vars(parameter).items() if not isinstance(v, torch.Tensor)}
 
 
-def _redirect(value: object, modules: dict[int, nn.Module]) -> object:
-    """``value`` with references to copied modules replaced, one container deep."""
-    if isinstance(value, nn.Module):
-        return modules.get(id(value), value)
-    if isinstance(value, MethodType) and id(value.__self__) in modules:
-        return MethodType(value.__func__, modules[id(value.__self__)])
+def redirect(value: object, copies: Mapping[int, object]) -> object:
+    """``value`` with references to copied objects (``copies``, by the original's id) led into their
+    copies: the value itself, the owner of a bound method, and one container deep."""
+    if id(value) in copies:
+        return copies[id(value)]
+    if isinstance(value, MethodType) and id(value.__self__) in copies:
+        return MethodType(value.__func__, copies[id(value.__self__)])
     if type(value) in (list, tuple):
-        return type(value)(_redirect(item, modules) for item in value)
+        return type(value)(redirect(item, copies) for item in value)
     if type(value) is dict:
-        return {key: _redirect(item, modules) for key, item in value.items()}
+        return {key: redirect(item, copies) for key, item in value.items()}
     return value

@@ -19,7 +19,9 @@ from ...quant_core.component import kernel_of
 from ...quant_core.formats import QuantizedWeight
 from ...quant_core.plan import LayerPlan, Plan
 from ...quant_core.report import Report
+from .adapters import LivePatchers, PatchSource
 from .model_copy import copy_modules
+from .provenance import note_provenance, quantized_by
 from .quantized_layer import quantize_layer
 
 log = logging.getLogger(__name__)
@@ -56,7 +58,9 @@ def quantize_patcher(
         )
         weights |= {prefix + name: weight for name, weight in done.items()}
         seconds[prefix] = time.perf_counter() - started
-    quantized = _with_weights(patcher, weights, compute_dtype)
+    quantized = with_weights(patcher, weights, compute_dtype)
+    for plan in plans.values():
+        note_provenance(quantized, quantized_by(patcher, plan))
     reports = {
         prefix: Report(
             plan=plan,
@@ -97,18 +101,21 @@ def _progress(layers: int) -> Callable[[LayerPlan], None]:
     return on_layer
 
 
-def _with_weights(
+def with_weights(
     patcher: ModelPatcher,
     weights: Mapping[str, QuantizedWeight],
     compute_dtype: torch.dtype,
 ) -> ModelPatcher:
+    """A patcher of its own model, like ``patcher``'s but for ``weights``, by layer name."""
     replaced = {f"{name}.weight" for name in weights}
     model = copy_modules(
         patcher.model, lambda name, parameter: None if name in replaced else parameter
     )
     model.device = patcher.offload_device
+    patchers = LivePatchers()
     for name, weight in weights.items():
-        quantize_layer(model.get_submodule(name), weight, compute_dtype)
+        source = PatchSource(f"{name}.weight", patchers)
+        quantize_layer(model.get_submodule(name), weight, compute_dtype, source)
     quantized = patcher.clone(model_override=(model, ({}, {}, {}, set())))
     quantized.patches = {k: v for k, v in quantized.patches.items() if k not in replaced}
     quantized.patches_uuid = uuid.uuid4()
@@ -116,6 +123,7 @@ def _with_weights(
     quantized.clone_base_uuid = uuid.uuid4()
     quantized.parent = None
     quantized.size = 0
+    patchers.follow(quantized)
     register_rebuild(quantized)
     return quantized
 

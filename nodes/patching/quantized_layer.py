@@ -10,10 +10,13 @@ from functools import lru_cache
 
 import comfy.ops
 import torch
+import torch.nn.functional as F
+from comfy.model_patcher import LowVramPatch
 from comfy.quant_ops import QuantizedTensor
 from torch import nn
 
 from ...quant_core.formats import Float8, Format, Int8, QuantizedWeight
+from .adapters import Factors, PatchSource, adapter_factors
 from .layout import quantized_tensor
 
 # Our own marker. Stock's `.comfy_quant` is for formats that stock can read.
@@ -44,6 +47,29 @@ class QuantizedLayer:
         self.weight = nn.Parameter(new, requires_grad=False)
         return None
 
+    def forward_comfy_cast_weights(self, input: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+        """Of a layer that is not loaded. Stock would dequantize and patch its weight at every step;
+        a LoRA's factors beside the quantized product compute what a loaded layer computes."""
+        factors = self._waiting_factors(input.device)
+        if factors is None:
+            return super().forward_comfy_cast_weights(input, *args, **kwargs)
+        waiting, self.weight_function = self.weight_function, []
+        try:
+            y = super().forward_comfy_cast_weights(input, *args, **kwargs)
+        finally:
+            self.weight_function = waiting
+        up, down = (factor.to(input.dtype) for factor in factors)
+        return y + F.linear(F.linear(input, down), up)
+
+    def _waiting_factors(self, device: torch.device) -> Factors | None:
+        functions = self.weight_function
+        if self.weight.dim() != 2 or len(functions) != 1:
+            return None
+        if not isinstance(functions[0], LowVramPatch):
+            return None
+        patches = functions[0].patches[functions[0].key]
+        return adapter_factors(patches, tuple(self.weight.shape), device)
+
     def __getattr__(self, name: str):
         # ComfyUI's model merging reads an attribute for every key of the state dict.
         if name in _ENTRIES and name in (entries := self._entries()):
@@ -52,7 +78,7 @@ class QuantizedLayer:
 
     def _entries(self) -> dict[str, torch.Tensor]:
         """The state dict's entries of the quantized weight, by name: stored tensors and marker."""
-        key, values = marker(self.weight._params.format)
+        key, values = marker(self.weight._params.format, self.weight.dim())
         text = torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8)
         return {**self.weight.state_dict("weight"), key: text}
 
@@ -71,9 +97,11 @@ class QuantizedLayer:
         return comfy.ops._quantized_apply(self, fn, recurse)
 
 
-def marker(fmt: Format) -> tuple[str, dict]:
+def marker(fmt: Format, dimensions: int = 2) -> tuple[str, dict]:
     """The key and JSON values that tell a reader how a layer is stored: stock's where stock reads
-    the format, else ours."""
+    the format, else ours. Stock reads no quantized convolution."""
+    if dimensions != 2:
+        return MARKER, fmt.to_dict()
     if isinstance(fmt, Int8):
         return STOCK_MARKER, {"format": "int8_tensorwise"}
     if isinstance(fmt, Float8) and fmt.granularity == "per-tensor":
@@ -88,8 +116,13 @@ def quantized_class(cls: type[nn.Module]) -> type[nn.Module]:
     return type(f"Quantized{cls.__name__}", (QuantizedLayer, cls), {})
 
 
-def quantize_layer(layer: nn.Module, weight: QuantizedWeight, dtype: torch.dtype) -> None:
+def quantize_layer(
+    layer: nn.Module,
+    weight: QuantizedWeight,
+    dtype: torch.dtype,
+    patches: PatchSource | None = None,
+) -> None:
     """Give ``layer`` a quantized weight that computes in ``dtype``."""
     if not isinstance(layer, QuantizedLayer):
         layer.__class__ = quantized_class(type(layer))
-    layer.weight = nn.Parameter(quantized_tensor(weight, dtype), requires_grad=False)
+    layer.weight = nn.Parameter(quantized_tensor(weight, dtype, patches), requires_grad=False)

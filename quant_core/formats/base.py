@@ -105,7 +105,7 @@ class Format(ABC):
     def linear(
         self, x: torch.Tensor, weight: QuantizedWeight, bias: torch.Tensor | None
     ) -> torch.Tensor:
-        """``x @ W.T + bias`` for x [..., K]; computed in the input's dtype, whatever the weight's."""
+        """``x @ W.T + bias`` for x [..., K]; computed in the dtype of x, whatever the weight's."""
         return F.linear(x, self.dequantize(weight, x.dtype), bias)
 
     def kernel(self, device: torch.device) -> str:
@@ -120,10 +120,12 @@ def row_blocks(matrix: torch.Tensor) -> Iterator[slice]:
     """Whole rows of a matrix [N, K], block by block.
 
     On a CPU a block fits the cache: three times as fast as one pass an operation over the whole
-    matrix, and no float32 copy of it ever exists. On a GPU there is one block.
+    matrix, and no float32 copy of it ever exists. On a GPU there is one block, and under
+    torch.compile, which fuses the passes and would unroll the loop.
     """
     count = len(matrix)
-    step = max(1, _CPU_BLOCK // matrix.shape[1]) if matrix.device.type == "cpu" else count
+    in_blocks = matrix.device.type == "cpu" and not torch.compiler.is_compiling()
+    step = max(1, _CPU_BLOCK // matrix.shape[1]) if in_blocks else count
     return (slice(start, start + step) for start in range(0, count, step))
 
 

@@ -71,7 +71,7 @@ class Float8(Format):
         return largest / torch.finfo(self.storage).max
 
     def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
-        # bfloat16 and wider hold every code exactly; the product is formed in float32, rounded once.
+        # Every float dtype holds the codes exactly; the product is formed in float32, rounded once.
         codes = weight.qdata.to(dtype)
         return torch.mul(codes, weight.scale, out=codes)
 
@@ -106,7 +106,7 @@ class Float8(Format):
 
 
 def quantize_rows(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Activations [M, K] as FP8 codes [M, K] and float32 scales [M, 1]; an all-zero row is zeros."""
+    """Activations [M, K] as FP8 codes [M, K], float32 scales [M, 1]; an all-zero row is zeros."""
     limit = torch.finfo(dtype).max
     values = x.float()
     scale = values.abs().amax(dim=1, keepdim=True).clamp_(_SMALLEST_MAXIMUM).div_(limit)

@@ -114,22 +114,21 @@ def _search(
             best = (error, step, zero)
             continue
         better = error < best[0]
-        best = tuple(
-            torch.where(better, new, old) for new, old in zip((error, step, zero), best, strict=True)
-        )
+        pairs = zip((error, step, zero), best, strict=True)
+        best = tuple(torch.where(better, new, old) for new, old in pairs)
     return best[1], best[2]
 
 
 def _hqq(
     values: torch.Tensor, step: torch.Tensor, zero: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    beta = _HQQ_BETA / step.abs().amax().clamp_min(_SMALLEST_SCALE)
+    beta = _HQQ_BETA
     for _ in range(_HQQ_ITERATIONS):
         rounded = _codes(values, step, zero) * step
-        error = values - rounded - zero
+        error = (values - rounded - zero) / step  # in steps: weights of any magnitude fare alike
         magnitude = error.abs()
         threshold = magnitude.clamp_min(_SMALLEST_SCALE).pow_(_HQQ_NORM - 1) / beta
-        outliers = error.sign() * (magnitude - threshold).clamp_min_(0)
+        outliers = error.sign() * (magnitude - threshold).clamp_min_(0) * step
         zero = (values - rounded - outliers).mean(-1, keepdim=True)
         beta *= _HQQ_GROWTH
     return step, zero.bfloat16().float()

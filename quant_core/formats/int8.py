@@ -1,8 +1,9 @@
-"""INT8 weights, symmetric, one scale a row or a tensor; optionally INT8 activations, one scale a row.
+"""INT8 weights, symmetric, one scale a row or a tensor; optionally INT8 activations, a scale a row.
 
-The scale maps the largest magnitude to 127.5 and codes are clamped to [-128, 127], torchao's choice
-(``choose_qparams_affine``, symmetric): half a step at the very end buys 0.4 % finer steps elsewhere.
-Codes and scales equal torchao's bit by bit on float32 weights.
+The scale maps the largest magnitude to 127.5 and codes are clamped to [-128, 127], as in torchao's
+symmetric ``choose_qparams_affine``: half a step at the very end buys 0.4 % finer steps elsewhere.
+Codes and scales equal torchao's bit by bit on float32 weights, but for rows of magnitudes below
+1.5e-5, which torchao's floor under the scale rounds coarsely or away.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from .base import (
 )
 
 _HALF_RANGE = 127.5
-# torchao's floor: an all-zero row gets a harmless scale.
-_SMALLEST_SCALE = torch.finfo(torch.float32).eps
+# An all-zero row gets a harmless scale, whose reciprocal is finite.
+_SMALLEST_SCALE = 1e-30
+_INT8_MATMUL_DEVICES = ("cpu", "cuda")  # whose torch._int_mm exists
 
 
 @register_format
@@ -80,7 +82,7 @@ class Int8(Format):
         return y.to(x.dtype).reshape(*x.shape[:-1], weight.shape[0])
 
     def kernel(self, device: torch.device) -> str:
-        if self.activations is None:
+        if self.activations is None or device.type not in _INT8_MATMUL_DEVICES:
             return super().kernel(device)
         return "int8 x int8 matmul (torch._int_mm)"
 
@@ -90,15 +92,16 @@ class Int8(Format):
 
 
 def quantize_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Activations [M, K] as int8 codes [M, K] and float32 scales [M, 1]; an all-zero row is zeros."""
+    """Activations [M, K] as int8 codes [M, K], float32 scales [M, 1]; an all-zero row is zeros."""
     values = x.float()
     scale = values.abs().amax(dim=1, keepdim=True).div_(127).clamp_(_SMALLEST_SCALE)
     return values.div(scale).round_().to(torch.int8), scale
 
 
 def fits_int8_matmul(x: torch.Tensor, codes: torch.Tensor) -> bool:
-    """CUDA's int8 matmul wants more than 16 rows of x, and K and N in eights; a CPU takes anything."""
+    """CUDA's int8 matmul wants more than 16 rows of x, K and N in eights; a CPU takes any K but 1,
+    where torch 2.11 gives wrong numbers."""
     if x.device.type != "cuda":
-        return x.device.type == "cpu" and codes.dim() == 2
+        return x.device.type in _INT8_MATMUL_DEVICES and codes.dim() == 2 and codes.shape[1] > 1
     m = x.numel() // x.shape[-1]
     return codes.dim() == 2 and m > 16 and codes.shape[0] % 8 == 0 and codes.shape[1] % 8 == 0

@@ -102,7 +102,7 @@ def test_a_partial_load_computes_what_a_full_load_computes(flux_patcher, method)
         quantized.detach()
 
 
-@pytest.mark.parametrize("method", ["fp8-weight-only", "int8", "int4"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_partial_load_with_a_lora_computes_what_a_full_load_computes(flux_patcher, method):
     quantized, _ = quantize(flux_patcher, method)
     patched = with_lora(quantized)

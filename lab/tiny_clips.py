@@ -1,0 +1,112 @@
+"""Text encoders of ComfyUI's own classes, small enough for a test: seeded weights, bf16 files."""
+
+from __future__ import annotations
+
+import copy
+import math
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import save_file
+
+from .comfyui import import_comfyui
+from .nodes.clip_sizes import MODEL_OPTIONS
+
+if TYPE_CHECKING:
+    from comfy.sd import CLIP
+
+CLIP_L, T5XXL = "tiny_clip_l.safetensors", "tiny_t5xxl.safetensors"
+T5_BASE = "t5_base.safetensors"
+
+_CLASSES = {
+    "clip_l": ("comfy.sd1_clip", "SDClipModel"),
+    "clip_g": ("comfy.sdxl_clip", "SDXLClipG"),
+    "t5xxl": ("comfy.text_encoders.sd3_clip", "T5XXLModel"),
+    "llama": ("comfy.text_encoders.hunyuan_video", "LLAMAModel"),
+    "qwen3_4b": ("comfy.text_encoders.z_image", "Qwen3_4BModel"),
+    "t5base": ("comfy.text_encoders.sa_t5", "T5BaseModel"),
+}
+
+
+def dual_clip_files(folder: str | Path) -> tuple[Path, Path]:
+    """Write a tiny CLIP-L and a tiny T5-XXL; ``lab.nodes.clip.load_dual_clip`` reads them."""
+    paths = Path(folder) / CLIP_L, Path(folder) / T5XXL
+    for name, path in zip(("clip_l", "t5xxl"), paths, strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(weights(name), path)
+    return paths
+
+
+def t5_base_file(folder: str | Path) -> Path:
+    """Write a T5 base at its real size, 110 million parameters, 219 MB: CLIPLoader reads it."""
+    path = Path(folder) / T5_BASE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(weights("t5base"), path)
+    return path
+
+
+def quadruple_clip() -> CLIP:
+    """A HiDream CLIP: CLIP-L, CLIP-G, T5-XXL and Llama."""
+    hidream = import_module("comfy.text_encoders.hidream")
+    dtypes = {"dtype_t5": torch.bfloat16, "dtype_llama": torch.bfloat16}
+    return _clip(
+        hidream.hidream_clip(**dtypes),
+        hidream.HiDreamTokenizer,
+        # T5 needs the name that HiDream's loader looks for, in layer 23.
+        {"t5xxl_model_config": {**MODEL_OPTIONS["t5xxl_model_config"], "num_layers": 24}},
+        ("clip_l", "clip_g", "t5xxl", "llama"),
+    )
+
+
+def qwen_clip() -> CLIP:
+    """A Z-Image CLIP: Qwen3."""
+    z_image = import_module("comfy.text_encoders.z_image")
+    te = z_image.te(dtype_llama=torch.bfloat16)
+    return _clip(te, z_image.ZImageTokenizer, {}, ("qwen3_4b",))
+
+
+def _clip(model: type, tokenizer: type, changes: dict, encoders: tuple[str, ...]) -> CLIP:
+    """What ComfyUI's loader ends in; the loader itself tells encoders apart by their real sizes."""
+    from comfy.sd import CLIP
+
+    target = SimpleNamespace(params={}, clip=model, tokenizer=tokenizer)
+    options = _options() | changes
+    state = [weights(name, options) for name in encoders]
+    return CLIP(target, state_dict=state, model_options=options)
+
+
+def weights(name: str, options: dict | None = None, seed: int = 0) -> dict[str, torch.Tensor]:
+    """The state dict of one encoder's transformer, bf16."""
+    import_comfyui()
+    module, cls = _CLASSES[name]
+    options = _options() if options is None else options
+    if name == "qwen3_4b":
+        options = {**options, "model_name": name}
+    encoder = getattr(import_module(module), cls)(
+        device="meta", dtype=torch.bfloat16, model_options=copy.deepcopy(options)
+    )
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        key: _fill(key, weight.shape, generator).bfloat16()
+        for key, weight in encoder.transformer.state_dict().items()
+    }
+
+
+def _options() -> dict:
+    sizes = copy.deepcopy(MODEL_OPTIONS)
+    return {**sizes, "clip_l_model_config": sizes.pop("model_config"), "vocab_size": 128256}
+
+
+def _fill(key: str, shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
+    """Weights that keep a signal at its size. Biases are not zero: a dropped one must show."""
+    noise = torch.randn(shape, generator=generator)
+    if "embed" in key or "shared" in key:
+        return noise
+    if len(shape) > 1:
+        # T5 does not divide q k by the root of its head size: its query weights do.
+        heads = 1 / math.sqrt(32) if key.endswith("SelfAttention.q.weight") else 1
+        return noise * heads / math.sqrt(shape[1])
+    return noise * 0.02 if key.endswith("bias") else 1 + noise * 0.02

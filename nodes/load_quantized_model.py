@@ -1,0 +1,46 @@
+"""The node "Load Quantized Model"."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from .output import node_output
+from .patching.loading import load_quantized_model
+from .patching.model_folder import choices, find
+
+
+class GQLoadQuantizedModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="GQLoadQuantizedModel",
+            display_name="Load Quantized Model",
+            category="model/quantization",
+            description=(
+                "Loads what Save Quantized Model wrote, bit by bit and without quantizing again; "
+                "also plain and scaled FP8 files, and sharded files by their index."
+            ),
+            search_aliases=["unet", "diffusion model", "quant", "fp8", "int8", "int4", "sharded"],
+            inputs=[
+                io.Combo.Input(
+                    "unet_name",
+                    options=choices(),
+                    tooltip="A .safetensors file of models/diffusion_models, or the index of one "
+                    "in shards.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="MODEL", tooltip="The model, quantized as it was."),
+                io.String.Output(display_name="report", tooltip="What the file holds."),
+            ],
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, unet_name):
+        """Load again when the file was saved anew."""
+        return find(unet_name).stat().st_mtime_ns
+
+    @classmethod
+    def execute(cls, unet_name) -> io.NodeOutput:
+        return node_output(*load_quantized_model(find(unet_name)))

@@ -1,0 +1,80 @@
+"""What the save and load nodes report: the model as Quantize Model reports it, and the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from comfy.model_patcher import ModelPatcher
+
+from ...quant_core.component import kernel_of
+from ...quant_core.layers import supported_layers
+from ...quant_core.methods import Choice
+from ...quant_core.plan import ALREADY, ALREADY_QUANTIZED, QUANTIZE, LayerPlan, Plan, plan_layers
+from ...quant_core.report import Report
+from .layout import is_ours
+from .provenance import METHOD, PRESET, Provenance
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """headline and facts: sentences about the file. warnings: what the user may not expect."""
+
+    headline: str
+    path: Path
+    report: Report
+    facts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict:
+        return {
+            **self.report.to_dict(),
+            "headline": self.headline,
+            "path": str(self.path),
+            "facts": list(self.facts),
+            "warnings": list(self.warnings),
+        }
+
+    def to_markdown(self) -> str:
+        lines = [self.headline, ""]
+        lines += [f"- warning: {text}" for text in self.warnings]
+        lines += [f"- {text}" for text in self.facts]
+        return "\n".join([*lines, "", self.report.to_markdown()])
+
+
+def model_report(patcher: ModelPatcher, provenance: Provenance, seconds: float) -> Report:
+    """The report of a model that is quantized already, read off its layers."""
+    root = patcher.model.diffusion_model
+    kept = provenance.kept()
+    found = plan_layers(
+        supported_layers(root, "transformer"),
+        lambda shape: Choice(None, "not quantized"),
+        kept.get,
+    )
+    layers = tuple(_as_quantized(layer, root.get_submodule(layer.name).weight) for layer in found)
+    method = provenance.metadata.get(METHOD, ALREADY_QUANTIZED)
+    plan = Plan(
+        requested=method,
+        method=method,
+        runs_as=method,
+        component_type="transformer",
+        granularity=provenance.metadata.get("graphquant.granularity", "-"),
+        preset=provenance.metadata.get(PRESET),
+        layers=layers,
+    )
+    size = patcher.model_size()
+    saved = sum(layer.bytes_before - layer.bytes_after for layer in plan.quantized)
+    return Report(plan, kernel_of(plan, patcher.load_device), seconds, size + saved, size)
+
+
+def _as_quantized(layer: LayerPlan, weight) -> LayerPlan:
+    if layer.action != ALREADY or not is_ours(weight):
+        return layer
+    return replace(
+        layer,
+        action=QUANTIZE,
+        reason="",
+        dtype=str(weight.dtype).removeprefix("torch."),
+        bytes_before=weight.numel() * weight.dtype.itemsize,
+        format=weight._params.format,
+    )

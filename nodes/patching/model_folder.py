@@ -1,0 +1,57 @@
+"""Names in ComfyUI's folder of diffusion models, to paths and back."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import folder_paths
+
+from ...quant_core.errors import StorageError
+from ...quant_core.storage import INDEX_SUFFIX
+
+FOLDER = "diffusion_models"
+_SUFFIX = ".safetensors"
+_READABLE = (_SUFFIX, ".sft")
+_SHARD = re.compile(r"(.+)-\d+-of-\d+\.safetensors")
+# What some system takes for more than a name; a name may not end in a dot or a space either.
+_UNSAFE = re.compile(r'[<>:"|?*\x00-\x1f]|[. ]$')
+
+
+def save_target(prefix: str) -> Path:
+    """models/diffusion_models/``prefix``.safetensors; ``prefix`` may name folders below.
+
+    StorageError for an absolute path, a step upwards, or a name that some system can't have.
+    """
+    parts = prefix.strip().removesuffix(_SUFFIX).replace("\\", "/").split("/")
+    if not all(parts) or any(_UNSAFE.search(part) for part in parts):
+        raise StorageError(
+            f"filename_prefix {prefix!r} is no name below models/{FOLDER}. "
+            "Use a name such as flux-int8 or quantized/flux-int8."
+        )
+    *folders, name = parts
+    return _home().joinpath(*folders, name + _SUFFIX)
+
+
+def choices() -> list[str]:
+    """The names that can be read: safetensors files, and the index in place of its shards."""
+    names: dict[str, None] = {}
+    for name in folder_paths.get_filename_list(FOLDER):
+        shard = _SHARD.fullmatch(name)
+        index = f"{shard[1]}{INDEX_SUFFIX}" if shard else ""
+        if index and folder_paths.get_full_path(FOLDER, index):
+            names[index] = None
+        elif name.lower().endswith(_READABLE):
+            names[name] = None
+    return list(names)
+
+
+def find(name: str) -> Path:
+    """The file called ``name``. FileNotFoundError if there is none."""
+    return Path(folder_paths.get_full_path_or_raise(FOLDER, name))
+
+
+def _home() -> Path:
+    """Of the folders that ComfyUI searches, the one called diffusion_models (models/unet is older)."""
+    folders = [Path(folder) for folder in folder_paths.get_folder_paths(FOLDER)]
+    return next((folder for folder in folders if folder.name == FOLDER), folders[0])

@@ -1,0 +1,30 @@
+"""A weight that is only a shape, for ComfyUI's detection and loading to go by."""
+
+from __future__ import annotations
+
+import torch
+
+aten = torch.ops.aten
+
+
+class Placeholder(torch.Tensor):
+    """Shape and dtype of a weight that is attached later. It has no storage, and copying it into a
+    parameter writes nothing, so that the parameter's memory is never touched."""
+
+    @staticmethod
+    def __new__(cls, shape: tuple[int, ...], dtype: torch.dtype, device: str = "cpu"):
+        return torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=device)
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        this, *_ = args
+        if func is aten.copy_.default:
+            return this
+        if func in (aten.detach.default, aten.clone.default, aten.alias.default):
+            return Placeholder(this.shape, this.dtype, this.device)
+        if func is aten._to_copy.default:
+            options = kwargs or {}
+            return Placeholder(
+                this.shape, options.get("dtype", this.dtype), options.get("device", this.device)
+            )
+        raise NotImplementedError(f"A weight was read before it was attached ({func}).")

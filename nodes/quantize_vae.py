@@ -1,0 +1,61 @@
+"""The node "Quantize VAE"."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..quant_core import hardware_of, plan_component
+from ..quant_core.vae import METHODS, SCOPES
+from .output import node_output, unchanged
+from .patching.vae import quantize_vae
+
+
+class GQQuantizeVAE(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="GQQuantizeVAE",
+            display_name="Quantize VAE",
+            category="model/quantization",
+            description=(
+                "Stores a VAE's convolution and Linear weights in INT8: half the memory for them. "
+                "What a large decode peaks at is activations, which stay as they are: use VAE "
+                "Decode (Tiled) against those. The input VAE is not changed."
+            ),
+            search_aliases=["int8", "quant", "VAE", "VRAM", "low memory", "decoder"],
+            inputs=[
+                io.Vae.Input("vae", tooltip="The VAE to quantize. It is not changed."),
+                io.Combo.Input(
+                    "method",
+                    options=list(METHODS),
+                    default="int8",
+                    tooltip="int8: INT8 weights with one scale an output channel, computed in the "
+                    "VAE's dtype. none: the same VAE back. A VAE has no FP8 or INT4: neither has "
+                    "convolutions.",
+                ),
+                io.Combo.Input(
+                    "scope",
+                    options=list(SCOPES),
+                    default="decoder",
+                    optional=True,
+                    tooltip="The half to quantize. The decoder is the larger one, and text to image "
+                    "uses no other; the encoder's rounding would change what is sampled from.",
+                ),
+            ],
+            outputs=[
+                io.Vae.Output(display_name="VAE", tooltip="The quantized VAE."),
+                io.String.Output(display_name="report", tooltip="What was quantized, kept and why."),
+            ],
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def execute(cls, vae, method="int8", scope="decoder") -> io.NodeOutput:
+        vae.throw_exception_if_invalid()
+        plan = plan_component(
+            vae.first_stage_model, method, "vae", scope=scope, hardware=hardware_of(vae.device)
+        )
+        if not plan.quantized:
+            return unchanged(vae, vae.patcher, plan)
+        quantized, report = quantize_vae(vae, plan, device=vae.device)
+        return node_output(quantized, report)

@@ -1,0 +1,59 @@
+"""The node "Save Quantized Model"."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from .output import node_output
+from .patching.model_folder import save_target
+from .patching.saving import AUTO, FILE_FORMATS, save_quantized_model
+
+
+class GQSaveQuantizedModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="GQSaveQuantizedModel",
+            display_name="Save Quantized Model",
+            category="model/quantization",
+            description=(
+                "Writes a quantized diffusion model to models/diffusion_models as safetensors. "
+                "FP8 with one scale a tensor and INT8 become ComfyUI's own formats, which load "
+                "without this pack; FP8 per row and INT4 need Load Quantized Model."
+            ),
+            search_aliases=["export", "checkpoint", "safetensors", "quant", "fp8", "int8", "int4"],
+            inputs=[
+                io.Model.Input("model", tooltip="A quantized model, LoRAs included."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="quantized",
+                    tooltip="The name below models/diffusion_models, without .safetensors. "
+                    "Folders are allowed: quantized/flux-int8.",
+                ),
+                io.Combo.Input(
+                    "format",
+                    options=list(FILE_FORMATS),
+                    default=AUTO,
+                    optional=True,
+                    tooltip="stock: ComfyUI's formats, which any ComfyUI loads; refused where a "
+                    "layer has none. graphquant: this pack's own. auto: stock where possible.",
+                ),
+                io.Boolean.Input(
+                    "overwrite",
+                    default=False,
+                    optional=True,
+                    tooltip="Replace a file of that name. Off: refuse.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(display_name="path", tooltip="Where the file is."),
+                io.String.Output(display_name="report", tooltip="What was written, and how."),
+            ],
+            is_output_node=True,
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def execute(cls, model, filename_prefix, format=AUTO, overwrite=False) -> io.NodeOutput:
+        target = save_target(filename_prefix)
+        return node_output(str(target), save_quantized_model(model, target, format, overwrite))

@@ -1,0 +1,31 @@
+"""Quantized models on disk: safetensors, streamed, verified, and believed only as far as checked."""
+
+from .header import TensorSpec
+from .layers import (
+    LAYERS,
+    PREFIX,
+    StoredLayer,
+    find_layers,
+    marker_name,
+    marker_tensor,
+    raw_bytes,
+)
+from .reader import INDEX_SUFFIX, TensorFile, TensorFiles
+from .stock import check_stock_layers
+from .writer import write_file
+
+__all__ = [
+    "INDEX_SUFFIX",
+    "LAYERS",
+    "PREFIX",
+    "StoredLayer",
+    "TensorFile",
+    "TensorFiles",
+    "TensorSpec",
+    "check_stock_layers",
+    "find_layers",
+    "marker_name",
+    "marker_tensor",
+    "raw_bytes",
+    "write_file",
+]

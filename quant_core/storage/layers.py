@@ -1,0 +1,192 @@
+"""Quantized layers in a file: their tensors' names, and the marker that tells the format.
+
+A layer L is the tensors ``L.weight`` (the codes), ``L.weight_scale`` and, for affine formats,
+``L.weight_zero_point``. How to read them stands in a JSON object: the format's own values and the
+weight's shape. In a file of ours it is the tensor ``L.graphquant``, and every name of the file starts
+with ``graphquant.``, so that a ComfyUI without this pack finds no model in it where it would load
+wrong weights. In a file of ComfyUI's formats the objects stand in the metadata, as
+``graphquant.layers``, beside ComfyUI's own markers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from ..errors import StorageError
+from ..formats import Format, QuantizedWeight, format_from_dict
+from .header import TensorSpec
+from .reader import TensorFiles
+
+MARKER = "graphquant"
+PREFIX = f"{MARKER}."
+LAYERS = f"{PREFIX}layers"
+_SUFFIXES = {"qdata": "weight", "scale": "weight_scale", "zero_point": "weight_zero_point"}
+# No format stores a weight in less than a bit.
+_MAX_WEIGHTS_PER_BYTE = 8
+
+
+@dataclass(frozen=True)
+class StoredLayer:
+    """One quantized weight of a file. shape: the weight's own, [N, K] or [N, ...]."""
+
+    name: str
+    format: Format
+    shape: tuple[int, ...]
+
+    @property
+    def specs(self) -> dict[str, TensorSpec]:
+        """The tensor of each part (qdata, scale, zero_point) under the layer's name."""
+        return {
+            part: TensorSpec(f"{self.name}.{_SUFFIXES[part]}", dtype, shape)
+            for part, (dtype, shape) in stored_parts(self.format, self.shape).items()
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the marker says."""
+        return {**self.format.to_dict(), "shape": list(self.shape)}
+
+    def tensors(self, weight: QuantizedWeight) -> dict[str, torch.Tensor]:
+        """``weight``'s tensors by the names of ``specs``."""
+        return {self.specs[part].name: tensor for part, tensor in weight.tensors.items()}
+
+    def read(self, files: TensorFiles, prefix: str, dtype: torch.dtype) -> QuantizedWeight:
+        """The weight from ``files``, where its names carry ``prefix``; dtype: what it computes in."""
+        parts = {part: files.read(prefix + spec.name) for part, spec in self.specs.items()}
+        return QuantizedWeight(
+            self.format,
+            parts["qdata"],
+            parts["scale"],
+            parts.get("zero_point"),
+            self.shape,
+            dtype,
+        )
+
+
+@lru_cache(maxsize=1024)
+def stored_parts(
+    fmt: Format, shape: tuple[int, ...]
+) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """dtype and shape of each stored part of a weight of ``shape``.
+
+    Every format stores row by row, so one quantized row of zeros shows them.
+    """
+    row = fmt.quantize(torch.zeros(1, *shape[1:])).tensors
+    return {
+        part: (tensor.dtype, (shape[0], *tensor.shape[1:]) if tensor.dim() else ())
+        for part, tensor in row.items()
+    }
+
+
+def find_layers(files: TensorFiles) -> tuple[str, dict[str, StoredLayer]]:
+    """The prefix of the file's names, and its quantized layers of ours by name (may be none).
+
+    StorageError: a marker that is none, a format that this version does not know, tensors that are
+    missing or not as the format has them.
+    """
+    prefix = PREFIX if any(name.startswith(PREFIX) for name in files.specs) else ""
+    described = _markers(files, prefix) if prefix else _described(files)
+    return prefix, {
+        name: _layer(files, prefix, name, values) for name, values in described.items()
+    }
+
+
+def marker_name(layer: str) -> str:
+    return f"{layer}.{MARKER}"
+
+
+def marker_tensor(values: Mapping[str, Any]) -> torch.Tensor:
+    """``values`` as JSON, uint8 [bytes]."""
+    return torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8)
+
+
+def raw_bytes(tensor: torch.Tensor) -> bytes:
+    """The bytes of a marker, whatever dtype it claims."""
+    return bytes(tensor.reshape(-1).view(torch.uint8).numpy())
+
+
+def _markers(files: TensorFiles, prefix: str) -> dict[str, Any]:
+    strangers = [name for name in files.specs if not name.startswith(prefix)]
+    if strangers:
+        raise _fault(files, f"mixes names with and without {prefix!r}: {strangers[0]!r}")
+    ending = marker_name("")
+    return {
+        name[len(prefix) : -len(ending)]: _json(files, name, raw_bytes(files.read(name)))
+        for name in files.specs
+        if name.endswith(ending)
+    }
+
+
+def _described(files: TensorFiles) -> dict[str, Any]:
+    described = _json(files, LAYERS, files.metadata.get(LAYERS, "{}").encode())
+    if not isinstance(described, dict):
+        raise _fault(files, f"has {LAYERS} that are no JSON object")
+    return described
+
+
+def _json(files: TensorFiles, name: str, text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _fault(files, f"has {name} that is no JSON") from error
+
+
+def _layer(files: TensorFiles, prefix: str, name: str, values: Any) -> StoredLayer:
+    """The layer as ``values`` describe it, where the file bears them out."""
+    codes = files.specs.get(f"{prefix}{name}.weight")
+    if codes is None:
+        raise _fault(files, f"marks {name} as quantized, but has no {name}.weight")
+    shape = values.get("shape") if isinstance(values, dict) else None
+    if not _plausible(shape, codes):
+        raise _fault(files, f"marks {name} with the shape {shape!r}, which can't be")
+    layer = StoredLayer(name, _format(files, name, values), tuple(shape))
+    for spec in _specs(files, layer).values():
+        found = files.specs.get(prefix + spec.name)
+        if found is None:
+            raise _fault(files, f"lacks {spec.name}, which {layer.format} has")
+        if (found.dtype, found.shape) != (spec.dtype, spec.shape):
+            raise _fault(
+                files,
+                f"has {spec.name} as {found.dtype} {list(found.shape)}, where {layer.format} of "
+                f"{list(shape)} has {spec.dtype} {list(spec.shape)}",
+            )
+    return layer
+
+
+def _plausible(shape: Any, codes: TensorSpec) -> bool:
+    return (
+        isinstance(shape, list)
+        and 2 <= len(shape) <= 5
+        and all(type(side) is int and side > 0 for side in shape)
+        and math.prod(shape) <= _MAX_WEIGHTS_PER_BYTE * codes.nbytes
+    )
+
+
+def _format(files: TensorFiles, name: str, values: dict[str, Any]) -> Format:
+    try:
+        return format_from_dict({key: value for key, value in values.items() if key != "shape"})
+    except (KeyError, TypeError) as error:
+        raise _fault(
+            files, f"stores {name} in the format {values!r}, which this version does not know"
+        ) from error
+
+
+def _specs(files: TensorFiles, layer: StoredLayer) -> dict[str, TensorSpec]:
+    try:
+        return layer.specs
+    except Exception as error:  # a hostile file's values reach the format's arithmetic unchecked
+        raise _fault(
+            files, f"stores {layer.name} as {layer.format!r}, which is impossible"
+        ) from error
+
+
+def _fault(files: TensorFiles, fault: str) -> StorageError:
+    return StorageError(
+        f"{files.path.name} {fault}. Save or download it again; nothing was loaded."
+    )

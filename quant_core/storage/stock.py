@@ -1,0 +1,123 @@
+"""ComfyUI's own quantized files: what their markers promise, checked before anything is loaded.
+
+ComfyUI multiplies by a scale that it finds and passes over one that it does not; a file whose scales
+lost their markers, or markers their scales, would load as wrong weights without an error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from typing import Any
+
+import torch
+
+from ..errors import StorageError
+from .header import TensorSpec
+from .layers import raw_bytes
+from .reader import TensorFiles
+
+MARKER = "comfy_quant"
+METADATA = "_quantization_metadata"
+_FLAG = "scaled_fp8"  # the older kind: one flag for the whole model
+_SCALES = frozenset(
+    ("weight_scale", "weight_scale_2", "weight_scale_inv", "weight_zero_point", "scale_weight")
+)
+# Of a checkpoint the metadata may leave it out.
+_CHECKPOINT = "model.diffusion_model."
+
+# ComfyUI 0.30.0, comfy/ops.py: the dtype of the codes, and the scales that must be there.
+_FORMATS: dict[str, tuple[torch.dtype, tuple[str, ...]]] = {
+    "float8_e4m3fn": (torch.float8_e4m3fn, ("weight_scale",)),
+    "float8_e5m2": (torch.float8_e5m2, ("weight_scale",)),
+    "mxfp8": (torch.float8_e4m3fn, ("weight_scale",)),
+    "nvfp4": (torch.uint8, ("weight_scale", "weight_scale_2")),
+    "int8_tensorwise": (torch.int8, ("weight_scale",)),
+    "convrot_w4a4": (torch.int8, ("weight_scale",)),
+}
+
+
+def check_stock_layers(files: TensorFiles, others: Collection[str] = ()) -> dict[str, str]:
+    """The layers that ComfyUI will read as quantized: layer name -> format.
+
+    others: layers, by their names in the file, whose scales are not ComfyUI's to read.
+    StorageError: a marker without its weight, codes of another dtype than the marker says, a scale
+    that is missing, a scale without a marker. A format that is unknown here is ComfyUI's to judge.
+    """
+    marked = _markers(files)
+    for layer, name in marked.items():
+        if name in _FORMATS:
+            _check(files, layer, name)
+    flags = [n.removesuffix(_FLAG) for n in files.specs if n == _FLAG or n.endswith(f".{_FLAG}")]
+    for name in files.specs:
+        layer, _, part = name.rpartition(".")
+        if part not in _SCALES or layer in marked or layer in others:
+            continue
+        if not (part == "scale_weight" and any(name.startswith(flag) for flag in flags)):
+            raise _fault(files, f"has {name}, but nothing says how {layer} is quantized")
+        if f"{layer}.weight" not in files.specs:
+            raise _fault(files, f"has {name}, but no {layer}.weight")
+        marked[layer] = "float8_e4m3fn"
+    return marked
+
+
+def _markers(files: TensorFiles) -> dict[str, str]:
+    described = _parse(files, METADATA, files.metadata.get(METADATA, '{"layers": {}}').encode())
+    layers = described.get("layers")
+    if not isinstance(layers, dict):
+        raise _fault(files, f"has {METADATA} without layers")
+    layers = {_full_name(files, layer): values for layer, values in layers.items()}
+    for name in files.specs:
+        if name.endswith(f".{MARKER}"):
+            values = _parse(files, name, raw_bytes(files.read(name)))
+            layers.setdefault(name.removesuffix(f".{MARKER}"), values)
+    return {layer: _format_of(files, layer, values) for layer, values in layers.items()}
+
+
+def _full_name(files: TensorFiles, layer: str) -> str:
+    with_prefix = f"{_CHECKPOINT}{layer}"
+    return with_prefix if f"{with_prefix}.weight" in files.specs else layer
+
+
+def _parse(files: TensorFiles, name: str, text: bytes) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _fault(files, f"has {name} that is no JSON") from error
+    if not isinstance(values, dict):
+        raise _fault(files, f"has {name} that is no JSON object")
+    return values
+
+
+def _format_of(files: TensorFiles, layer: str, values: Any) -> str:
+    name = values.get("format") if isinstance(values, dict) else None
+    if not isinstance(name, str):
+        raise _fault(files, f"marks {layer} as quantized, but names no format")
+    if f"{layer}.weight" not in files.specs:
+        raise _fault(files, f"marks {layer} as {name}, but has no {layer}.weight")
+    return name
+
+
+def _check(files: TensorFiles, layer: str, name: str) -> None:
+    dtype, scales = _FORMATS[name]
+    weight = files.specs[f"{layer}.weight"]
+    if weight.dtype != dtype:
+        raise _fault(files, f"marks {layer} as {name}, but its weight is {weight.dtype}")
+    for scale in scales:
+        spec = files.specs.get(f"{layer}.{scale}")
+        if spec is None:
+            raise _fault(files, f"marks {layer} as {name}, but has no {layer}.{scale}")
+        if not _fits(spec, weight, name):
+            raise _fault(files, f"has {spec.name} of shape {list(spec.shape)}, wrong for {name}")
+
+
+def _fits(scale: TensorSpec, weight: TensorSpec, name: str) -> bool:
+    """Whether the scale's shape goes with a 2-d weight; ComfyUI knows banks of experts besides."""
+    count = scale.nbytes // scale.dtype.itemsize
+    if len(weight.shape) != 2 or name in ("mxfp8", "nvfp4"):
+        return count > 0
+    return count == 1 or (name in ("int8_tensorwise", "convrot_w4a4") and count == weight.shape[0])
+
+
+def _fault(files: TensorFiles, fault: str) -> StorageError:
+    return StorageError(f"{files.path.name} {fault}. Download it again; nothing was loaded.")

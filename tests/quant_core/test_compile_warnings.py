@@ -1,0 +1,42 @@
+"""Methods against torch.compile modes: the whole table."""
+
+import pytest
+
+from graphquant.quant_core import COMPILE_MODES, VALID_METHODS, get_quant_compile_warnings
+
+UNSAFE = {("fp8-dynamic", "reduce-overhead"), ("fp8-dynamic", "max-autotune")}
+
+
+@pytest.mark.parametrize("mode", COMPILE_MODES)
+@pytest.mark.parametrize("method", VALID_METHODS)
+def test_only_dynamic_fp8_under_graph_capture_is_warned_of(method, mode):
+    warnings = get_quant_compile_warnings(method, mode)
+    assert len(warnings) == ((method, mode) in UNSAFE)
+    for text in warnings:
+        assert text.startswith(f"{method} with compile mode {mode} ")
+        assert text.endswith("Use compile mode default, or fp8-weight-only.")
+
+
+def test_the_modes_are_these_in_this_order():
+    assert COMPILE_MODES == ("none", "default", "reduce-overhead", "max-autotune")
+
+
+def test_no_mode_is_no_compilation():
+    assert get_quant_compile_warnings("fp8-dynamic", None) == []
+
+
+def test_an_alias_is_warned_of_as_its_method():
+    direct = get_quant_compile_warnings("fp8-dynamic", "reduce-overhead")
+    assert get_quant_compile_warnings("fp8", "reduce-overhead") == direct
+
+
+@pytest.mark.parametrize(
+    ("method", "mode", "message"),
+    [
+        ("fp8-dynamic", "reduce-overhed", r"^Unknown compile mode 'reduce-overhed'.*reduce-overhead"),
+        ("fp9", "default", r"^Unknown method 'fp9'.*fp8"),
+    ],
+)
+def test_an_unknown_name_is_an_error_that_names_the_nearest(method, mode, message):
+    with pytest.raises(ValueError, match=message):
+        get_quant_compile_warnings(method, mode)

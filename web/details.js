@@ -1,0 +1,84 @@
+// The dialog with every layer of a report, sortable, biggest first.
+import { element, openDialog } from "./dom.js"
+import { bytes } from "./report.js"
+import { t } from "./words.js"
+
+const text = (value) => value ?? ""
+const COLUMNS = [
+  { key: "part", show: text },
+  { key: "name", show: text },
+  { key: "kind", show: text },
+  { key: "shape", show: (shape) => shape.join(" x "), order: (shape) => -product(shape) },
+  { key: "dtype", show: text },
+  { key: "format", show: text },
+  { key: "bytes_before", show: bytes, order: (count) => -count },
+  { key: "bytes_after", show: bytes, order: (count) => -count },
+  { key: "action", show: text },
+  { key: "reason", show: text },
+]
+const BIGGEST_FIRST = COLUMNS.find((column) => column.key === "bytes_after")
+
+/** reports: at least one of them with its layers. */
+export function openDetails(title, reports) {
+  const rows = reports.flatMap(({ part, layers }) => layers.map((layer) => ({ part, ...layer })))
+  const columns = COLUMNS.filter(({ key }) => key !== "part" || rows.some((row) => row.part))
+  const body = element("tbody", "rows")
+  let sorting = { column: BIGGEST_FIRST, reversed: false }
+
+  const filter = element("input", "filter")
+  filter.placeholder = t("filterLayers")
+  filter.addEventListener("input", fill)
+
+  const headers = columns.map((column) => {
+    const header = element("th", "column", t(`column_${column.key}`))
+    header.tabIndex = 0
+    const sort = () => {
+      const reversed = sorting.column === column && !sorting.reversed
+      sorting = { column, reversed }
+      fill()
+    }
+    header.addEventListener("click", sort)
+    header.addEventListener("keydown", ({ key }) => key === "Enter" && sort())
+    return header
+  })
+
+  function fill() {
+    const wanted = filter.value.toLowerCase()
+    const shown = rows.filter((row) => `${row.name} ${row.reason}`.toLowerCase().includes(wanted))
+    shown.sort((a, b) => compare(a, b, sorting.column))
+    if (sorting.reversed) shown.reverse()
+    body.replaceChildren(...shown.map((row) => rowOf(row, columns)))
+    for (const [index, header] of headers.entries()) {
+      const sorted = columns[index] === sorting.column
+      header.ariaSort = sorted ? (sorting.reversed ? "descending" : "ascending") : "none"
+    }
+    count.textContent = t("rowCount", { shown: shown.length, total: rows.length })
+  }
+
+  const count = element("span", "count")
+  const table = element(
+    "table",
+    "table",
+    element("thead", "head", element("tr", "names", ...headers)),
+    body
+  )
+  fill()
+  const bar = element("div", "tools", filter, count)
+  openDialog(title, t("close"), bar, element("div", "scroll", table))
+}
+
+function rowOf(row, columns) {
+  const cells = columns.map(({ key, show }) => element("td", `cell-${key}`, show(row[key])))
+  const made = element("tr", "row", ...cells)
+  made.dataset.action = row.action
+  return made
+}
+
+function compare(a, b, { key, order = text }) {
+  const [first, second] = [order(a[key]), order(b[key])]
+  if (first === second) return a.name.localeCompare(b.name, "en", { numeric: true })
+  if (typeof first === "number") return first - second
+  return String(first).localeCompare(String(second), "en", { numeric: true })
+}
+
+const product = (shape) => shape.reduce((size, length) => size * length, 1)

@@ -1,0 +1,83 @@
+// GraphQuant in ComfyUI's editor: the panel on its nodes, their menu, the pack's settings.
+import { api } from "../../scripts/api.js"
+import { app } from "../../scripts/app.js"
+import { loadCapabilities } from "./capabilities.js"
+import { loadStyles } from "./dom.js"
+import { menuItems } from "./menu.js"
+import { attachPanel, refreshAll, showRun } from "./node_panel.js"
+import { loadWords } from "./words.js"
+
+const isOurs = (node) => node?.comfyClass?.startsWith("GQ")
+const methods = []
+
+app.registerExtension({
+  name: "graphquant.panel",
+
+  settings: [
+    {
+      id: "graphquant.panel",
+      name: "Show the report panel on nodes",
+      category: ["GraphQuant", "Nodes", "Panel"],
+      type: "boolean",
+      defaultValue: true,
+      onChange: refreshAll,
+    },
+    {
+      id: "graphquant.defaultMethod",
+      name: "Method of new Quantize nodes",
+      category: ["GraphQuant", "Nodes", "Method"],
+      type: "combo",
+      options: methods,
+      defaultValue: "auto",
+    },
+  ],
+
+  async init() {
+    loadStyles()
+    await Promise.all([loadWords(), loadCapabilities()])
+  },
+
+  beforeRegisterNodeDef(_, { name, input }) {
+    if (name === "GQQuantizeModel") methods.push(...comboOptions(input.required.method))
+  },
+
+  setup() {
+    api.addEventListener("graphChanged", refreshAll)
+  },
+
+  nodeCreated(node) {
+    if (!isOurs(node)) return
+    applyDefaultMethod(node)
+    attachPanel(node)
+  },
+
+  // The editor gives the outputs of this session back when a workflow's tab is opened again.
+  onNodeOutputsUpdated(outputs) {
+    for (const [locator, output] of Object.entries(outputs)) {
+      const node = output?.graphquant && nodeAt(locator)
+      if (isOurs(node)) showRun(node, output.graphquant)
+    }
+  },
+
+  getNodeMenuItems: (node) => (isOurs(node) ? menuItems(node) : []),
+})
+
+/** A new node starts with the setting's method; a loaded one gets its own right afterwards. */
+function applyDefaultMethod(node) {
+  const wanted = app.extensionManager.setting.get("graphquant.defaultMethod")
+  const widget = node.widgets?.find(({ name }) => name === "method")
+  if (wanted !== "auto" && widget?.options.values?.includes(wanted)) widget.value = wanted
+}
+
+/** A combo's choices, from either way in which ComfyUI describes one. */
+function comboOptions([kind, options]) {
+  return Array.isArray(kind) ? kind : options.options
+}
+
+/** locator: "node id", or "subgraph id:node id". */
+function nodeAt(locator) {
+  const parts = locator.split(":")
+  const id = parts.pop()
+  const graph = parts.length ? app.rootGraph.subgraphs.get(parts[0]) : app.rootGraph
+  return graph?.getNodeById(id)
+}

@@ -1,0 +1,64 @@
+// A report as the server sends it (quant_core/report.py), in words, and small enough to be saved.
+import { t } from "./words.js"
+
+const MIB = 1024 * 1024
+// A workflow is embedded in every picture it makes: a layer list above this many characters is
+// left out of it.
+const SAVED_LAYERS_LIMIT = 40_000
+
+export function bytes(count) {
+  const mib = count / MIB
+  return mib < 1000 ? `${mib.toFixed(1)} MiB` : `${(mib / 1024).toFixed(2)} GiB`
+}
+
+/** The method that ran, and as what when the one asked for could not. */
+export function methodWords({ method, runs_as }) {
+  return method === runs_as ? method : t("as", { method, runs_as })
+}
+
+export function percent({ model_bytes_before: before, model_bytes_after: after }) {
+  return before ? Math.round((100 * after) / before) : 100
+}
+
+/** The report as text, for the clipboard. */
+export function reportText(report) {
+  const layers = `${report.quantized_layers} of ${report.total_layers} layers quantized`
+  const size = `${bytes(report.model_bytes_before)} -> ${bytes(report.model_bytes_after)}`
+  const method =
+    report.method === report.runs_as ? report.method : `${report.method} as ${report.runs_as}`
+  return [
+    ...(report.part ? [`## ${report.part}`] : []),
+    `${method}: ${layers}, ${size} (${percent(report)} %), ${report.seconds.toFixed(1)} s`,
+    `- kernel: ${report.kernel}`,
+    `- preset: ${report.preset ?? "none"}`,
+    ...report.warnings.map((warning) => `- warning: ${warning}`),
+    ...countReasons(report.layers ?? []),
+  ].join("\n")
+}
+
+function countReasons(layers) {
+  const counts = new Map()
+  for (const { action, format, reason } of layers) {
+    const words = `${action}: ${[format, reason].filter(Boolean).join(", ")}`
+    counts.set(words, (counts.get(words) ?? 0) + 1)
+  }
+  return [...counts].sort((a, b) => b[1] - a[1]).map(([words, count]) => `- ${count} x ${words}`)
+}
+
+/** What is saved in the workflow: layers that differ only by name share one entry. */
+export function pack(report) {
+  const { layers, ...summary } = report
+  const groups = new Map()
+  for (const { name, ...same } of layers) {
+    const key = JSON.stringify(same)
+    groups.set(key, [...(groups.get(key) ?? []), name])
+  }
+  const packed = [...groups].map(([key, names]) => [JSON.parse(key), names])
+  return JSON.stringify(packed).length > SAVED_LAYERS_LIMIT ? summary : { ...summary, packed }
+}
+
+/** The report that `pack` was given; without layers where they were too many to save. */
+export function unpack({ packed, ...summary }) {
+  const layers = packed?.flatMap(([same, names]) => names.map((name) => ({ name, ...same })))
+  return { ...summary, layers }
+}
