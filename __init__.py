@@ -7,6 +7,11 @@ WEB_DIRECTORY = "./web"
 
 
 async def comfy_entrypoint():
+    from comfyui_version import __version__
+
+    from .nodes.compatibility import require_comfyui
+
+    require_comfyui(__version__)
     from .nodes.extension import GraphQuantExtension
 
     return GraphQuantExtension()

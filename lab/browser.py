@@ -9,13 +9,16 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .pack import ROOT
 from .server import Server
+
+ARTEFACTS = ROOT / ".browser"
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 ARGUMENTS = (
@@ -32,7 +35,9 @@ SETTINGS = {
     "Comfy.Minimap.Visible": False,
     "Comfy.Workflow.Persist": True,
 }
-READY = "window.app?.extensionManager?.setting && document.querySelector('#graph-canvas')"
+READY = """() => window.app?.extensionManager?.setting && document.querySelector("#graph-canvas") &&
+    window.LiteGraph?.registered_node_types.GQQuantizeModel && window.app.vueAppReady &&
+    !document.querySelector("#splash-loader")"""
 
 
 class BrowserMissingError(RuntimeError):
@@ -64,7 +69,7 @@ def _on_path() -> str | None:
 
 @contextmanager
 def browser() -> Iterator:
-    """A Playwright browser context factory: call it for a fresh, empty profile's page."""
+    """A running Chromium, as Playwright's browser; ``Editor`` opens a page in a fresh profile."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
@@ -84,11 +89,12 @@ def browser() -> Iterator:
 class Editor:
     """One page with ComfyUI's editor in it. nodes2: the renderer "Nodes 2.0", else the classic."""
 
-    def __init__(self, running, server: Server, *, nodes2: bool, size=(1400, 900), locale="en"):
+    def __init__(
+        self, running, server: Server, *, nodes2: bool, size: tuple[int, int] = (1400, 900),
+        locale: str = "en",
+    ):
         self.server = server
-        _post_settings(
-            server, {**SETTINGS, "Comfy.VueNodes.Enabled": nodes2, "Comfy.Locale": locale}
-        )
+        self.settings = {**SETTINGS, "Comfy.VueNodes.Enabled": nodes2, "Comfy.Locale": locale}
         self.context = running.new_context(
             viewport={"width": size[0], "height": size[1]},
             permissions=["clipboard-read", "clipboard-write"],
@@ -98,35 +104,32 @@ class Editor:
         self.messages: list[str] = []
         self.page.on("console", lambda message: self.messages.append(message.text))
         self.page.on("pageerror", lambda error: self.messages.append(f"error: {error}"))
-        self.page.goto(server.url)
-        self._wait_until_ready()
+        self.reload()
 
     def close(self) -> None:
         self.context.close()
 
     def reload(self) -> None:
-        self.page.reload()
-        self._wait_until_ready()
-
-    def _wait_until_ready(self) -> None:
+        """Load the page (again), in this editor's renderer and language."""
+        _post_settings(self.server, self.settings)
+        self.page.goto(self.server.url)
         self.page.wait_for_function(READY, timeout=60_000)
-        self.page.wait_for_function(
-            "window.LiteGraph?.registered_node_types?.GQQuantizeModel && window.app.graph"
-        )
-        self.page.wait_for_function("!document.querySelector('#splash-loader')")
 
     def evaluate(self, script: str, *arguments):
-        """``script`` is a JavaScript function of one array, or of nothing."""
+        """``script``: a JavaScript function of one array of the arguments, or of nothing."""
         return self.page.evaluate(script, list(arguments))
 
     def load(self, workflow: dict) -> None:
         """Open a workflow in the editor's format, and look at all of it."""
         self.evaluate("async ([workflow]) => { await app.loadGraphData(workflow) }", workflow)
-        self.fit()
-
-    def fit(self) -> None:
-        self.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        self.execute("Comfy.Canvas.FitView")
         self.page.wait_for_timeout(500)
+
+    def execute(self, command: str) -> None:
+        self.evaluate("([id]) => void app.extensionManager.command.execute(id)", command)
+
+    def set_setting(self, name: str, value) -> None:
+        self.evaluate("([id, value]) => app.extensionManager.setting.set(id, value)", name, value)
 
     def serialize(self) -> dict:
         return self.evaluate("() => app.graph.serialize()")
@@ -136,28 +139,33 @@ class Editor:
         return self.evaluate("async () => (await app.graphToPrompt()).output")
 
     def queue(self) -> None:
-        self.evaluate("() => app.queuePrompt(0)")
-
-    def run(self, timeout: float = 120.0) -> None:
-        """Queue the open workflow and wait until the server has nothing left to do."""
+        """Queue the open workflow as the Run button does; ``end`` waits for what becomes of it."""
         self.evaluate(
             """() => {
                 window.labEnd = null
                 for (const event of ["execution_success", "execution_error",
                                      "execution_interrupted"])
-                    app.api.addEventListener(event, (e) => { window.labEnd ??= event },
+                    app.api.addEventListener(event, () => { window.labEnd ??= event },
                                              { once: true })
+                app.queuePrompt(0)
             }"""
         )
-        self.queue()
+
+    def end(self, timeout: float = 120.0) -> str:
+        """The event that ends the queued run: execution_success, _error or _interrupted."""
         self.page.wait_for_function("window.labEnd", timeout=timeout * 1000)
+        return self.evaluate("() => window.labEnd")
+
+    def run(self) -> str:
+        self.queue()
+        return self.end()
 
     def set_widget(self, node: int, name: str, value) -> None:
         """As a user's change does: the value, then the widget's callback."""
         self.evaluate(
             """([id, name, value]) => {
                 const node = app.graph.getNodeById(id)
-                const widget = node.widgets.find((w) => w.name === name)
+                const widget = node.widgets.find((each) => each.name === name)
                 widget.value = value
                 widget.callback?.(value, app.canvas, node)
             }""",
@@ -170,6 +178,60 @@ class Editor:
         """The pack's panel on that node, as a Playwright locator."""
         return self.page.locator(f'.graphquant-panel[data-node="{node}"]')
 
+    def node_box(self, node: int) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of the node on the page, its title included."""
+        if self.settings["Comfy.VueNodes.Enabled"]:
+            box = self.page.locator(f'[data-node-id="{node}"]').first.bounding_box()
+            left, top = box["x"], box["y"]
+            return left, top, left + box["width"], top + box["height"]
+        return tuple(
+            self.evaluate(
+                """([id]) => {
+                    const node = app.graph.getNodeById(id)
+                    const { scale, offset } = app.canvas.ds
+                    const at = app.canvas.canvas.getBoundingClientRect()
+                    const [x, y] = [node.pos[0] + offset[0], node.pos[1] + offset[1]]
+                    return [at.left + x * scale, at.top + (y - LiteGraph.NODE_TITLE_HEIGHT) * scale,
+                            at.left + (x + node.size[0]) * scale, at.top + (y + node.size[1]) * scale]
+                }""",
+                node,
+            )
+        )
+
+    def select(self, node: int) -> None:
+        self.evaluate("([id]) => app.canvas.select(app.graph.getNodeById(id))", node)
+
+    def open_menu(self, node: int) -> None:
+        """Right-click the node's title."""
+        left, top, *_ = self.node_box(node)
+        self.page.mouse.click(left + 60, top + 8, button="right")
+
+    def save_as(self, name: str) -> dict:
+        """Save the open workflow on the server under a new name, by the dialog; returns the file."""
+        self.execute("Comfy.SaveWorkflowAs")
+        box = self.page.get_by_role("dialog").locator("input").last
+        box.fill(name)
+        box.press("Enter")
+        file = self.server.base / "user" / "default" / "workflows" / f"{name}.json"
+        deadline = time.monotonic() + 20
+        while not file.exists():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the editor did not write {file}")
+            self.page.wait_for_timeout(100)
+        self.page.wait_for_timeout(300)
+        return json.loads(file.read_text())
+
+    def keep_draft(self) -> None:
+        """Wait until the editor has stored the open workflow for the next page load."""
+        self.evaluate(
+            "() => app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()"
+        )
+        self.page.wait_for_timeout(1500)
+
+    def screenshot(self, file: Path, **options) -> None:
+        file.parent.mkdir(exist_ok=True)
+        self.page.screenshot(path=file, **options)
+
 
 def _post_settings(server: Server, settings: dict) -> None:
     request = urllib.request.Request(
@@ -178,8 +240,3 @@ def _post_settings(server: Server, settings: dict) -> None:
         headers={"Content-Type": "application/json"},
     )
     urllib.request.urlopen(request, timeout=60).close()
-
-
-def empty_folder() -> Path:
-    """A fresh folder for one server: its models, output and settings."""
-    return Path(tempfile.mkdtemp(prefix="graphquant-"))

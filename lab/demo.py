@@ -86,10 +86,10 @@ def compare(server: Server) -> list[str]:
 
 
 def methods(server: Server) -> list[str]:
-    """The methods of the node's dropdown, but for the choice by hardware and the identity."""
+    """The methods of the node's dropdown, but for the identity and what only names another."""
     kind, *options = server.object_info("GQQuantizeModel")["input"]["required"]["method"]
     choices = kind if isinstance(kind, list) else options[0]["options"]
-    return [choice for choice in choices if choice not in ("auto", "none")]
+    return [c for c in choices if c not in ("auto", "none") and not c.startswith("default")]
 
 
 def serve(server: Server) -> None:

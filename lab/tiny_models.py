@@ -32,6 +32,7 @@ class TinyModel:
 
 FLUX = TinyModel("tiny_flux.safetensors", latent=(16, 16, 16), context_width=256)
 WAN = TinyModel("tiny_wan.safetensors", latent=(16, 2, 8, 8), context_width=4096)
+SD15 = TinyModel("tiny_sd15.safetensors", latent=(4, 8, 8), context_width=768)
 
 
 def tiny_flux(
@@ -87,6 +88,31 @@ def tiny_wan(path: str | Path, dim: int = 256, layers: int = 2, seed: int = 0) -
         num_layers=layers,
         text_dim=WAN.context_width,
         **_shapes_only(),
+    )
+    return _write(model, path, seed)
+
+
+def tiny_sd15(path: str | Path, seed: int = 0) -> Path:
+    """Write a UNet of Stable Diffusion 1.5's widths, by which ComfyUI knows it: two levels."""
+    import_comfyui()
+    import comfy.ops
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+    model = UNetModel(
+        image_size=32,
+        in_channels=4,
+        out_channels=4,
+        model_channels=320,
+        num_res_blocks=[1, 1],
+        channel_mult=[1, 2],
+        transformer_depth=[1, 0],
+        transformer_depth_middle=1,
+        transformer_depth_output=[1, 1, 0, 0],
+        num_heads=8,
+        context_dim=SD15.context_width,
+        use_spatial_transformer=True,
+        legacy=False,
+        **_shapes_only() | {"operations": comfy.ops.disable_weight_init},
     )
     return _write(model, path, seed)
 

@@ -7,14 +7,20 @@ from collections.abc import Iterable
 from comfy_api.latest import io
 
 from ..quant_core import COMPILE_MODES, GRANULARITIES, METHODS
+from .defaults import DEFAULT, DEFAULT_TOOLTIP
 from .options import AUTO, COMPUTE_DEVICES, NONE
 
 METHOD_SUMMARIES = " ".join(f"{method.name}: {method.summary}" for method in METHODS.values())
 
 
 def method_input(tooltip: str) -> io.Combo.Input:
-    """The method: auto, or any that there is."""
-    return io.Combo.Input("method", options=[AUTO, *METHODS], default=AUTO, tooltip=tooltip)
+    """The method: auto, any that there is, or what the user's file says."""
+    return io.Combo.Input(
+        "method",
+        options=[AUTO, *METHODS, DEFAULT],
+        default=AUTO,
+        tooltip=f"{tooltip} {DEFAULT_TOOLTIP}",
+    )
 
 
 def plan_inputs(

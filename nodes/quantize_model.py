@@ -6,9 +6,11 @@ from comfy_api.latest import io
 
 from ..quant_core import get_quant_compile_warnings, hardware_of, plan_component
 from ..quant_core.presets import PRESETS
+from .defaults import choose_default, fingerprint
 from .inputs import METHOD_SUMMARIES, method_input, plan_inputs
 from .options import AUTO, choose_method, choose_preset, resolve_device
 from .output import node_output, unchanged
+from .patching.architecture import architecture_name
 from .patching.patcher import quantize_patcher
 
 
@@ -41,6 +43,10 @@ class GQQuantizeModel(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, method=None, **_) -> int:
+        return fingerprint(method)
+
+    @classmethod
     def execute(
         cls,
         model,
@@ -53,7 +59,10 @@ class GQQuantizeModel(io.ComfyNode):
         compile_mode="none",
     ) -> io.NodeOutput:
         hardware = hardware_of(model.load_device)
-        method, notes = choose_method(method, hardware)
+        method, granularity, notes = choose_default(
+            method, granularity, "transformer", (architecture_name(model.model),)
+        )
+        method, reasons = choose_method(method, hardware)
         plan = plan_component(
             model.model.diffusion_model,
             method,
@@ -63,7 +72,7 @@ class GQQuantizeModel(io.ComfyNode):
             exclude=exclude,
             hardware=hardware,
         )
-        notes += get_quant_compile_warnings(method, compile_mode)
+        notes += [*reasons, *get_quant_compile_warnings(method, compile_mode)]
         if not plan.quantized:
             return unchanged(model, model, plan, notes)
         quantized, reports = quantize_patcher(

@@ -6,11 +6,13 @@ from comfy_api.latest import io
 
 from ..quant_core import get_quant_compile_warnings
 from ..quant_core.presets import ENCODER_PRESETS
+from .defaults import choose_default, fingerprint
 from .inputs import METHOD_SUMMARIES, method_input, plan_inputs
 from .options import AUTO, choose_encoder_preset, resolve_device
 from .output import output_of_parts
 from .patching.architecture import sub_encoders
 from .patching.encoders import kept_reports, plan_encoders, quantize_clip, weight_only
+from .patching.pipelines import encoder_architectures
 
 # Where memory is all there is to gain, the format that rounds least is best on every machine.
 AUTO_METHOD = "int8"
@@ -54,6 +56,10 @@ class GQQuantizeTextEncoder(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, method=None, **_) -> int:
+        return fingerprint(method)
+
+    @classmethod
     def execute(
         cls,
         clip,
@@ -67,7 +73,12 @@ class GQQuantizeTextEncoder(io.ComfyNode):
     ) -> io.NodeOutput:
         if clip is None:
             raise ValueError("There is no CLIP: the checkpoint holds none. Load one by itself.")
-        method, notes = (AUTO_METHOD, [AUTO_NOTE]) if method == AUTO else (method, [])
+        method, granularity, notes = choose_default(
+            method, granularity, "encoder", encoder_architectures(clip.patcher.model)
+        )
+        if method == AUTO:
+            method = AUTO_METHOD
+            notes.append(AUTO_NOTE)
         notes += get_quant_compile_warnings(weight_only(method), compile_mode)
         encoders = sub_encoders(clip.patcher.model)
         presets = {path: choose_encoder_preset(preset, encoders[path]) for path in encoders}

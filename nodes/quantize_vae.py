@@ -6,7 +6,9 @@ from comfy_api.latest import io
 
 from ..quant_core import hardware_of, plan_component
 from ..quant_core.vae import METHODS, SCOPES
+from .defaults import DEFAULT, DEFAULT_TOOLTIP, choose_default, fingerprint
 from .output import node_output, unchanged
+from .patching.pipelines import vae_architectures
 from .patching.vae import quantize_vae
 
 
@@ -27,11 +29,11 @@ class GQQuantizeVAE(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The VAE to quantize. It is not changed."),
                 io.Combo.Input(
                     "method",
-                    options=list(METHODS),
+                    options=[*METHODS, DEFAULT],
                     default="int8",
                     tooltip="int8: INT8 weights with one scale an output channel, computed in the "
                     "VAE's dtype. none: the same VAE back. A VAE has no FP8 or INT4: neither has "
-                    "convolutions.",
+                    f"convolutions. {DEFAULT_TOOLTIP}",
                 ),
                 io.Combo.Input(
                     "scope",
@@ -50,12 +52,24 @@ class GQQuantizeVAE(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, method=None, **_) -> int:
+        return fingerprint(method)
+
+    @classmethod
     def execute(cls, vae, method="int8", scope="decoder") -> io.NodeOutput:
         vae.throw_exception_if_invalid()
+        method, granularity, notes = choose_default(
+            method, "per-row", "vae", vae_architectures(vae)
+        )
         plan = plan_component(
-            vae.first_stage_model, method, "vae", scope=scope, hardware=hardware_of(vae.device)
+            vae.first_stage_model,
+            method,
+            "vae",
+            granularity,
+            scope=scope,
+            hardware=hardware_of(vae.device),
         )
         if not plan.quantized:
-            return unchanged(vae, vae.patcher, plan)
+            return unchanged(vae, vae.patcher, plan, notes)
         quantized, report = quantize_vae(vae, plan, device=vae.device)
-        return node_output(quantized, report)
+        return node_output(quantized, report, notes)

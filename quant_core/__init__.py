@@ -2,8 +2,10 @@
 
 from .compile_warnings import COMPILE_MODES, get_quant_compile_warnings
 from .component import quantize_component, quantize_vae
+from .config import ComponentConfig, QuantConfig, SectionConfig
 from .errors import (
     CastingError,
+    ConfigError,
     NonFiniteWeightError,
     NothingToQuantizeError,
     PatternError,
@@ -27,14 +29,18 @@ __all__ = [
     "METHODS",
     "VALID_METHODS",
     "CastingError",
+    "ComponentConfig",
+    "ConfigError",
     "Hardware",
     "LayerPlan",
     "NonFiniteWeightError",
     "NothingToQuantizeError",
     "PatternError",
     "Plan",
+    "QuantConfig",
     "QuantizationError",
     "Report",
+    "SectionConfig",
     "TorchAOError",
     "UnknownNameError",
     "UnsupportedMethodError",

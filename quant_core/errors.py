@@ -24,6 +24,14 @@ class UnsupportedMethodError(QuantizationError):
     """A method that the component cannot have."""
 
 
+class ConfigError(QuantizationError):
+    """A configuration that cannot be. path: to the key, (section,) or (section, key)."""
+
+    def __init__(self, message: str, path: tuple[str, ...] = ()):
+        super().__init__(message)
+        self.path = path
+
+
 class PatternError(QuantizationError):
     """An include pattern that means no layer, or a text that is no pattern."""
 

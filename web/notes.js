@@ -11,10 +11,9 @@ export function notesFor(node, reports) {
   const method = resolveAuto(valueOf(node, "method"))
   // What the last run's own warnings say already is not said twice.
   const saidFallback = reports.some((report) => report.method === method)
-  const warned = new Set(reports.flatMap((report) => report.warnings))
   return [
     ...(saidFallback ? [] : machineNotes(method)),
-    ...compileNotes(node, method).filter(({ text }) => !warned.has(text)),
+    ...compileNotes(node, method),
     ...patternNotes(node, reports, "include"),
     ...patternNotes(node, reports, "exclude"),
   ]
@@ -41,7 +40,11 @@ function patternNotes(node, reports, input) {
   const names = reports.flatMap(({ layers }) => layers.map(({ name }) => name))
   const matched = names.filter((name) => patterns.some((pattern) => matches(pattern, name)))
   const words = { input, count: matched.length, total: names.length }
-  const idle = patterns.filter((pattern) => !names.some((name) => matches(pattern, name)))
+  const idle = patterns.filter(
+    (pattern) =>
+      !names.some((name) => matches(pattern, name)) &&
+      !reports.some(({ warnings }) => warnings.some((text) => text.includes(`'${pattern}'`)))
+  )
   return [
     { kind: "info", text: t("preview", words) },
     ...idle.map((pattern) => ({ kind: "warning", text: t("previewNone", { input, pattern }) })),

@@ -11,10 +11,11 @@ from safetensors.torch import load_file
 
 from lab.miniature import MINIATURE, SIZE, VAE
 from lab.miniature.pictures import Style, digits, draw
+from lab.tiny_models import flux_module
 
 from .training import placements
 
-BATCH = 128
+BATCH = 64
 DROPPED = 0.1
 """The share of labels hidden, so that guidance has something to steer away from."""
 
@@ -30,8 +31,17 @@ class Latents:
     labels: torch.Tensor
 
 
-def encode(style: Style, copies: dict[int, int]) -> dict[int, Latents]:
-    """The training digits in one style, ``copies[size]`` times each, differently placed."""
+def transformer() -> torch.nn.Module:
+    """The miniature, untrained, float32, in a process where ComfyUI's Flux has gradients."""
+    import comfy.model_management
+
+    comfy.model_management.in_training = True  # its fused rope has none
+    placement = {"dtype": torch.float32, "device": "cpu", "operations": torch.nn}
+    return flux_module(MINIATURE, 128, depth=2, singles=4, guidance_embed=False, **placement)
+
+
+def encode(style: Style, pictures: dict[int, int]) -> dict[int, Latents]:
+    """Training digits in one style, variously placed: ``pictures[size]`` of them at each size."""
     from comfy.taesd.taesd import TAESD
 
     model = TAESD(latent_channels=MINIATURE.latent[0])
@@ -39,14 +49,13 @@ def encode(style: Style, copies: dict[int, int]) -> dict[int, Latents]:
     strokes, labels = digits(held_out=False)
 
     def encoded(size: int, count: int) -> Latents:
-        repeated = strokes.repeat(count, 1, 1, 1)
-        pictures = draw(repeated, size, style, placements(len(repeated)))
-        latents = [model.taesd_encoder(batch) for batch in pictures.split(16)]
-        return Latents(torch.cat(latents), labels.repeat(count))
+        chosen = torch.randint(len(labels), (count,))
+        drawn = draw(strokes[chosen], size, style, placements(count))
+        latents = [model.taesd_encoder(batch) for batch in drawn.split(16)]
+        return Latents(torch.cat(latents), labels[chosen])
 
-    with torch.inference_mode(), torch.no_grad():
-        found = {size: encoded(size, count) for size, count in copies.items()}
-    return {size: Latents(data.latents.clone(), data.labels.clone()) for size, data in found.items()}
+    with torch.no_grad():
+        return {size: encoded(size, count) for size, count in pictures.items()}
 
 
 def flow_loss(

@@ -24,7 +24,7 @@ FLUX_SCALE, FLUX_SHIFT = 0.3611, 0.1159
 
 
 def main() -> None:
-    chosen = options(__doc__, steps=1600)
+    chosen = options(__doc__, steps=900)
     import_comfyui()
     from comfy.taesd.taesd import TAESD
 

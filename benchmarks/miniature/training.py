@@ -45,15 +45,16 @@ def train(
     """AdamW with warm-up and linear decay; ``loss(step)`` is minimised. Returns its last mean."""
     parameters = list(parameters)
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01)
-    warm_up = min(100, steps // 10)
+    warm_up = min(100, steps // 10 + 1)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warm_up, (steps - step) / (steps - warm_up))
     )
     begun, recent = time.monotonic(), []
     for step in range(steps):
-        value = loss(step)
         optimizer.zero_grad()
-        value.backward()
+        with torch.autograd.graph.allow_mutation_on_saved_tensors():  # Flux blocks add in place
+            value = loss(step)
+            value.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()

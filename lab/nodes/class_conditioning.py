@@ -15,7 +15,7 @@ class LabClassConditioning(io.ComfyNode):
             description="A digit in place of a prompt, for the trained miniature.",
             inputs=[
                 io.Int.Input(
-                    "digit", default=0, min=ANY, max=9, tooltip="-1: any digit, the negative prompt."
+                    "digit", default=0, min=ANY, max=9, tooltip="-1: any digit (the negative)."
                 ),
             ],
             outputs=[io.Conditioning.Output()],

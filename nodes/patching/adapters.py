@@ -12,7 +12,7 @@ import logging
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -68,6 +68,9 @@ class LivePatchers:
         self._patchers: list[weakref.ref[ModelPatcher]] = []
         self.outcomes: Counter[str] = Counter()
 
+    def __deepcopy__(self, memo: dict) -> LivePatchers:
+        return self  # torch.compile keeps a copy of a tensor's metadata
+
     def follow(self, patcher: ModelPatcher) -> None:
         """Know ``patcher`` and everything cloned from it; log how its patches went, on load."""
         self._add(patcher)
@@ -96,10 +99,14 @@ class LivePatchers:
 
 @dataclass(frozen=True)
 class PatchSource:
-    """Where the patches of one weight may be found."""
+    """Where the patches of one weight may be found.
 
-    key: str
-    patchers: LivePatchers
+    All are equal: torch.compile compares the metadata of tensors, and would compile every block of
+    a model anew for the sake of its name.
+    """
+
+    key: str = field(compare=False)
+    patchers: LivePatchers = field(compare=False)
 
     def factors(self, delta: torch.Tensor, tolerance: float) -> Factors | None:
         """Those factors among the live patchers' that come nearest to ``delta`` [N, K], if they

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from torch import nn
 
@@ -70,17 +69,21 @@ _ENCODERS = {
 
 
 def architecture_name(base_model: nn.Module) -> str:
-    """The architecture of a ComfyUI BaseModel (``patcher.model``), in snake_case.
+    """The architecture of a ComfyUI BaseModel (``patcher.model``), in snake_case."""
+    return config_architecture(type(base_model.model_config))
+
+
+def config_architecture(config: type) -> str:
+    """The architecture of a class of comfy.supported_models.
 
     A preset's name where there is one, else ComfyUI's own word for it: ``image_model`` or
-    ``audio_model`` of its configuration, or the configuration's class.
+    ``audio_model`` of the configuration, or the class's name.
     """
-    config = base_model.model_config
     known = _nearest_class(config, _MODEL_CONFIGS)
     if known:
         return known
     unet = config.unet_config
-    name = unet.get("image_model") or unet.get("audio_model") or type(config).__name__
+    name = unet.get("image_model") or unet.get("audio_model") or config.__name__
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
@@ -101,11 +104,11 @@ def sub_encoders(cond_stage_model: nn.Module) -> dict[str, nn.Module]:
 
 def encoder_preset_name(transformer: nn.Module) -> str | None:
     """The preset for one of ``sub_encoders``' modules, or None: then the generic rule applies."""
-    return _nearest_class(transformer, _ENCODERS)
+    return _nearest_class(type(transformer), _ENCODERS)
 
 
-def _nearest_class(instance: Any, names: dict[str, str]) -> str | None:
-    for cls in type(instance).__mro__:
+def _nearest_class(derived: type, names: dict[str, str]) -> str | None:
+    for cls in derived.__mro__:
         if cls.__module__.startswith("comfy.") and cls.__name__ in names:
             return names[cls.__name__]
     return None

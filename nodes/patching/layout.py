@@ -8,6 +8,7 @@ and a LoRA's two factors beside the codes, so that adding and removing one round
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,8 @@ class GraphQuantLayout(QuantizedLayout):
     @dataclass(frozen=True)
     class Params(BaseLayoutParams):
         """lora_up [N, r] and lora_down [r, K]: an unfused change of the weight, up @ down.
-        patches: where to look for the adapters behind a change."""
+        patches: where to look for the adapters behind a change. undo: puts back the weight that a
+        scheduled LoRA (a hook) replaced."""
 
         format: Format | None = None
         zero_point: torch.Tensor | None = None
@@ -44,6 +46,7 @@ class GraphQuantLayout(QuantizedLayout):
         lora_down: torch.Tensor | None = None
         transposed: bool = False
         patches: PatchSource | None = None
+        undo: Callable[[], None] | None = None
 
         def _tensor_fields(self) -> list[str]:
             fields = ("scale", "zero_point", "lora_up", "lora_down")
@@ -51,6 +54,10 @@ class GraphQuantLayout(QuantizedLayout):
 
         def copy_from(self, src: GraphQuantLayout.Params, non_blocking: bool = False) -> None:
             """As the base class, but the source may have a LoRA where we have none, or none."""
+            # ComfyUI takes a hook's LoRA off by a copy into weight.data, which shares the codes but
+            # has params of its own.
+            if self.undo is not None and src.undo is None:
+                self.undo()
             device = self.scale.device
             for field in dataclasses.fields(self):
                 old, new = getattr(self, field.name), getattr(src, field.name)

@@ -52,6 +52,6 @@ def find(name: str) -> Path:
 
 
 def _home() -> Path:
-    """Of the folders that ComfyUI searches, the one called diffusion_models (models/unet is older)."""
+    """The folder called diffusion_models of those that ComfyUI searches; models/unet is older."""
     folders = [Path(folder) for folder in folder_paths.get_folder_paths(FOLDER)]
     return next((folder for folder in folders if folder.name == FOLDER), folders[0])

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 
+import comfy.hooks
 import comfy.lora
 import comfy.model_management
 import comfy.utils
@@ -123,6 +124,10 @@ def with_weights(
     quantized.clone_base_uuid = uuid.uuid4()
     quantized.parent = None
     quantized.size = 0
+    # What scheduled LoRAs replaced and prepared is the original's. Preparing float weights for
+    # later, as the faster mode does, ends in a copy that a QuantizedTensor refuses.
+    quantized.hook_backup, quantized.cached_hook_patches = {}, {}
+    quantized.hook_mode = comfy.hooks.EnumHookMode.MinVram
     patchers.follow(quantized)
     register_rebuild(quantized)
     return quantized

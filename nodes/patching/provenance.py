@@ -27,7 +27,7 @@ _HASHES: dict[tuple[str, int, int], str] = {}  # by path, size and time: 24 GB a
 
 @dataclass(frozen=True)
 class Provenance:
-    """source: the file that the model was read from, where known. metadata: for the file's header."""
+    """source: the file that the model was read from, if known. metadata: for the file's header."""
 
     source: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)

@@ -5,8 +5,9 @@ A layer keeps its own class, forward and attributes; only its class gains this m
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import comfy.ops
 import torch
@@ -40,10 +41,14 @@ class QuantizedLayer:
         return_weight: bool = False,
         **_,
     ) -> torch.Tensor | None:
-        """``weight`` [N, K] is the dequantized one with patches added; float32 as a rule."""
+        """``weight`` [N, K] is the dequantized one with patches added; float32 as a rule.
+        inplace_update: it belongs to a hook, which will take it off again."""
         new = self.weight.requantize_from_float(weight).to(self.weight.dtype)
         if return_weight:
             return new
+        if inplace_update:
+            undo = partial(setattr, self, "weight", self.weight)
+            new._params = dataclasses.replace(new._params, undo=undo)
         self.weight = nn.Parameter(new, requires_grad=False)
         return None
 

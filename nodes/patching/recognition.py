@@ -18,17 +18,18 @@ _EXTRAS = frozenset((MARKER, STOCK_MARKER, "input_scale", "pre_quant_scale"))
 
 
 def require_recognition(patcher: ModelPatcher, metadata: Mapping[str, str]) -> None:
-    """ComfyUI knows a model by its tensors' names and shapes, so it is asked before they are written.
+    """ComfyUI knows a model by its tensors' names and shapes; it is asked before they are written.
 
     StorageError where it finds none or another: some architectures it recognises only by what their
     original files hold besides.
     """
     model = patcher.model
+    name = f"{type(model.model_config).__name__} ({model.model_type.name})"
     found = _recognised(_state(patcher), metadata, model)
     if found is None or found.model_type != model.model_type or _shapes(found) != _shapes(model):
         raise StorageError(
-            f"ComfyUI would not recognise the saved file as this {type(model.model_config).__name__} "
-            f"({model.model_type.name}). Keep the original and quantize it when it is loaded."
+            f"ComfyUI would not recognise the saved file as this {name}. "
+            "Keep the original, and quantize it when it is loaded."
         )
 
 

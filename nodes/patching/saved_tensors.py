@@ -39,8 +39,8 @@ class Part:
 
 @dataclass
 class SavedTensors:
-    """All of a file. layers: of our formats, by name. stock: ComfyUI's marker of every layer that it
-    will read as quantized. narrowed: unquantized tensors by the dtype that holds them all the same.
+    """All of a file. layers: of our formats, by name. stock: ComfyUI's marker of every layer that
+    it will read as quantized. narrowed: float32 tensors by the narrower dtype that holds them.
     patched: "quantized" and "plain" weights that a LoRA was added to."""
 
     parts: list[Part] = field(default_factory=list)
@@ -59,8 +59,8 @@ def quantized_weights(patcher: ModelPatcher) -> dict[str, QuantizedTensor]:
 
 def stock_marker(weight: QuantizedTensor) -> dict[str, Any] | None:
     """ComfyUI's marker for a weight of ours, or None where it has no such format."""
-    key, values = marker(weight._params.format)
-    return values if key == STOCK_MARKER and weight.dim() == 2 else None
+    key, values = marker(weight._params.format, weight.dim())
+    return values if key == STOCK_MARKER else None
 
 
 def collect_tensors(patcher: ModelPatcher, private: bool) -> SavedTensors:

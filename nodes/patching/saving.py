@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import comfy.model_management
@@ -13,6 +13,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ...quant_core.errors import StorageError, UnknownNameError
+from ...quant_core.formats import Int8
 from ...quant_core.report import MIB
 from ...quant_core.storage import LAYERS, PREFIX, TensorSpec, write_file
 from .file_report import FileReport, model_report
@@ -20,7 +21,6 @@ from .layout import is_ours
 from .provenance import file_metadata, provenance_of
 from .recognition import require_recognition
 from .saved_tensors import (
-    MODEL,
     SavedTensors,
     collect_tensors,
     quantized_weights,
@@ -131,10 +131,12 @@ def _facts(saved: SavedTensors, private: bool) -> Iterator[str]:
     else:
         names = ", ".join(sorted({values["format"] for values in saved.stock.values()}))
         yield (
-            f"format stock ({names}): Load Diffusion Model of ComfyUI reads it without this pack, "
-            "and then computes as ComfyUI does (int8 rounds the activations too). Load Quantized "
-            "Model computes as this model did."
+            f"format stock ({names}): Load Diffusion Model reads it without this pack. "
+            "Load Quantized Model also computes as this model did."
         )
+        formats = {layer.format for layer in saved.layers.values()}
+        if any(isinstance(fmt, Int8) and fmt.activations is None for fmt in formats):
+            yield "ComfyUI on its own rounds the activations of int8 layers to int8 as well."
     for dtype, count in saved.narrowed.items():
         if count:
             yield (

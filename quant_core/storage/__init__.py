@@ -1,4 +1,4 @@
-"""Quantized models on disk: safetensors, streamed, verified, and believed only as far as checked."""
+"""Quantized models on disk: safetensors, streamed, verified, and never believed unchecked."""
 
 from .header import TensorSpec
 from .layers import (

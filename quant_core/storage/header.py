@@ -1,8 +1,8 @@
 """The safetensors header, written and read strictly.
 
 A file is 8 bytes of header length (little endian), the header as JSON, then every tensor's bytes
-without gaps. ComfyUI's fast path reads a header as it comes; here nothing of a file is believed that
-the file itself does not bear out.
+without gaps. ComfyUI's fast path reads a header as it comes; here nothing of a file is believed
+that the file itself does not bear out.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Header:
-    """specs: by name. starts: each tensor's position in the file. size: of the whole file, bytes."""
+    """specs: by name. starts: each tensor's position in the file. size: the whole file's, bytes."""
 
     specs: dict[str, TensorSpec]
     starts: dict[str, int]
@@ -78,7 +78,7 @@ def encode_header(
     Wide dtypes come first, so that every tensor is aligned to its own itemsize.
     """
     ordered = sorted(specs, key=lambda spec: (-spec.dtype.itemsize, spec.name))
-    entries: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
+    entries: dict[str, Any] = {_METADATA: dict(sorted(metadata.items()))} if metadata else {}
     offset = 0
     for spec in ordered:
         end = offset + spec.nbytes

@@ -2,9 +2,9 @@
 
 A layer L is the tensors ``L.weight`` (the codes), ``L.weight_scale`` and, for affine formats,
 ``L.weight_zero_point``. How to read them stands in a JSON object: the format's own values and the
-weight's shape. In a file of ours it is the tensor ``L.graphquant``, and every name of the file starts
-with ``graphquant.``, so that a ComfyUI without this pack finds no model in it where it would load
-wrong weights. In a file of ComfyUI's formats the objects stand in the metadata, as
+weight's shape. In a file of ours it is the tensor ``L.graphquant``, and every name of the file
+starts with ``graphquant.``, so that a ComfyUI without this pack finds no model in it where it would
+load wrong weights. In a file of ComfyUI's formats the objects stand in the metadata, as
 ``graphquant.layers``, beside ComfyUI's own markers.
 """
 
@@ -57,7 +57,7 @@ class StoredLayer:
         return {self.specs[part].name: tensor for part, tensor in weight.tensors.items()}
 
     def read(self, files: TensorFiles, prefix: str, dtype: torch.dtype) -> QuantizedWeight:
-        """The weight from ``files``, where its names carry ``prefix``; dtype: what it computes in."""
+        """The weight from ``files``, whose names carry ``prefix``; dtype: what it computes in."""
         parts = {part: files.read(prefix + spec.name) for part, spec in self.specs.items()}
         return QuantizedWeight(
             self.format,

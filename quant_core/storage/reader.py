@@ -16,7 +16,7 @@ INDEX_SUFFIX = ".safetensors.index.json"
 
 
 class TensorFile:
-    """One open file whose header holds. StorageError (its name, the fault, the remedy) otherwise."""
+    """One open file whose header holds; otherwise a StorageError with its name and the fault."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -81,8 +81,9 @@ class TensorFiles:
             file = open_file(self.path)
             return dict.fromkeys(file.header.specs, file)
         weight_map = read_index(self.path)
-        shards = {shard: open_file(self.path.with_name(shard)) for shard in set(weight_map.values())}
-        for shard, file in sorted(shards.items()):
+        names = sorted(set(weight_map.values()))
+        shards = {shard: open_file(self.path.with_name(shard)) for shard in names}
+        for shard, file in shards.items():
             _check_shard(self.path.name, shard, file.header, weight_map)
         return {name: shards[shard] for name, shard in weight_map.items()}
 
@@ -97,7 +98,7 @@ class TensorFiles:
 
 
 def read_index(path: Path) -> dict[str, str]:
-    """Tensor name -> file name of an index, {"weight_map": ...}. The files lie beside it, and exist."""
+    """Tensor name -> file name, of an index {"weight_map": ...}. The files lie beside it."""
     if path.stat().st_size > MAX_HEADER_BYTES:
         raise StorageError(f"{path.name} is too large for an index. Download it again.")
     try:

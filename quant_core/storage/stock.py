@@ -1,7 +1,7 @@
 """ComfyUI's own quantized files: what their markers promise, checked before anything is loaded.
 
-ComfyUI multiplies by a scale that it finds and passes over one that it does not; a file whose scales
-lost their markers, or markers their scales, would load as wrong weights without an error.
+ComfyUI passes over a scale that no marker announces, with a warning; a file whose scales lost their
+markers would load as wrong weights.
 """
 
 from __future__ import annotations

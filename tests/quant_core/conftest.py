@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from graphquant.quant_core import Hardware
@@ -29,8 +30,9 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(linear(256, 512), nn.GELU(), linear(512, 256))
 
     def forward(self, x):
-        x = x + self.normal_proj(self.attn(x)) * self.norm1["linear"](x).tanh()
-        return x + self.mlp(x)
+        y = F.layer_norm(x, (256,))
+        x = x + self.normal_proj(self.attn(y)) * self.norm1["linear"](y).tanh()
+        return x + self.mlp(F.layer_norm(x, (256,)))
 
 
 class Transformer(nn.Module):
@@ -47,7 +49,7 @@ class Transformer(nn.Module):
         x = self.img_in(x)
         for block in (*self.blocks, *self.vace_blocks):
             x = block(x)
-        return self.final_layer(x)
+        return self.final_layer(F.layer_norm(x, (256,)))
 
 
 @pytest.fixture

@@ -1,0 +1,221 @@
+"""Defaults for quantization as a user writes them down: global ones, and by architecture.
+
+A setting is one of three things: a method, "none" (this component is not quantized, which is a
+value like any other), or "inherit" (nothing is said here; the same as leaving it out).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from . import vae
+from .errors import ConfigError, UnknownNameError
+from .layers import COMPONENT_TYPES
+from .methods import ALIASES, GRANULARITIES, VALID_METHODS
+from .presets import PRESETS
+
+INHERIT, AUTO = "inherit", "auto"
+GLOBAL = "quantization"
+
+_METHODS = (INHERIT, AUTO, *VALID_METHODS, *ALIASES)
+_GRANULARITIES = (INHERIT, *GRANULARITIES)
+
+# Every key of a section, and its values.
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "encoder": _METHODS,
+    "transformer": _METHODS,
+    "vae": (INHERIT, *vae.METHODS),
+    "granularity": _GRANULARITIES,
+    "encoder_granularity": _GRANULARITIES,
+    "transformer_granularity": _GRANULARITIES,
+    "vae_granularity": _GRANULARITIES,
+}
+
+
+@dataclass(frozen=True)
+class ComponentConfig:
+    """What holds for one component; "inherit" where nothing is said."""
+
+    method: str = INHERIT
+    granularity: str = INHERIT
+
+    def over(self, base: ComponentConfig) -> ComponentConfig:
+        """This, and ``base`` where this says nothing."""
+        return ComponentConfig(
+            base.method if self.method == INHERIT else self.method,
+            base.granularity if self.granularity == INHERIT else self.granularity,
+        )
+
+
+BUILT_IN: dict[str, ComponentConfig] = {
+    "encoder": ComponentConfig(AUTO, "per-row"),
+    "transformer": ComponentConfig(AUTO, "per-row"),
+    "vae": ComponentConfig("int8", "per-row"),
+}
+
+
+@dataclass(frozen=True)
+class SectionConfig:
+    """One section: a method a component, a granularity for all and one a component.
+
+    ConfigError for a value that its key cannot have.
+    """
+
+    encoder: str = INHERIT
+    transformer: str = INHERIT
+    vae: str = INHERIT
+    granularity: str = INHERIT
+    encoder_granularity: str = INHERIT
+    transformer_granularity: str = INHERIT
+    vae_granularity: str = INHERIT
+
+    def __post_init__(self):
+        for key, value in asdict(self).items():
+            _check_setting((key,), value)
+
+    def component(self, name: str) -> ComponentConfig:
+        """What this section says of "encoder", "transformer" or "vae"."""
+        own = ComponentConfig(getattr(self, name), getattr(self, f"{name}_granularity"))
+        return own.over(ComponentConfig(granularity=self.granularity))
+
+    def to_dict(self) -> dict[str, str]:
+        return {key: value for key, value in asdict(self).items() if value != INHERIT}
+
+
+@dataclass(frozen=True)
+class QuantConfig:
+    """The global section, and a section an architecture (in snake_case) that overrides it."""
+
+    quantization: SectionConfig = field(default_factory=SectionConfig)
+    architectures: Mapping[str, SectionConfig] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self):
+        for name in self.architectures:
+            if name == GLOBAL or not re.fullmatch("[a-z0-9_]+", name):
+                raise ConfigError(f"No architecture is called {name!r}. Use snake_case.", (name,))
+
+    def component(self, name: str, architectures: Collection[str] = ()) -> ComponentConfig:
+        """What is said of a component that serves ``architectures``; a VAE may serve several.
+
+        ConfigError where their sections contradict each other.
+        """
+        sections = {a: self.architectures[a] for a in architectures if a in self.architectures}
+        configs = {a: section.component(name) for a, section in sections.items()}
+        said = {a: config for a, config in configs.items() if config != ComponentConfig()}
+        if len(set(said.values())) > 1:
+            first, second = sorted(said)[:2]
+            raise ConfigError(
+                f"[{first}] and [{second}] contradict each other, and this {name} serves both. "
+                f"Make their {name} settings equal, or choose a method in the node.",
+                (first,),
+            )
+        specific = next(iter(said.values()), ComponentConfig())
+        return specific.over(self.quantization.component(name))
+
+    def resolve(self, architecture: str | None = None) -> dict[str, ComponentConfig]:
+        """The settings of each component: the architecture's, else the global, else built in."""
+        architectures = () if architecture is None else (architecture,)
+        return {
+            name: self.component(name, architectures).over(BUILT_IN[name])
+            for name in COMPONENT_TYPES
+        }
+
+    def to_dict(self) -> dict[str, dict[str, str]]:
+        """By section; what says "inherit" is left out."""
+        sections = {name: section.to_dict() for name, section in self.architectures.items()}
+        return {GLOBAL: self.quantization.to_dict(), **sections}
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2)
+
+    def to_toml(self) -> str:
+        """Every name is a bare key and every value a plain word, so there is nothing to escape."""
+        return "\n".join(
+            f"[{name}]\n" + "".join(f'{key} = "{value}"\n' for key, value in section.items())
+            for name, section in self.to_dict().items()
+        )
+
+    @classmethod
+    def from_dict(
+        cls, values: Mapping[str, Any], architectures: Collection[str] = PRESETS
+    ) -> QuantConfig:
+        """The inverse of ``to_dict``. architectures: the section names that mean something.
+
+        ConfigError names the key and the valid ones, or the value and the valid ones.
+        """
+        for name, settings in values.items():
+            _check_section(name, settings, architectures)
+        sections = {name: SectionConfig(**settings) for name, settings in values.items()}
+        return cls(sections.pop(GLOBAL, SectionConfig()), sections)
+
+    @classmethod
+    def from_json(cls, text: str, architectures: Collection[str] = PRESETS) -> QuantConfig:
+        return cls.from_dict(json.loads(text), architectures)
+
+    @classmethod
+    def from_toml(cls, text: str, architectures: Collection[str] = PRESETS) -> QuantConfig:
+        """ConfigError also names the line."""
+        values = _parse_toml(text)
+        try:
+            return cls.from_dict(values, architectures)
+        except ConfigError as error:
+            line = _line_of(text, error.path)
+            raise ConfigError(f"line {line}: {error}", error.path) from None
+
+
+def _check_section(name: str, settings: Any, architectures: Collection[str]) -> None:
+    valid = (GLOBAL, *architectures)
+    if name in SETTINGS:
+        raise ConfigError(f"{name} stands in no section. Write [{GLOBAL}] above it.", (name,))
+    if name not in valid:
+        raise ConfigError(str(UnknownNameError("section", name, valid)), (name,))
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"{name} is a section, not a value. Write [{name}].", (name,))
+    for key, value in settings.items():
+        if key not in SETTINGS:
+            message = str(UnknownNameError(f"key in [{name}]", key, SETTINGS))
+            raise ConfigError(message, (name, key))
+        _check_setting((name, key), value)
+
+
+def _check_setting(path: tuple[str, ...], value: Any) -> None:
+    key = path[-1]
+    if value not in SETTINGS[key]:
+        raise ConfigError(str(UnknownNameError(f"value of {key}", value, SETTINGS[key])), path)
+
+
+def _parse_toml(text: str) -> dict[str, Any]:
+    if sys.version_info < (3, 11):
+        raise ConfigError(
+            f"Reading TOML needs Python 3.11, this is {sys.version.split()[0]}. "
+            "Choose a method in the node instead, or run a newer Python."
+        )
+    import tomllib
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{error}. Every setting is written key = \"value\".") from None
+
+
+def _line_of(text: str, path: tuple[str, ...]) -> int:
+    """The first line with which ``path`` is in the file. Parsing ever longer beginnings finds it
+    however TOML's many spellings wrote it."""
+    import tomllib
+
+    lines = text.replace("\r\n", "\n").split("\n")
+    for number in range(1, len(lines)):
+        try:
+            values: Any = tomllib.loads("\n".join(lines[:number]))
+        except tomllib.TOMLDecodeError:  # this line ends inside a value
+            continue
+        for key in path:
+            values = values.get(key) if isinstance(values, Mapping) else None
+        if values is not None:
+            return number
+    return len(lines)

@@ -1,0 +1,158 @@
+"""The panel that a run leaves on the node: what it says, and what it must never write."""
+
+import pytest
+
+from lab import workflows
+from lab.tiny_models import FLUX
+from lab.ui_workflow import ui_workflow
+
+
+@pytest.fixture
+def quantize(examples_server):
+    """``quantize(method, **options)`` -> (workflow JSON, id of its Quantize Model node)."""
+
+    def make(method, **options):
+        prompt = workflows.quantized(FLUX, method, **options)
+        made = ui_workflow(prompt, examples_server.object_info)
+        return made, _id_of(made, "GQQuantizeModel")
+
+    return make
+
+
+def _id_of(workflow, kind):
+    return next(node["id"] for node in workflow["nodes"] if node["type"] == kind)
+
+
+def _saved(workflow, node):
+    return next(entry for entry in workflow["nodes"] if entry["id"] == node)
+
+
+def test_before_a_run_the_dropdown_and_a_note_say_what_does_not_run_here(editor, quantize):
+    workflow, node = quantize("fp8-dynamic")
+    editor.load(workflow)
+    label = editor.evaluate(
+        """([id]) => app.graph.getNodeById(id).widgets[0].options.getOptionLabel("fp8-dynamic")""",
+        node,
+    )
+    assert label == "fp8-dynamic (runs as fp8-weight-only)"
+    assert editor.panel(node).inner_text() == "fp8-dynamic: runs as fp8-weight-only on this CPU."
+    assert editor.prompt()[str(node)]["inputs"]["method"] == "fp8-dynamic"
+
+
+def test_a_run_shows_the_method_the_layers_and_the_bytes(editor, quantize):
+    workflow, node = quantize("fp8-dynamic", exclude="img_mlp")
+    editor.load(workflow)
+    editor.run()
+    panel = editor.panel(node)
+    panel.locator(".graphquant-method").wait_for()
+    text = panel.inner_text()
+    assert "fp8-dynamic as fp8-weight-only" in text
+    assert "28 layers quantized, 14 kept" in text
+    assert "35.3 MiB \u2192 13.7 MiB" in text
+    assert "exclude: 4 of 42 layers of the last run match." in text
+    warning = panel.locator(".graphquant-warning").first
+    assert "needs FP8 matmuls" in warning.inner_text()
+    assert warning.evaluate("(it) => getComputedStyle(it).color") == "rgb(232, 179, 57)"
+    fill = panel.locator(".graphquant-fill").evaluate("(it) => it.style.width")
+    assert 30 < float(fill.rstrip("%")) < 50
+
+
+def test_the_panel_fits_into_its_node_and_covers_no_other_widget(editor, quantize):
+    workflow, node = quantize("int8", seed=21)
+    editor.load(workflow)
+    editor.run()
+    panel = editor.panel(node)
+    panel.locator(".graphquant-method").wait_for()
+    editor.page.wait_for_timeout(300)
+    content = panel.locator(".graphquant-content").bounding_box()
+    _, top, _, bottom = editor.node_box(node)
+    assert top < content["y"]
+    assert content["y"] + content["height"] <= bottom + 1
+
+
+def test_the_table_has_every_layer_biggest_first_and_sorts(editor, quantize):
+    workflow, node = quantize("int8", seed=22)
+    editor.load(workflow)
+    editor.run()
+    editor.panel(node).locator("button.graphquant-details").click()
+    dialog = editor.page.locator("dialog.graphquant-dialog")
+    rows = dialog.locator("tbody tr")
+    assert rows.count() == 42
+    sizes = [_mib(text) for text in dialog.locator(".graphquant-cell-bytes_after").all_inner_texts()]
+    assert sizes == sorted(sizes, reverse=True)
+    dialog.locator("th", has_text="layer").click()
+    names = dialog.locator(".graphquant-cell-name").all_inner_texts()
+    assert names[0].startswith("double_blocks.0.")
+    dialog.locator(".graphquant-filter").fill("final_layer")
+    assert "preset flux1 keeps final_layer" in rows.first.inner_text()
+    assert rows.count() == 2
+    dialog.locator("button", has_text="Close").click()
+    assert dialog.count() == 0
+
+
+def _mib(text):
+    return float(text.removesuffix(" MiB"))
+
+
+def test_it_comes_back_after_a_reload_marked_and_a_cached_run_unmarks_it(editor, quantize):
+    workflow, node = quantize("int4", seed=23)
+    editor.load(workflow)
+    editor.run()
+    panel = editor.panel(node)
+    panel.locator(".graphquant-method").wait_for()
+    ran = panel.locator(".graphquant-bytes").inner_text()
+    editor.keep_draft()
+    editor.reload()
+    panel.locator(".graphquant-saved").wait_for()
+    assert panel.locator(".graphquant-bytes").inner_text() == ran
+    assert panel.locator(".graphquant-saved").inner_text() == "from the saved workflow"
+    assert panel.locator("button.graphquant-details").count() == 1
+    editor.run()
+    panel.locator(".graphquant-saved").wait_for(state="detached")
+    assert panel.locator(".graphquant-bytes").inner_text() == ran
+
+
+def test_a_saved_and_reopened_workflow_has_the_same_widget_values(editor, quantize):
+    workflow, node = quantize("int8", include="double_blocks\nsingle_blocks", seed=24)
+    editor.load(workflow)
+    before = _saved(editor.serialize(), node)["widgets_values"]
+    editor.run()
+    editor.panel(node).locator(".graphquant-method").wait_for()
+    saved = editor.save_as("round trip")
+    assert _saved(saved, node)["widgets_values"] == before
+    assert before == ["int8", "per-row", "auto", "double_blocks\nsingle_blocks", "", "auto", "none"]
+    assert len(str(_saved(saved, node)["properties"]["graphquant"])) < 8000
+    editor.load(saved)
+    assert _saved(editor.serialize(), node)["widgets_values"] == before
+    assert editor.prompt()[str(node)]["inputs"]["include"] == "double_blocks\nsingle_blocks"
+    editor.panel(node).locator(".graphquant-saved").wait_for()
+
+
+def test_several_reports_are_shown_by_part_and_as_text_alone(editor, quantize):
+    workflow, node = quantize("int8", seed=25)
+    editor.load(workflow)
+    editor.run()
+    editor.panel(node).locator(".graphquant-method").wait_for()
+    editor.evaluate(
+        """([id, part]) => {
+            const node = app.graph.getNodeById(id)
+            const [report] = app.nodeOutputs[id].graphquant
+            node.onExecuted({ graphquant: [{ ...report, part: "clip_l" }, { ...report, part }] })
+        }""",
+        node,
+        "<img src=x onerror=alert(1)>",
+    )
+    parts = editor.panel(node).locator(".graphquant-part")
+    assert parts.all_inner_texts() == ["clip_l", "<img src=x onerror=alert(1)>"]
+    assert editor.panel(node).locator("img").count() == 0
+
+
+def test_the_panel_can_be_turned_off_and_on(editor, quantize):
+    workflow, node = quantize("int8", seed=26)
+    editor.load(workflow)
+    editor.run()
+    editor.panel(node).locator(".graphquant-method").wait_for()
+    editor.set_setting("graphquant.panel", False)
+    editor.panel(node).wait_for(state="detached")
+    editor.set_setting("graphquant.panel", True)
+    editor.panel(node).locator(".graphquant-method").wait_for()

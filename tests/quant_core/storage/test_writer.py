@@ -1,0 +1,172 @@
+"""A file appears whole, verified and under its name, or not at all."""
+
+import shutil
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from graphquant.quant_core.errors import StorageError
+from graphquant.quant_core.storage import TensorFile, TensorSpec, writer, write_file
+
+TENSORS = {
+    "codes": torch.arange(-7, 8, dtype=torch.int8).view(3, 5),
+    "scale": torch.tensor([[0.5], [1.5], [2.5]]),
+    "fp8": torch.linspace(-2, 2, 6).to(torch.float8_e4m3fn).view(2, 3),
+    "bias": torch.randn(3, generator=torch.Generator().manual_seed(0)).bfloat16(),
+    "transposed": torch.arange(6.0).view(2, 3).T,
+    "scalar": torch.tensor(3.25),
+    "empty": torch.tensor([]),
+}
+SPECS = [TensorSpec(name, t.dtype, tuple(t.shape)) for name, t in TENSORS.items()]
+
+
+def write(target, tensors=None, **options):
+    items = (TENSORS if tensors is None else tensors).items()
+    return write_file(target, SPECS, items, {"note": "as written"}, **options)
+
+
+def test_the_safetensors_library_reads_what_was_written(tmp_path):
+    size = write(tmp_path / "a.safetensors")
+    assert size == (tmp_path / "a.safetensors").stat().st_size
+    read = load_file(tmp_path / "a.safetensors")
+    assert read.keys() == TENSORS.keys()
+    for name, tensor in TENSORS.items():
+        assert read[name].dtype == tensor.dtype and read[name].shape == tensor.shape
+        assert torch.equal(read[name].float(), tensor.float())
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        assert file.metadata() == {"note": "as written"}
+
+
+def test_our_reader_reads_what_was_written(tmp_path):
+    write(tmp_path / "a.safetensors")
+    file = TensorFile(tmp_path / "a.safetensors")
+    for name, tensor in TENSORS.items():
+        assert torch.equal(file.read(name).float(), tensor.float())
+    file.close()
+
+
+def test_the_same_tensors_in_another_order_give_the_same_bytes(tmp_path):
+    write(tmp_path / "a.safetensors")
+    write(tmp_path / "b.safetensors", dict(reversed(TENSORS.items())))
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_tensors_are_made_one_at_a_time_and_none_is_kept(tmp_path):
+    import weakref
+
+    alive = []
+
+    def tensors():
+        for name, tensor in TENSORS.items():
+            assert not any(reference() is not None for reference in alive[:-1])
+            made = tensor.clone()
+            alive.append(weakref.ref(made))
+            yield name, made
+            del made
+
+    write_file(tmp_path / "a.safetensors", SPECS, tensors(), {})
+    assert len(alive) == len(TENSORS)
+
+
+def test_a_file_is_not_replaced_unless_told(tmp_path):
+    target = tmp_path / "a.safetensors"
+    target.write_bytes(b"mine")
+    with pytest.raises(StorageError, match=r"a\.safetensors exists in .*turn overwrite on"):
+        write(target)
+    assert target.read_bytes() == b"mine"
+    write(target, overwrite=True)
+    assert load_file(target).keys() == TENSORS.keys()
+
+
+def test_a_file_that_appears_while_writing_is_not_replaced_either(tmp_path):
+    target = tmp_path / "a.safetensors"
+
+    def tensors():
+        target.write_bytes(b"mine")
+        yield from TENSORS.items()
+
+    with pytest.raises(StorageError, match="exists"):
+        write_file(target, SPECS, tensors(), {})
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"mine"]
+
+
+def test_too_little_space_is_found_before_a_byte_is_written(tmp_path, monkeypatch):
+    target = tmp_path / "deep" / "a.safetensors"
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=300))
+    with pytest.raises(StorageError, match=r"a\.safetensors needs .* GiB, but .* are free"):
+        write(target)
+    assert list(target.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("done", [1, 8, 14])
+def test_cancelling_at_any_point_leaves_no_file(tmp_path, done):
+    calls = []
+
+    def on_bytes(count):
+        calls.append(count)
+        if len(calls) == done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "a.safetensors", on_bytes=on_bytes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_counts_every_byte_twice(tmp_path):
+    calls = []
+    write(tmp_path / "a.safetensors", on_bytes=calls.append)
+    assert sum(calls) == 2 * sum(spec.nbytes for spec in SPECS)
+
+
+def test_an_error_in_the_middle_leaves_the_old_file_and_no_other(tmp_path):
+    target = tmp_path / "a.safetensors"
+    write(target)
+    before = target.read_bytes()
+
+    def tensors():
+        yield "codes", TENSORS["codes"]
+        raise MemoryError("no memory for the next")
+
+    with pytest.raises(MemoryError):
+        write_file(target, SPECS, tensors(), {}, overwrite=True)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
+
+
+@pytest.mark.parametrize(
+    "change, fault",
+    [
+        ({"scale": torch.zeros(3, 1, dtype=torch.float64)}, "scale came as .*float64"),
+        ({"scale": torch.zeros(3)}, "scale came as"),
+        ({"stranger": torch.zeros(1)}, "stranger came as"),
+    ],
+)
+def test_a_tensor_that_is_not_as_announced_is_refused(tmp_path, change, fault):
+    with pytest.raises(StorageError, match=fault):
+        write(tmp_path / "a.safetensors", TENSORS | change)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_announced_tensor_that_never_comes_is_refused(tmp_path):
+    tensors = {name: tensor for name, tensor in TENSORS.items() if name != "bias"}
+    with pytest.raises(StorageError, match="1 tensors were announced and never came: bias"):
+        write(tmp_path / "a.safetensors", tensors)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_byte_that_the_disk_changed_is_found(tmp_path, monkeypatch):
+    synced = writer.os.fsync
+
+    def fsync_and_flip_the_last_byte(descriptor):
+        synced(descriptor)
+        (part,) = tmp_path.glob(".*.part")
+        content = bytearray(part.read_bytes())
+        content[-1] ^= 1
+        part.write_bytes(content)
+
+    monkeypatch.setattr(writer.os, "fsync", fsync_and_flip_the_last_byte)
+    with pytest.raises(StorageError, match="fp8 read back .* differs from what was written"):
+        write(tmp_path / "a.safetensors")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,119 @@
+"""The house's own rules: which room may know which, and how large a room may grow."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab.pack import ROOT
+
+NOT_OURS = {".git", ".venv", ".comfyui", ".demo", ".ruff_cache", "node_modules"}
+COMFYUI = ("comfy", "comfy_api", "comfy_execution", "comfy_extras", "comfy_kitchen", "folder_paths")
+
+
+def ours(pattern, under="."):
+    paths = sorted((ROOT / under).rglob(pattern))
+    return [path.relative_to(ROOT) for path in paths if not NOT_OURS & set(path.parts)]
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names of all imports of a file, wherever they stand, relative ones made absolute."""
+    package = path.with_suffix("").parts[:-1]
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            stem = ".".join((*base, *filter(None, [node.module])))
+            found |= {f"{stem}.{alias.name}" for alias in node.names}
+    return {name.removeprefix("graphquant.") for name in found}
+
+
+def leads_into(name: str, *rooms: str) -> bool:
+    return any(f"{name}.".startswith(f"{room}.") for room in rooms)
+
+
+def trespassers(under: str, *rooms: str, but: tuple[str, ...] = ()) -> list[str]:
+    return [
+        f"{path}: {name}"
+        for path in ours("*.py", under)
+        for name in sorted(imports(path))
+        if leads_into(name, *rooms) and not leads_into(name, *but)
+    ]
+
+
+def test_imports_are_read_absolute_and_relative():
+    """The tests below would pass on nothing at all."""
+    assert "quant_core.formats.Float8" in imports(Path("nodes/patching/quantized_layer.py"))
+    assert "quant_core.errors.NonFiniteWeightError" in imports(Path("quant_core/formats/base.py"))
+    assert "comfy.ops" in imports(Path("nodes/patching/quantized_layer.py"))
+    assert trespassers("nodes/patching", "comfy") != []
+    assert leads_into("nodes.patching.layout", "nodes") and not leads_into("nodesx", "nodes")
+
+
+def test_quant_core_knows_neither_comfyui_nor_the_other_rooms():
+    assert trespassers("quant_core", *COMFYUI, "nodes", "lab", "tests", "benchmarks") == []
+
+
+def test_the_bridge_knows_quant_core_and_comfyui_and_no_node():
+    assert trespassers("nodes/patching", "nodes", but=("nodes.patching",)) == []
+
+
+@pytest.mark.parametrize("room", ["nodes", "quant_core"])
+def test_what_ships_knows_nothing_of_what_tests_it(room):
+    assert trespassers(room, "lab", "tests", "benchmarks", "dev", "pytest") == []
+
+
+def test_dev_py_needs_the_standard_library_alone():
+    top = {name.partition(".")[0] for name in imports(Path("dev.py"))}
+    assert top <= sys.stdlib_module_names
+
+
+def test_python_files_are_ascii():
+    """Windows reads them as cp1252."""
+    assert [path for path in ours("*.py") if not (ROOT / path).read_bytes().isascii()] == []
+
+
+def test_no_room_is_larger_than_300_lines():
+    sizes = {path: len((ROOT / path).read_text().splitlines()) for path in ours("*.py")}
+    assert len(sizes) > 50
+    assert {path: size for path, size in sizes.items() if size > 300} == {}
+
+
+@pytest.mark.parametrize("room", ["nodes", "quant_core"])
+def test_what_ships_prints_nothing_and_reads_no_environment(room):
+    calls = [
+        f"{path}: {text}"
+        for path in ours("*.py", room)
+        for node in ast.walk(ast.parse((ROOT / path).read_text()))
+        if isinstance(node, ast.Call | ast.Attribute)
+        and (text := ast.unparse(node)).startswith(("print(", "os.environ", "os.getenv"))
+    ]
+    assert calls == []
+
+
+IMPORT_QUANT_CORE = """
+import sys
+from lab.pack import load_pack
+load_pack()
+import graphquant.quant_core
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+def test_importing_quant_core_imports_neither_comfyui_nor_torchao_and_prints_nothing():
+    process = subprocess.run(
+        [sys.executable, "-c", IMPORT_QUANT_CORE],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert process.stderr == ""
+    (line,) = process.stdout.splitlines()
+    imported = set(line.split())
+    assert {"torch", "graphquant"} <= imported
+    assert not imported & {*COMFYUI, "nodes", "torchao", "triton"}
