@@ -87,16 +87,24 @@ def browser() -> Iterator:
 
 
 class Editor:
-    """One page with ComfyUI's editor in it. nodes2: the renderer "Nodes 2.0", else the classic."""
+    """One page with ComfyUI's editor in it. nodes2: the renderer "Nodes 2.0", else the classic.
+    size: of the page. scale: device pixels a page pixel. locale: the editor's language."""
 
     def __init__(
-        self, running, server: Server, *, nodes2: bool, size: tuple[int, int] = (1400, 900),
+        self,
+        running,
+        server: Server,
+        *,
+        nodes2: bool,
+        size: tuple[int, int] = (1400, 900),
+        scale: int = 1,
         locale: str = "en",
     ):
         self.server = server
         self.settings = {**SETTINGS, "Comfy.VueNodes.Enabled": nodes2, "Comfy.Locale": locale}
         self.context = running.new_context(
             viewport={"width": size[0], "height": size[1]},
+            device_scale_factor=scale,
             permissions=["clipboard-read", "clipboard-write"],
         )
         self.context.route(lambda url: not url.startswith(server.url), lambda route: route.abort())
@@ -120,8 +128,16 @@ class Editor:
         return self.page.evaluate(script, list(arguments))
 
     def load(self, workflow: dict) -> None:
-        """Open a workflow in the editor's format, and look at all of it."""
-        self.evaluate("async ([workflow]) => { await app.loadGraphData(workflow) }", workflow)
+        """Open a workflow in the editor's format, as the only tab, and look at all of it."""
+        self.evaluate(
+            """async ([workflow]) => {
+                await app.loadGraphData(workflow)
+                const tabs = app.extensionManager.workflow
+                for (const tab of [...tabs.openWorkflows])
+                    if (tab !== tabs.activeWorkflow) await tabs.closeWorkflow(tab)
+            }""",
+            workflow,
+        )
         self.execute("Comfy.Canvas.FitView")
         self.page.wait_for_timeout(500)
 
@@ -191,8 +207,10 @@ class Editor:
                     const { scale, offset } = app.canvas.ds
                     const at = app.canvas.canvas.getBoundingClientRect()
                     const [x, y] = [node.pos[0] + offset[0], node.pos[1] + offset[1]]
-                    return [at.left + x * scale, at.top + (y - LiteGraph.NODE_TITLE_HEIGHT) * scale,
-                            at.left + (x + node.size[0]) * scale, at.top + (y + node.size[1]) * scale]
+                    const [right, bottom] = [x + node.size[0], y + node.size[1]]
+                    const top = y - LiteGraph.NODE_TITLE_HEIGHT
+                    return [at.left + x * scale, at.top + top * scale,
+                            at.left + right * scale, at.top + bottom * scale]
                 }""",
                 node,
             )
@@ -207,7 +225,7 @@ class Editor:
         self.page.mouse.click(left + 60, top + 8, button="right")
 
     def save_as(self, name: str) -> dict:
-        """Save the open workflow on the server under a new name, by the dialog; returns the file."""
+        """Save the open workflow on the server under a new name; returns what was written."""
         self.execute("Comfy.SaveWorkflowAs")
         box = self.page.get_by_role("dialog").locator("input").last
         box.fill(name)
@@ -229,7 +247,7 @@ class Editor:
         self.page.wait_for_timeout(1500)
 
     def screenshot(self, file: Path, **options) -> None:
-        file.parent.mkdir(exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=file, **options)
 
 

@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 
@@ -186,6 +187,19 @@ class Server:
             for saved in output.get("latents", ())
         }
 
+    def pictures(self, entry: dict) -> dict[str, torch.Tensor]:
+        """What each SaveImage of a finished prompt wrote, by node id: (N, 3, H, W) in 0 to 1."""
+        return {
+            node: torch.stack(
+                [
+                    _picture(self.base / "output" / saved["subfolder"] / saved["filename"])
+                    for saved in output["images"]
+                ]
+            )
+            for node, output in entry["outputs"].items()
+            if output.get("images")
+        }
+
     def _command(self) -> list[str]:
         return [
             *(sys.executable, "main.py", "--port", str(self.port), *device_arguments()),
@@ -226,6 +240,13 @@ class Server:
         request = urllib.request.Request(self.url + path, json.dumps(data).encode())
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read() or b"{}")
+
+
+def _picture(path: Path) -> torch.Tensor:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return torch.from_numpy(np.array(image.convert("RGB"))).movedim(-1, 0) / 255
 
 
 def _refusal(details: dict) -> str:

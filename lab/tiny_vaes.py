@@ -42,7 +42,7 @@ class TinyVae:
 SD = TinyVae("sd", (1, 4, 16, 16), (1, 64, 64, 3), "decoder.conv_out")
 FLUX = TinyVae("flux", (1, 16, 16, 16), (1, 64, 64, 3), "decoder.conv_out")
 TAESD = TinyVae("taesd", (1, 16, 16, 16), (1, 64, 64, 3), "taesd_decoder.19")
-WAN = TinyVae("wan", (1, 16, 3, 8, 8), (9, 64, 64, 3), "decoder.head.2")
+WAN = TinyVae("wan", (1, 16, 2, 8, 8), (5, 64, 64, 3), "decoder.head.2")
 LTX = TinyVae("ltx", (1, 128, 2, 2, 2), (9, 64, 64, 3), "decoder.conv_out.conv")
 TINY_VAES = (SD, FLUX, TAESD, WAN, LTX)
 

@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .layerwise_fp8_cast import GQLayerwiseFP8Cast
 from .load_quantized_model import GQLoadQuantizedModel
 from .quantize_model import GQQuantizeModel
+from .quantize_text_encoder import GQQuantizeTextEncoder
 from .quantize_vae import GQQuantizeVAE
 from .routes import add_routes
 from .save_quantized_model import GQSaveQuantizedModel
@@ -23,4 +24,5 @@ class GraphQuantExtension(ComfyExtension):
             GQLayerwiseFP8Cast,
             GQSaveQuantizedModel,
             GQLoadQuantizedModel,
+            GQQuantizeTextEncoder,
         ]

@@ -32,21 +32,23 @@ class GQQuantizeVAE(io.ComfyNode):
                     options=[*METHODS, DEFAULT],
                     default="int8",
                     tooltip="int8: INT8 weights with one scale an output channel, computed in the "
-                    "VAE's dtype. none: the same VAE back. A VAE has no FP8 or INT4: neither has "
-                    f"convolutions. {DEFAULT_TOOLTIP}",
+                    "VAE's dtype. none: the same VAE back. There is no FP8 or INT4 for a VAE: it "
+                    f"is made of convolutions. {DEFAULT_TOOLTIP}",
                 ),
                 io.Combo.Input(
                     "scope",
                     options=list(SCOPES),
                     default="decoder",
                     optional=True,
-                    tooltip="The half to quantize. The decoder is the larger one, and text to image "
-                    "uses no other; the encoder's rounding would change what is sampled from.",
+                    tooltip="The half to quantize. The decoder is the larger one, and the only "
+                    "one that text to image uses.",
                 ),
             ],
             outputs=[
                 io.Vae.Output(display_name="VAE", tooltip="The quantized VAE."),
-                io.String.Output(display_name="report", tooltip="What was quantized, kept and why."),
+                io.String.Output(
+                    display_name="report", tooltip="What was quantized, what was kept, and why."
+                ),
             ],
             has_intermediate_output=True,
         )

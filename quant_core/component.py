@@ -81,12 +81,11 @@ def quantize_component(
 def quantize_vae(
     vae: nn.Module, method: str = "int8", *, scope: str = "decoder", **options
 ) -> tuple[nn.Module, dict]:
-    """Quantize a VAE's Conv1d, Conv2d, Conv3d and Linear weights in place: ``quantize_component`` of
-    the type "vae", with its ``options``.
+    """Quantize a VAE's Conv1d, Conv2d, Conv3d and Linear weights in place.
 
-    method: "int8" or "none"; the others raise UnsupportedMethodError. scope: "decoder", "encoder" or
-    "both", told apart by the names that ComfyUI and diffusers give the modules; what leads from the
-    latent to the decoder (``post_quant_conv``) belongs to it.
+    ``quantize_component`` of the type "vae", with its ``options``. method: "int8" or "none"; others
+    raise UnsupportedMethodError. scope: "decoder", "encoder" or "both", told apart by the names
+    that ComfyUI and diffusers give the modules; ``post_quant_conv`` belongs to the decoder.
     """
     return quantize_component(vae, method, "vae", scope=scope, **options)
 
@@ -106,7 +105,10 @@ def attach(model: nn.Module, weights: dict[str, QuantizedWeight]) -> None:
 
 def kernel_of(plan: Plan, device: torch.device) -> str:
     """What multiplies the quantized layers on ``device``, in words."""
-    kernels = dict.fromkeys(layer.format.kernel(device) for layer in plan.quantized)
+    kernels = dict.fromkeys(
+        "dequantize + convolution" if layer.kind.startswith("Conv") else layer.format.kernel(device)
+        for layer in plan.quantized
+    )
     return ", ".join(kernels) or "unchanged"
 
 

@@ -56,7 +56,7 @@ def unmatched(patterns: Iterable[str], names: Sequence[str]) -> list[str]:
 
 
 def check_include(include: Iterable[str], names: Sequence[str]) -> None:
-    """PatternError for an include pattern that means no layer and would quantize nothing, unseen."""
+    """PatternError for an include pattern that means no layer: it would quantize nothing."""
     missing = unmatched(include, names)
     if missing:
         example = f" Layers are called like {names[0]!r}." if names else ""

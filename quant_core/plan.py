@@ -88,11 +88,11 @@ def plan_component(
     component_type: "encoder", "transformer" or "vae". granularity: "per-row" or "per-tensor" (int4
     has groups instead). preset: a name, "generic", a Preset, or None for the component's own filter
     alone. include, exclude: patterns (see ``patterns``), as a text of one a line or an iterable.
-    scope: which half of a vae, "decoder", "encoder" or "both". hardware: where it will run (default:
-    the accelerator, else the CPU).
+    scope: which half of a vae, "decoder", "encoder" or "both". hardware: where it will run (its
+    default is the accelerator, else the CPU).
 
     UnknownNameError, UnsupportedMethodError (not for this component), PatternError (an include
-    pattern that means nothing) and NothingToQuantizeError (every layer filtered out) are ValueErrors.
+    pattern that means nothing) and NothingToQuantizeError (all layers filtered out): ValueErrors.
     """
     resolved = resolve_method(method)
     _require(component_type, "component type", COMPONENT_TYPES)
@@ -126,7 +126,8 @@ def plan_component(
             *([MEMORY_NOTE] if component_type == "vae" else []),
         ),
     )
-    return checked(plan, "Loosen include, exclude or preset.")
+    third = "scope" if component_type == "vae" else "preset"
+    return checked(plan, f"Loosen include, exclude or {third}.")
 
 
 def plan_layers(
@@ -180,7 +181,7 @@ def _plan_layer(
 
 
 def resolve_preset(preset: str | Preset | None, names: list[str]) -> Preset | None:
-    """The preset meant, for a model whose layers have ``names``. UnknownNameError if there is none."""
+    """The preset meant, for a model whose layers have ``names``. UnknownNameError if none is."""
     if preset == "generic":
         return generic_preset(names)
     return get_preset(preset) if isinstance(preset, str) else preset

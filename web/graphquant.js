@@ -4,7 +4,7 @@ import { app } from "../../scripts/app.js"
 import { loadCapabilities } from "./capabilities.js"
 import { loadStyles } from "./dom.js"
 import { menuItems } from "./menu.js"
-import { attachPanel, refreshAll, showRun } from "./node_panel.js"
+import { attachPanel, refreshAll, showPanels, showRun } from "./node_panel.js"
 import { loadWords } from "./words.js"
 
 const isOurs = (node) => node?.comfyClass?.startsWith("GQ")
@@ -20,7 +20,7 @@ app.registerExtension({
       category: ["GraphQuant", "Nodes", "Panel"],
       type: "boolean",
       defaultValue: true,
-      onChange: refreshAll,
+      onChange: showPanels,
     },
     {
       id: "graphquant.defaultMethod",
@@ -44,6 +44,9 @@ app.registerExtension({
   setup() {
     api.addEventListener("graphChanged", refreshAll)
   },
+
+  // Only now do the nodes of a loaded workflow have their links.
+  afterConfigureGraph: refreshAll,
 
   nodeCreated(node) {
     if (!isOurs(node)) return

@@ -1,5 +1,4 @@
 // One panel a node: when it is there, what it remembers, and how tall it is.
-import { app } from "../../scripts/app.js"
 import { methodLabel } from "./capabilities.js"
 import { element } from "./dom.js"
 import { notesFor } from "./notes.js"
@@ -12,6 +11,7 @@ const MARGIN = 10
 
 // Everything the pack keeps about its nodes on the canvas.
 const panels = new Map()
+let wanted = true
 
 /** What is known of a node's last run; reports is empty before the first. */
 export const lastRun = (node) => panels.get(node)?.run ?? { reports: [], saved: false }
@@ -39,6 +39,12 @@ export function showRun(node, reports) {
   refresh(node)
 }
 
+/** Panels on or off, as the setting says. */
+export function showPanels(value) {
+  wanted = value
+  refreshAll()
+}
+
 export function refreshAll() {
   for (const node of panels.keys()) refresh(node)
 }
@@ -47,7 +53,6 @@ function refresh(node) {
   const panel = panels.get(node)
   if (!panel || !node.graph) return
   const notes = notesFor(node, panel.run.reports)
-  const wanted = app.extensionManager.setting.get("graphquant.panel")
   const empty = !panel.run.reports.length && !notes.length
   if (!wanted || empty) return removeWidget(node, panel)
   panel.widget ??= addWidget(node)

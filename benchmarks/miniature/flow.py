@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from lab.miniature import MINIATURE, SIZE, VAE
+from lab.miniature import LARGE, MINIATURE, SIZE, VAE
 from lab.miniature.pictures import Style, digits, draw
+from lab.nodes.classes import NO_DIGIT
 from lab.tiny_models import flux_module
 
 from .training import placements
@@ -18,9 +19,6 @@ from .training import placements
 BATCH = 64
 DROPPED = 0.1
 """The share of labels hidden, so that guidance has something to steer away from."""
-
-NO_DIGIT = 10
-LARGE = SIZE * 3 // 2
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from torch.nn.utils import parametrize
 
 from lab.comfyui import import_comfyui
-from lab.miniature import CLASSES, LORA, SIZE, TRANSFORMER
+from lab.miniature import CLASSES, LARGE, LORA, SIZE, TRANSFORMER
 from lab.miniature.pictures import NIGHT
 
-from .flow import LARGE, encode, flow_loss, transformer
+from .flow import encode, flow_loss, transformer
 from .training import options, save, train
 
 RANK = 8

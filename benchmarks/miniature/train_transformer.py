@@ -8,11 +8,11 @@ Needs the VAE of train_vae.py.
 from __future__ import annotations
 
 from lab.comfyui import import_comfyui
-from lab.miniature import CLASSES, MINIATURE, SIZE, TRANSFORMER
+from lab.miniature import CLASSES, LARGE, MINIATURE, SIZE, TRANSFORMER
 from lab.miniature.pictures import PAPER
 from lab.nodes.classes import class_table
 
-from .flow import LARGE, encode, flow_loss, transformer
+from .flow import encode, flow_loss, transformer
 from .training import options, save, train
 
 

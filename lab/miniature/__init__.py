@@ -5,6 +5,7 @@ MODEL_CARD.md beside this file tells how the files were made and what they score
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from ..tiny_models import TinyModel
@@ -18,8 +19,11 @@ CLASSES = FOLDER / "miniature_classes.safetensors"
 READER = FOLDER / "miniature_reader.safetensors"
 
 PIXELS_PER_LATENT = 8
-SIZE = 64
-"""Pixels a side of a picture; 96 was trained as well."""
+SIZE, LARGE = 64, 96
+"""Pixels a side of the pictures that it was trained on."""
+
+STEPS, CFG = 12, 3.0
+"""Of the stock Euler sampler, with the simple schedule."""
 
 MINIATURE = TinyModel(
     TRANSFORMER.name,
@@ -28,3 +32,10 @@ MINIATURE = TinyModel(
     context_length=4,
     pooled_width=64,
 )
+
+
+def install(models: Path) -> None:
+    """Copy the transformer, the VAE and the LoRA into a ComfyUI's models folder."""
+    for file, folder in ((TRANSFORMER, "diffusion_models"), (VAE, "vae"), (LORA, "loras")):
+        (models / folder).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, models / folder / file.name)

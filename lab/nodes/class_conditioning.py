@@ -1,8 +1,8 @@
-"""The node that tells the trained miniature which digit to draw."""
+"""The node that tells the trained miniature which digits to draw."""
 
 from comfy_api.latest import io
 
-from .classes import ANY, class_conditioning
+from .classes import class_conditioning
 
 
 class LabClassConditioning(io.ComfyNode):
@@ -12,15 +12,13 @@ class LabClassConditioning(io.ComfyNode):
             node_id="LabClassConditioning",
             display_name="Lab Class Conditioning",
             category="lab",
-            description="A digit in place of a prompt, for the trained miniature.",
+            description="Digits in place of a prompt, one a picture, for the trained miniature.",
             inputs=[
-                io.Int.Input(
-                    "digit", default=0, min=ANY, max=9, tooltip="-1: any digit (the negative)."
-                ),
+                io.String.Input("digits", default="7", tooltip="Empty: the negative."),
             ],
             outputs=[io.Conditioning.Output()],
         )
 
     @classmethod
-    def execute(cls, digit) -> io.NodeOutput:
-        return io.NodeOutput(class_conditioning(digit))
+    def execute(cls, digits) -> io.NodeOutput:
+        return io.NodeOutput(class_conditioning(digits))

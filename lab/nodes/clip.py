@@ -57,5 +57,6 @@ class LabSaveConditioning(io.ComfyNode):
     @classmethod
     def execute(cls, conditioning, name) -> io.NodeOutput:
         path = Path(folder_paths.get_output_directory()) / f"{name}.safetensors"
+        path.parent.mkdir(exist_ok=True)
         save_file({"conditioning": conditioning[0][0].contiguous()}, path)
         return io.NodeOutput(ui={"conditioning": [path.name]})

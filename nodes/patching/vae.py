@@ -26,7 +26,7 @@ class QuantizedVAE:
     def get_sd(self) -> dict[str, torch.Tensor]:
         """Plain weights, for saving: ComfyUI loads no VAE that is quantized."""
         model = self.first_stage_model
-        plain = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
+        plain = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
         return {
             name: part.dequantize() if isinstance(part := plain[name], QuantizedTensor) else part
             for name in super().get_sd()

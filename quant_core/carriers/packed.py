@@ -1,7 +1,7 @@
 """Any format as a torchao tensor, where torchao has no class of its own that works.
 
-Its INT4 classes need wheels that PyPI does not have. Its INT8 classes keep one scale a kernel row of
-a convolution, which makes a 3 x 3 weight larger than in bfloat16, and then cannot run it.
+Its INT4 classes need wheels that PyPI does not have. Of a convolution its INT8 class keeps a scale
+for each kernel row, which makes a 3 x 3 weight larger than in bfloat16, and then cannot run it.
 """
 
 from __future__ import annotations

@@ -78,7 +78,8 @@ def test_the_table_has_every_layer_biggest_first_and_sorts(editor, quantize):
     dialog = editor.page.locator("dialog.graphquant-dialog")
     rows = dialog.locator("tbody tr")
     assert rows.count() == 42
-    sizes = [_mib(text) for text in dialog.locator(".graphquant-cell-bytes_after").all_inner_texts()]
+    texts = dialog.locator(".graphquant-cell-bytes_after").all_inner_texts()
+    sizes = [float(text.removesuffix(" MiB")) for text in texts]
     assert sizes == sorted(sizes, reverse=True)
     dialog.locator("th", has_text="layer").click()
     names = dialog.locator(".graphquant-cell-name").all_inner_texts()
@@ -88,10 +89,6 @@ def test_the_table_has_every_layer_biggest_first_and_sorts(editor, quantize):
     assert rows.count() == 2
     dialog.locator("button", has_text="Close").click()
     assert dialog.count() == 0
-
-
-def _mib(text):
-    return float(text.removesuffix(" MiB"))
 
 
 def test_it_comes_back_after_a_reload_marked_and_a_cached_run_unmarks_it(editor, quantize):

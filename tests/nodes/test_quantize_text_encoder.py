@@ -236,7 +236,8 @@ def test_a_partial_load_encodes_what_a_full_load_encodes(clip, execute, method):
     patcher, model = quantized.patcher, quantized.cond_stage_model
     for share in (0.02, 0.5, 0.9):
         patcher.load(torch.device("cpu"), lowvram_model_memory=int(patcher.model_size() * share))
-        assert any(getattr(m, "comfy_patched_weights", None) is None for m in model.modules())
+        waiting = [m for m in model.modules() if not getattr(m, "comfy_patched_weights", False)]
+        assert any(type(m).__name__ == "QuantizedLinear" for m in waiting), share
         assert torch.equal(model.encode_token_weights(tokens)[0], full), share
         patcher.detach()
 
@@ -351,7 +352,7 @@ def test_an_encoder_that_is_all_kept_is_refused_with_the_reason(files, execute):
         ({"granularity": "per-block"}, UnknownNameError, "Unknown granularity 'per-block'"),
         ({"preset": "t7"}, UnknownNameError, "Unknown preset 't7'"),
         ({"compile_mode": "fast"}, UnknownNameError, "Unknown compile mode 'fast'"),
-        ({"compute_device": "gpu"}, ValueError, "compute_device is gpu, but ComfyUI runs on the CPU"),
+        ({"compute_device": "gpu"}, ValueError, "compute_device is gpu, but"),
         ({"method": "int9"}, UnknownNameError, "Unknown method 'int9'"),
     ],
 )

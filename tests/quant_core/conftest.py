@@ -78,3 +78,10 @@ def fp8_hardware():
 @pytest.fixture
 def cpu():
     return Hardware("cpu", "CPU", fp8_matmul=False)
+
+
+@pytest.fixture(params=[False, True], ids=["normal mode", "inference mode"])
+def mode(request):
+    """The test's body runs in both."""
+    with torch.inference_mode(request.param):
+        yield request.param

@@ -1,6 +1,5 @@
 """A plan is carried out one layer at a time, and attaches nothing."""
 
-import gc
 import weakref
 
 import pytest
@@ -39,7 +38,6 @@ def test_a_weight_is_read_when_its_turn_comes_and_released_before_the_next(plan,
     alive = []
 
     def copy(name):
-        gc.collect()
         assert [ref() for ref in alive] == [None] * len(alive)
         weight = read(name).clone()
         alive.append(weakref.ref(weight))

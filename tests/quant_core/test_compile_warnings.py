@@ -33,7 +33,7 @@ def test_an_alias_is_warned_of_as_its_method():
 @pytest.mark.parametrize(
     ("method", "mode", "message"),
     [
-        ("fp8-dynamic", "reduce-overhed", r"^Unknown compile mode 'reduce-overhed'.*reduce-overhead"),
+        ("fp8-dynamic", "max-autotun", r"^Unknown compile mode 'max-autotun'.*max-autotune\?"),
         ("fp9", "default", r"^Unknown method 'fp9'.*fp8"),
     ],
 )

@@ -1,7 +1,6 @@
 """quantize_component: all layers or none, exact counts, and a model that goes on being a model."""
 
 import copy
-import io
 import logging
 
 import pytest
@@ -10,7 +9,6 @@ from torch import nn
 
 from graphquant.quant_core import VALID_METHODS, NonFiniteWeightError, quantize_component
 from graphquant.quant_core import component as component_module
-from graphquant.quant_core.carriers.packed import PackedTensor
 from graphquant.quant_core.detect import module_bytes, quantized_as
 from lab.sampling import relative_l2
 
@@ -26,13 +24,6 @@ LAYER_ERROR = {
 }
 
 every_method = pytest.mark.parametrize("method", METHODS)
-
-
-@pytest.fixture(params=[False, True], ids=["normal mode", "inference mode"])
-def mode(request):
-    """The test's body runs in both."""
-    with torch.inference_mode(request.param):
-        yield request.param
 
 
 def snapshot(model):
@@ -204,73 +195,6 @@ def test_subclasses_of_linear_are_quantized_and_keep_their_class(normal):
     quantize_component(model, "int8")
     assert type(model[0]) is Scaled
     assert 1e-3 < relative_l2(model(x), exact) < 0.01
-
-
-@every_method
-def test_a_model_quantized_in_either_mode_computes_the_same_in_both(
-    method, transformer, tokens, mode
-):
-    quantize_component(transformer, method)
-    with torch.inference_mode():
-        inside = transformer(tokens)
-    with torch.inference_mode(False), torch.no_grad():
-        assert torch.equal(transformer(tokens.clone()), inside)
-
-
-@every_method
-def test_a_model_made_and_quantized_in_inference_mode_can_be_saved_and_moved_outside(
-    method, tokens
-):
-    with torch.inference_mode():
-        model = nn.Sequential(nn.Linear(128, 64, bias=False))
-        quantize_component(model, method)
-    assert not model[0].weight.is_inference()
-    assert list(model.state_dict()) == ["0.weight"]
-    assert model.to("meta")[0].weight.device.type == "meta"
-
-
-@every_method
-def test_a_quantized_model_can_be_copied_moved_saved_and_loaded(method, transformer, tokens, mode):
-    blank = copy.deepcopy(transformer)
-    quantize_component(transformer, method)
-    with torch.inference_mode(False), torch.no_grad():
-        y = transformer(tokens := tokens.clone())
-        copied = copy.deepcopy(transformer)
-        assert torch.equal(copied(tokens), y)
-        assert torch.equal(copied.to("cpu")(tokens), y)
-        assert {p.device.type for p in copied.to("meta").parameters()} == {"meta"}
-        file = io.BytesIO()
-        torch.save(transformer.state_dict(), file)
-        file.seek(0)
-        loaded = torch.load(file, weights_only=False)
-        assert blank.load_state_dict(loaded, assign=True).missing_keys == []
-        assert torch.equal(blank(tokens), y)
-        assert repr(transformer).startswith("Transformer(\n  (img_in): Linear(in_features=64, ")
-
-
-@pytest.mark.parametrize(("method", "bound"), [("int8", 1e-5), ("int4", 1e-5)])
-def test_a_compiled_model_gives_what_the_eager_one_gives_in_one_graph(method, bound, normal):
-    model = nn.Sequential(nn.Linear(256, 128), nn.GELU(), nn.Linear(128, 64)).requires_grad_(False)
-    x = normal(9, 256, std=1.0)
-    exact = model(x)
-    quantize_component(model, method)
-    eager = model(x)
-    torch._dynamo.reset()
-    compiled = torch.compile(model, fullgraph=True)(x)
-    assert relative_l2(compiled, eager) < bound
-    assert relative_l2(compiled, exact) > 0.002
-
-
-def test_a_large_int4_weight_is_dequantized_in_one_piece_under_compile(normal):
-    """In blocks, as in eager mode on a CPU, the loop would be unrolled: ten times the compile."""
-    model = nn.Sequential(nn.Linear(1024, 1024)).requires_grad_(False)
-    quantize_component(model, "int4")
-    assert type(model[0].weight) is PackedTensor
-    torch._dynamo.reset()
-    explanation = torch._dynamo.explain(model)(normal(3, 1024))
-    assert explanation.graph_count == 1
-    operations = [node for node in explanation.graphs[0].graph.nodes if node.op != "placeholder"]
-    assert len(operations) < 40
 
 
 def test_one_line_is_logged_and_the_whole_report_when_verbose(transformer, caplog):

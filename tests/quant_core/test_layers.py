@@ -59,7 +59,7 @@ def test_a_module_used_twice_is_one_layer():
 
 
 def test_multihead_attention_whose_out_proj_is_never_called_still_runs(normal):
-    """The attention multiplies by ``out_proj.weight`` itself, which no quantized tensor survives."""
+    """The attention multiplies by ``out_proj.weight`` itself, which no torchao tensor survives."""
     model = nn.ModuleDict(
         {"attention": nn.MultiheadAttention(128, 4), "proj": nn.Linear(128, 128)}
     ).eval()

@@ -173,7 +173,7 @@ def test_no_layer_left_is_an_error_that_names_the_filter_and_the_count(options, 
 
 def test_a_model_without_linears_is_an_error_that_says_so(cpu):
     model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.LayerNorm(4))
-    with pytest.raises(NothingToQuantizeError, match="^The transformer has no layer that int8 supp"):
+    with pytest.raises(NothingToQuantizeError, match=r"^The transformer has no layer that int8 "):
         plan_component(model, "int8", hardware=cpu)
 
 
@@ -183,7 +183,7 @@ def test_k_that_no_group_divides_is_kept_counted_and_said(cpu):
     assert names(made.quantized) == ["1"]
     assert reasons(made)["0"] == "no INT4 group size (128, 64, 32) divides K = 48"
     assert reasons(made)["2"] == "no INT4 group size (128, 64, 32) divides K = 130"
-    with pytest.raises(NothingToQuantizeError, match=r"1 of them by \"no INT4 group size .* K = 48"):
+    with pytest.raises(NothingToQuantizeError, match=r"1 of them by \"no INT4 group .* K = 48"):
         plan_component(model[:1], "int4", hardware=cpu)
 
 

@@ -1,4 +1,4 @@
-"""A scheduled LoRA (ComfyUI's hooks) on a quantized model goes on, off and on again as scheduled."""
+"""A scheduled LoRA (ComfyUI's hooks) goes on and off a quantized model as scheduled."""
 
 import pytest
 import torch

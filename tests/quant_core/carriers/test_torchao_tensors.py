@@ -1,4 +1,4 @@
-"""Each format finds the torchao tensor that means the same; torchao itself is asked for politely."""
+"""Each format finds the torchao tensor that means the same; without torchao one line tells why."""
 
 import dataclasses
 from importlib.metadata import PackageNotFoundError

@@ -1,4 +1,4 @@
-"""A safetensors header is written as the safetensors library reads it, and believed only if true."""
+"""A safetensors header is written as the safetensors library reads it, and believed if true."""
 
 import json
 import struct

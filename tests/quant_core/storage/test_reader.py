@@ -88,7 +88,10 @@ def test_an_index_names_safetensors_files_beside_it_and_nothing_else(index, name
         TensorFiles(index)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": []}', '{"weight_map": 3}', "[" * 9999])
+NO_INDEX = ["", "[]", "{}", '{"weight_map": []}', '{"weight_map": 3}', "[" * 9999]
+
+
+@pytest.mark.parametrize("text", NO_INDEX)
 def test_an_index_that_is_none_is_refused(index, text):
     index.write_text(text)
     with pytest.raises(StorageError, match="has no weight_map"):
@@ -97,7 +100,7 @@ def test_an_index_that_is_none_is_refused(index, text):
 
 def test_a_missing_shard_is_named(index):
     (index.parent / "m-00002-of-00002.safetensors").unlink()
-    with pytest.raises(StorageError, match=r"needs m-00002-of-00002\.safetensors, which is missing"):
+    with pytest.raises(StorageError, match=r"needs m-00002-of-00002\.safetensors"):
         TensorFiles(index)
 
 

@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from graphquant.quant_core.errors import StorageError
-from graphquant.quant_core.storage import TensorFile, TensorSpec, writer, write_file
+from graphquant.quant_core.storage import TensorFile, TensorSpec, write_file, writer
 
 TENSORS = {
     "codes": torch.arange(-7, 8, dtype=torch.int8).view(3, 5),
@@ -167,6 +167,6 @@ def test_a_byte_that_the_disk_changed_is_found(tmp_path, monkeypatch):
         part.write_bytes(content)
 
     monkeypatch.setattr(writer.os, "fsync", fsync_and_flip_the_last_byte)
-    with pytest.raises(StorageError, match="fp8 read back .* differs from what was written"):
+    with pytest.raises(StorageError, match=r"fp8 read back .* differs from what was written"):
         write(tmp_path / "a.safetensors")
     assert list(tmp_path.iterdir()) == []

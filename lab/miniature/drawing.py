@@ -1,0 +1,60 @@
+"""Drawing with the miniature in this process: ComfyUI's own loaders, sampler and VAE."""
+
+from __future__ import annotations
+
+import torch
+
+from ..nodes.classes import class_conditioning
+from . import CFG, LORA, MINIATURE, PIXELS_PER_LATENT, SIZE, STEPS, TRANSFORMER, VAE
+
+
+def load_transformer():
+    """The MODEL, as UNETLoader reads it."""
+    import comfy.sd
+
+    return comfy.sd.load_diffusion_model(str(TRANSFORMER))
+
+
+def load_vae():
+    """The VAE, as VAELoader reads it."""
+    import comfy.sd
+    import comfy.utils
+
+    return comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(VAE)))
+
+
+def by_night(patcher, strength: float = 1.0):
+    """The MODEL with the LoRA, as LoraLoaderModelOnly gives it."""
+    import comfy.sd
+    import comfy.utils
+
+    lora = comfy.utils.load_torch_file(str(LORA))
+    return comfy.sd.load_lora_for_models(patcher, None, lora, strength, 0)[0]
+
+
+def sample_digits(
+    patcher, digits: str, seed: int = 0, size: int = SIZE, steps: int = STEPS
+) -> torch.Tensor:
+    """Latents (N, 16, size / 8, size / 8) of N digits after Euler steps from seeded noise."""
+    import comfy.sample
+
+    side = size // PIXELS_PER_LATENT
+    empty = torch.zeros(len(digits), MINIATURE.latent[0], side, side)
+    return comfy.sample.sample(
+        patcher,
+        comfy.sample.prepare_noise(empty, seed),
+        steps,
+        CFG,
+        "euler",
+        "simple",
+        class_conditioning(digits),
+        class_conditioning(""),
+        empty,
+        seed=seed,
+        disable_pbar=True,
+    )
+
+
+def decode(vae, latents: torch.Tensor) -> torch.Tensor:
+    """Pictures (N, 3, H, W), float32 in 0 to 1."""
+    return vae.decode(latents).movedim(-1, 1).float()

@@ -1,0 +1,157 @@
+"""A user at work: menus, dropdowns, help, templates, settings, an error, a cancelled run."""
+
+import json
+
+import pytest
+
+from lab import workflows
+from lab.examples import EXAMPLES, on_tiny_model, workflow
+from lab.tiny_models import FLUX
+from lab.ui_workflow import ui_workflow
+
+METHODS = ["auto", "none", "fp8-dynamic", "fp8-weight-only", "int8", "int4", "int8-dynamic"]
+
+
+@pytest.fixture
+def quantize(editor, examples_server):
+    """``quantize(method, seed, **options)``: loads a workflow, gives its Quantize Model's id."""
+
+    def load(method, seed, steps=4, **options):
+        prompt = workflows.quantized(FLUX, method, seed, **options)
+        prompt["sample_quantized"]["inputs"]["steps"] = steps
+        editor.load(ui_workflow(prompt, examples_server.object_info))
+        return list(prompt).index(workflows.QUANTIZE) + 1
+
+    return load
+
+
+def _method(editor, node):
+    return editor.prompt()[str(node)]["inputs"]["method"]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_an_example_opens_whole_and_runs_on_a_tiny_model(editor, examples_server, example):
+    editor.load(json.loads(example.file.read_text()))
+    found = {node["class_type"] for node in editor.prompt().values()}
+    assert found == {node["class_type"] for node in example.prompt.values()}
+    prompt = on_tiny_model(example)
+    editor.load(workflow(example, examples_server.object_info, prompt))
+    assert editor.run() == "execution_success"
+    node = list(prompt).index("quantize") + 1
+    editor.panel(node).locator(".graphquant-method").wait_for()
+    text = editor.panel(node).locator(".graphquant-method").inner_text()
+    assert text.startswith(example.prompt["quantize"]["inputs"]["method"])
+    assert "layers quantized" in editor.panel(node).inner_text()
+
+
+def test_the_dropdown_is_changed_by_hand_and_keeps_its_values(editor, quantize):
+    node = quantize("int8", 41)
+    label = "fp8-dynamic (runs as fp8-weight-only)"
+    if editor.renderer == "nodes2":
+        editor.page.locator(f'[data-node-id="{node}"]').get_by_label("method").first.click()
+        editor.page.get_by_role("option", name=label).click()
+    else:
+        left, top, right, _ = editor.node_box(node)
+        scale = editor.evaluate("() => app.canvas.ds.scale")
+        y = editor.evaluate("([id]) => app.graph.getNodeById(id).widgets[0].last_y", node)
+        editor.page.mouse.click((left + right) / 2, top + (30 + y + 10) * scale)
+        editor.page.locator(".litecontextmenu .litemenu-entry", has_text=label).click()
+    editor.page.wait_for_function(
+        "([id]) => app.graph.getNodeById(id).widgets[0].value === 'fp8-dynamic'", arg=[node]
+    )
+    assert _method(editor, node) == "fp8-dynamic"
+    editor.panel(node).get_by_text("runs as fp8-weight-only on this CPU").wait_for()
+
+
+def test_an_error_is_read_on_the_page_fact_first(editor, quantize):
+    quantize("int8", 42, exclude="*")
+    assert editor.run() == "execution_error"
+    shown = editor.page.get_by_text("No layer is left to quantize: 42 of 42 are kept").first
+    if not shown.is_visible():
+        editor.page.get_by_role("button", name="View details").first.click()
+    shown.wait_for()
+    assert "Loosen include, exclude or preset." in shown.inner_text()
+
+
+def test_a_run_cancelled_in_the_middle_leaves_the_panel_and_runs_again(editor, quantize):
+    node = quantize("int8", 43, steps=10000)
+    editor.queue()
+    editor.panel(node).locator(".graphquant-method").wait_for()
+    editor.page.get_by_role("button", name="Cancel current run").click()
+    assert editor.end() == "execution_interrupted"
+    assert "32 layers quantized" in editor.panel(node).inner_text()
+    sampler = node + 1
+    editor.set_widget(sampler, "steps", 2)
+    assert editor.run() == "execution_success"
+
+
+def test_the_report_is_copied_and_saved_from_the_menu(editor, quantize):
+    node = quantize("int8", 44)
+    editor.run()
+    editor.panel(node).locator(".graphquant-method").wait_for()
+    _choose(editor, node, "Copy report")
+    editor.page.get_by_text("Report copied").wait_for()
+    copied = editor.evaluate("() => navigator.clipboard.readText()")
+    assert copied.startswith("int8: 32 of 42 layers quantized, 35.3 MiB -> ")
+    assert "- 32 x quantize: int8 per-row" in copied
+    with editor.page.expect_download() as download:
+        _choose(editor, node, "Save report as JSON")
+    assert download.value.suggested_filename == "Quantize-Model-report.json"
+    (report,) = json.loads(open(download.value.path()).read())
+    assert (report["method"], len(report["layers"])) == ("int8", 42)
+
+
+def _choose(editor, node, item):
+    editor.open_menu(node)
+    editor.page.get_by_text(item, exact=True).click()
+
+
+def test_help_opens_from_the_menu_and_from_node_info(editor, quantize):
+    node = quantize("int8", 45)
+    _choose(editor, node, "Open help")
+    dialog = editor.page.locator("dialog.graphquant-dialog")
+    dialog.get_by_role("heading", name="Which method").wait_for()
+    picture = dialog.locator("img").first
+    picture.evaluate("(it) => it.decode()")
+    assert picture.evaluate("(it) => it.naturalWidth") > 300
+    editor.page.keyboard.press("Escape")
+    editor.select(node)
+    editor.page.locator('[data-testid="info-button"]').click()
+    editor.page.get_by_role("heading", name="Which method").wait_for()
+    editor.set_setting("Comfy.RightSidePanel.IsOpen", False)
+
+
+def test_the_examples_are_in_the_template_browser_with_their_pictures(editor):
+    editor.execute("Comfy.BrowseTemplates")
+    editor.page.get_by_text("GraphQuant", exact=True).last.click()
+    for example in EXAMPLES:
+        card = editor.page.locator(f'img[src*="{example.name}.jpg"]').first
+        card.wait_for()
+        assert card.evaluate("(it) => it.decode().then(() => it.naturalWidth)") >= 300
+    editor.page.keyboard.press("Escape")
+
+
+def test_the_settings_offer_every_method_and_new_nodes_start_with_the_chosen_one(editor, quantize):
+    node = quantize("int4", 46)
+    offered = editor.evaluate(
+        """() => app.extensionManager.setting.settings["graphquant.defaultMethod"].options"""
+    )
+    assert offered == METHODS
+    editor.set_setting("graphquant.defaultMethod", "int8")
+    created = editor.evaluate(
+        """(kinds) => kinds.map((kind) => LiteGraph.createNode(kind).widgets[0].value)""",
+        "GQQuantizeModel",
+        "GQQuantizeVAE",
+    )
+    assert created == ["int8", "int8"]
+    quantize("int4", 46)
+    assert _method(editor, node) == "int4"
+    editor.set_setting("graphquant.defaultMethod", "auto")
+    assert editor.evaluate("() => LiteGraph.createNode('GQQuantizeModel').widgets[0].value") == "auto"
+
+
+def test_the_settings_dialog_has_a_section_of_the_pack(editor):
+    editor.execute("Comfy.ShowSettingsDialog")
+    editor.page.get_by_text("GraphQuant", exact=True).last.click()
+    editor.page.get_by_text("Method of new Quantize nodes").wait_for()
+    editor.page.get_by_text("Show the report panel on nodes").wait_for()

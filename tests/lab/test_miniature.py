@@ -1,0 +1,135 @@
+"""The trained miniature: ComfyUI reads its files, and its pictures are what was asked for."""
+
+import pytest
+import torch
+
+from lab import miniature
+from lab.miniature import drawing, workflow
+from lab.miniature.classifier import read
+from lab.miniature.pictures import NIGHT, PAPER, digits, draw, style_score
+from lab.nodes.classes import class_conditioning
+from lab.sampling import relative_l2
+
+DIGITS = "0123456789" * 2
+ASKED = torch.tensor([int(digit) for digit in DIGITS])
+
+
+@pytest.fixture(scope="module")
+def drawn(comfy):
+    """Pictures of DIGITS by name: "bf16" is the plain model, "night" the one with its LoRA."""
+    with torch.inference_mode():
+        model, vae = drawing.load_transformer(), drawing.load_vae()
+        return {
+            name: drawing.decode(vae, drawing.sample_digits(patched, DIGITS))
+            for name, patched in (
+                ("bf16", model),
+                ("half", drawing.by_night(model, 0.5)),
+                ("night", drawing.by_night(model)),
+            )
+        }
+
+
+def test_the_committed_files_weigh_less_than_fifteen_megabytes():
+    files = list(miniature.FOLDER.glob("*.safetensors"))
+    assert len(files) == 5
+    assert sum(file.stat().st_size for file in files) < 15e6
+
+
+def test_comfyui_loads_the_transformer_as_flux_in_bf16(comfy, inference_mode):
+    patcher = drawing.load_transformer()
+    config = patcher.model.model_config.unet_config
+    assert type(patcher.model).__name__ == "Flux"
+    assert (config["hidden_size"], config["depth"], config["depth_single_blocks"]) == (128, 2, 4)
+    assert 2e6 < sum(weight.numel() for weight in patcher.model.parameters()) < 5e6
+
+
+def test_the_miniature_draws_the_digits_it_is_asked_for(drawn):
+    assert drawn["bf16"].shape == (20, 3, 64, 64)
+    assert (read(drawn["bf16"]) == ASKED).sum() >= 19
+    assert style_score(drawn["bf16"]).abs().max() < 0.05
+
+
+def test_another_digit_or_another_seed_is_another_picture(comfy, inference_mode):
+    model = drawing.load_transformer()
+    one, seven, other = (
+        drawing.sample_digits(model, digit, seed) for digit, seed in (("1", 0), ("7", 0), ("1", 1))
+    )
+    assert relative_l2(seven, one) > 0.2
+    assert relative_l2(other, one) > 0.2
+    assert torch.equal(drawing.sample_digits(model, "1"), one)
+
+
+def test_the_larger_size_draws_the_same_digits(comfy, inference_mode):
+    latents = drawing.sample_digits(drawing.load_transformer(), DIGITS[:10], size=miniature.LARGE)
+    pictures = drawing.decode(drawing.load_vae(), latents)
+    assert pictures.shape == (10, 3, 96, 96)
+    assert (read(pictures) == ASKED[:10]).sum() >= 9
+
+
+def test_the_lora_turns_paper_into_night_and_keeps_the_digits(drawn):
+    assert style_score(drawn["night"]).mean() > 0.9
+    assert (read(drawn["night"]) == ASKED).sum() >= 19
+
+
+def test_half_the_lora_is_less_night_than_all_of_it(drawn):
+    plain, half, night = (style_score(drawn[name]).mean() for name in ("bf16", "half", "night"))
+    assert plain + 0.05 < half < night - 0.05
+
+
+def test_every_key_of_the_lora_finds_its_layer(comfy, inference_mode):
+    patched = drawing.by_night(drawing.load_transformer())
+    assert len(patched.patches) == 24
+
+
+def test_the_vae_gives_back_held_out_pictures(comfy, inference_mode):
+    strokes, _ = digits(held_out=True)
+    pictures = torch.cat([draw(strokes[:10], 64, style) for style in (PAPER, NIGHT)])
+    vae = drawing.load_vae()
+    assert vae.latent_channels == 16
+    again = drawing.decode(vae, vae.encode(pictures.movedim(1, -1)))
+    psnr = -10 * (again - pictures).square().mean().log10()
+    assert psnr > 28
+
+
+@pytest.mark.parametrize("style", [PAPER, NIGHT], ids=["paper", "night"])
+@pytest.mark.parametrize("size", [64, 96])
+def test_the_classifier_reads_digits_it_was_not_trained_on(style, size):
+    strokes, labels = digits(held_out=True)
+    assert len(labels) == 360
+    with torch.inference_mode():
+        assert (read(draw(strokes, size, style)) == labels).float().mean() > 0.98
+
+
+def test_the_style_score_runs_from_paper_to_night():
+    strokes, _ = digits(held_out=True)
+    paper, night = (draw(strokes[:20], 64, style) for style in (PAPER, NIGHT))
+    assert style_score(paper).mean() == pytest.approx(0, abs=0.01)
+    assert style_score(night).mean() == pytest.approx(1, abs=0.01)
+    assert style_score((paper + night) / 2).mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_conditioning_has_a_row_a_digit_and_one_for_none():
+    [[context, extras]] = class_conditioning("303")
+    assert context.shape == (3, 4, 64)
+    assert extras["pooled_output"].shape == (3, 64)
+    assert torch.equal(context[0], context[2])
+    assert not torch.equal(context[0], context[1])
+    [[none, _]] = class_conditioning("")
+    assert none.shape == (1, 4, 64)
+
+
+def test_conditioning_of_something_else_than_digits_is_refused():
+    with pytest.raises(ValueError, match="digits='4x': write 0 to 9 only"):
+        class_conditioning("4x")
+
+
+def test_a_server_draws_the_same_pictures_through_its_nodes(server, drawn):
+    miniature.install(server.models.parent)
+    entry = server.run(workflow.draw(DIGITS))
+    pictures = server.pictures(entry)[workflow.SAVE_PICTURES]
+    assert pictures.shape == (20, 3, 64, 64)
+    assert (pictures - drawn["bf16"].cpu()).abs().max() < 0.01
+    entry = server.run(workflow.draw(DIGITS, "int8", lora=True))
+    pictures = server.pictures(entry)[workflow.SAVE_PICTURES]
+    assert (read(pictures) == ASKED).sum() >= 19
+    assert style_score(pictures).mean() == pytest.approx(style_score(drawn["night"]).mean(), 0.02)
