@@ -36,9 +36,9 @@ class LowRank(torch.nn.Module):
 
 
 def main() -> None:
-    chosen = options(__doc__, steps=500)
+    chosen = options(__doc__, steps=350)
     import_comfyui()
-    data = encode(NIGHT, {SIZE: 800, LARGE: 300})
+    data = encode(NIGHT, {SIZE: 600, LARGE: 200})
     model = transformer().requires_grad_(False)
     model.load_state_dict(load_file(TRANSFORMER))
     table = {name: rows.float() for name, rows in load_file(CLASSES).items()}

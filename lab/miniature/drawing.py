@@ -58,3 +58,23 @@ def sample_digits(
 def decode(vae, latents: torch.Tensor) -> torch.Tensor:
     """Pictures (N, 3, H, W), float32 in 0 to 1."""
     return vae.decode(latents).movedim(-1, 1).float()
+
+
+def call(patcher, digits: str, latents: torch.Tensor, sigma: float, seed: int = 0) -> torch.Tensor:
+    """One call of the model: its velocity on these latents, noised to ``sigma`` (0 to 1)."""
+    import comfy.model_management
+    import comfy.sample
+
+    comfy.model_management.load_models_gpu([patcher])
+    model, device = patcher.model, patcher.load_device
+    clean = model.process_latent_in(latents).to(device)
+    noise = comfy.sample.prepare_noise(latents, seed).to(device)
+    noised = torch.lerp(clean, noise, sigma)
+    [[context, extras]] = class_conditioning(digits)
+    denoised = model.apply_model(
+        noised,
+        torch.full((len(digits),), sigma, device=device),
+        c_crossattn=context.to(device),
+        y=extras["pooled_output"].to(device),
+    )
+    return ((noised - denoised) / sigma).cpu()
