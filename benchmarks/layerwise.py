@@ -1,10 +1,10 @@
 """Layerwise FP8 casting: what it rounds, what it saves, what it costs.
 
-    python -m benchmarks.layerwise [--width 1024] [--tokens 512] [--repeats 9]
+    python -m benchmarks.layerwise [--width 512] [--tokens 64 512] [--repeats 9]
 
-Run with GRAPHQUANT_COMFYUI naming a ComfyUI folder (``python3 dev.py setup`` fetches one). Times are
-medians of runs taken in turn, so that a busy machine weighs on all alike; read their ratios. Where
-diffusers is installed its own layerwise casting is measured beside ours.
+Run with GRAPHQUANT_COMFYUI naming a ComfyUI folder (``python3 dev.py setup`` fetches one). Times
+are medians of runs taken in turn, so that a busy machine weighs on all alike; read their ratios.
+Where diffusers is installed its own layerwise casting is measured beside ours.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def markdown(results: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--width", type=int, default=1024, help="a multiple of 128")
+    parser.add_argument("--width", type=int, default=512, help="a multiple of 128")
     parser.add_argument("--tokens", type=int, nargs="+", default=[64, 512])
     parser.add_argument("--repeats", type=int, default=9)
     options = parser.parse_args()

@@ -49,6 +49,7 @@ HEIGHTS = {
     "GQQuantizeModel": 480,
     "GQQuantizeTextEncoder": 560,
     "GQQuantizeVAE": 320,
+    "GQLayerwiseFP8Cast": 400,
     "GQSaveQuantizedModel": 300,
     "KSampler": 262,
     "CLIPTextEncode": 150,
@@ -138,8 +139,9 @@ WAN_INT8_LOW_VRAM = Example(
     "at about half their size. INT8 needs no special hardware.\n\nIf the decode runs out of "
     "memory, that is the picture's size: use VAE Decode (Tiled).",
     {
-        "load": _node("UNETLoader", unet_name="wan2.1_t2v_14B_fp16.safetensors",
-                      weight_dtype="default"),
+        "load": _node(
+            "UNETLoader", unet_name="wan2.1_t2v_14B_fp16.safetensors", weight_dtype="default"
+        ),
         "clip": _node("CLIPLoader", clip_name="umt5_xxl_fp16.safetensors", type="wan"),
         "vae": _node("VAELoader", vae_name="wan_2.1_vae.safetensors"),
         "quantize": _node("GQQuantizeModel", model=["load", 0], method="int8"),
@@ -148,9 +150,7 @@ WAN_INT8_LOW_VRAM = Example(
         "positive": _text("quantize_clip", "a fox runs through fresh snow, tracking shot"),
         "negative": _text("quantize_clip", "blurry, static, watermark"),
         "shift": _node("ModelSamplingSD3", model=["quantize", 0], shift=8.0),
-        "latent": _node(
-            "EmptyHunyuanLatentVideo", width=832, height=480, length=33, batch_size=1
-        ),
+        "latent": _node("EmptyHunyuanLatentVideo", width=832, height=480, length=33, batch_size=1),
         "sample": _sample("shift", "negative", steps=30, cfg=6.0, sampler_name="uni_pc"),
         "decode": _decode("sample", "quantize_vae"),
         "save": _node(
@@ -235,7 +235,38 @@ COMPARE_QUANTIZED = Example(
     FLUX,
 )
 
-EXAMPLES = (FLUX_FP8_LORA, WAN_INT8_LOW_VRAM, Z_IMAGE_INT4_SAVE, COMPARE_QUANTIZED)
+LAYERWISE_FP8_CAST = Example(
+    "layerwise_fp8_cast",
+    "## FP8 storage, full precision compute\n\n**Layerwise FP8 Cast** keeps the weights in FP8 and "
+    "computes each layer in the model's own dtype. It works on any device, for Linear, Conv and "
+    "Embedding layers alike.\n\nLeave `scaled` on: a plain cast crushes small weights. To undo "
+    "the cast, bypass the node.",
+    {
+        **_flux_parts("an old observatory under the Milky Way, wide angle"),
+        "cast": _node(
+            "GQLayerwiseFP8Cast", model=["load", 0], storage_dtype="float8_e4m3fn", scaled=True
+        ),
+        "sample": _sample("cast", "zero", steps=20),
+        "decode": _decode("sample"),
+        "save": _node("SaveImage", images=["decode", 0], filename_prefix="layerwise-fp8"),
+    },
+    (
+        ("note", "load", "clip", "vae"),
+        ("cast",),
+        ("text", "positive", "zero", "latent"),
+        ("sample", "decode"),
+        ("save",),
+    ),
+    FLUX,
+)
+
+EXAMPLES = (
+    FLUX_FP8_LORA,
+    WAN_INT8_LOW_VRAM,
+    Z_IMAGE_INT4_SAVE,
+    COMPARE_QUANTIZED,
+    LAYERWISE_FP8_CAST,
+)
 
 
 def workflow(

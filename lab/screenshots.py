@@ -13,7 +13,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .browser import Editor, browser
-from .examples import COMPARE_QUANTIZED, EXAMPLES, FLUX_FP8_LORA, on_tiny_model, tiny_files, workflow
+from .examples import (
+    COMPARE_QUANTIZED,
+    EXAMPLES,
+    FLUX_FP8_LORA,
+    on_tiny_model,
+    tiny_files,
+    workflow,
+)
 from .pack import ROOT
 from .server import Server
 

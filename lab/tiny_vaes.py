@@ -39,10 +39,10 @@ class TinyVae:
         return torch.rand(self.pixels, generator=torch.Generator().manual_seed(seed))
 
 
-SD = TinyVae("sd", (1, 4, 16, 16), (1, 64, 64, 3), "decoder.conv_out")
-FLUX = TinyVae("flux", (1, 16, 16, 16), (1, 64, 64, 3), "decoder.conv_out")
+SD = TinyVae("sd", (1, 4, 8, 8), (1, 32, 32, 3), "decoder.conv_out")
+FLUX = TinyVae("flux", (1, 16, 8, 8), (1, 32, 32, 3), "decoder.conv_out")
 TAESD = TinyVae("taesd", (1, 16, 16, 16), (1, 64, 64, 3), "taesd_decoder.19")
-WAN = TinyVae("wan", (1, 16, 2, 8, 8), (5, 64, 64, 3), "decoder.head.2")
+WAN = TinyVae("wan", (1, 16, 2, 4, 4), (5, 32, 32, 3), "decoder.head.2")
 LTX = TinyVae("ltx", (1, 128, 2, 2, 2), (9, 64, 64, 3), "decoder.conv_out.conv")
 TINY_VAES = (SD, FLUX, TAESD, WAN, LTX)
 

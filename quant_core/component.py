@@ -32,6 +32,7 @@ def quantize_component(
     include: str | Iterable[str] | None = None,
     exclude: str | Iterable[str] | None = None,
     scope: str = "decoder",
+    int4_algorithm: str = "search",
     hardware: Hardware | None = None,
     device: torch.device | str | None = None,
     on_layer: Callable[[LayerPlan], None] | None = None,
@@ -58,6 +59,7 @@ def quantize_component(
         include=include,
         exclude=exclude,
         scope=scope,
+        int4_algorithm=int4_algorithm,
         hardware=hardware or hardware_of(device),
     )
     before = module_bytes(model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .errors import UnknownNameError
 from .formats import Float8, Format, Int4, Int8
@@ -92,6 +92,13 @@ def _int8_dynamic(shape: tuple[int, ...], granularity: str) -> Choice:
     if shape[1] == 1:
         return Choice(Int8(granularity), "weight-only: torch._int_mm misreads K = 1")
     return Choice(Int8(granularity, activations="int8"))
+
+
+def with_algorithm(choice: Choice, algorithm: str) -> Choice:
+    """``choice`` with INT4 ranges found by ``algorithm``; no other format has such an option."""
+    if not isinstance(choice.format, Int4):
+        return choice
+    return replace(choice, format=replace(choice.format, algorithm=algorithm))
 
 
 VALID_METHODS = tuple(METHODS)

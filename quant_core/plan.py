@@ -15,9 +15,10 @@ from .detect import layer_quantized_as, stored_bytes
 from .errors import NothingToQuantizeError, UnknownNameError
 from .filters import LayerFilter, check_include, unmatched
 from .formats import Format
+from .formats.int4 import ALGORITHMS
 from .hardware import Hardware, hardware_of
 from .layers import COMPONENT_TYPES, supported_layers
-from .methods import GRANULARITIES, Choice, method_for, resolve_method
+from .methods import GRANULARITIES, Choice, method_for, resolve_method, with_algorithm
 from .patterns import parse_patterns
 from .presets import Preset, generic_preset, get_preset
 from .vae import MEMORY_NOTE, SCOPES, require_vae_method
@@ -81,6 +82,7 @@ def plan_component(
     include: str | Iterable[str] | None = None,
     exclude: str | Iterable[str] | None = None,
     scope: str = "decoder",
+    int4_algorithm: str = "search",
     hardware: Hardware | None = None,
 ) -> Plan:
     """Plan to quantize ``model`` with ``method`` (a name or alias).
@@ -88,8 +90,9 @@ def plan_component(
     component_type: "encoder", "transformer" or "vae". granularity: "per-row" or "per-tensor" (int4
     has groups instead). preset: a name, "generic", a Preset, or None for the component's own filter
     alone. include, exclude: patterns (see ``patterns``), as a text of one a line or an iterable.
-    scope: which half of a vae, "decoder", "encoder" or "both". hardware: where it will run (its
-    default is the accelerator, else the CPU).
+    scope: which half of a vae, "decoder", "encoder" or "both". int4_algorithm: how the range of an
+    INT4 group is found, one of ``formats.int4.ALGORITHMS``. hardware: where it will run (its default
+    is the accelerator, else the CPU).
 
     UnknownNameError, UnsupportedMethodError (not for this component), PatternError (an include
     pattern that means nothing) and NothingToQuantizeError (all layers filtered out): ValueErrors.
@@ -98,6 +101,7 @@ def plan_component(
     _require(component_type, "component type", COMPONENT_TYPES)
     _require(granularity, "granularity", GRANULARITIES)
     _require(scope, "scope", SCOPES)
+    _require(int4_algorithm, "INT4 algorithm", ALGORITHMS)
     if component_type == "vae":
         require_vae_method(resolved)
     if resolved == "none":
@@ -117,7 +121,7 @@ def plan_component(
         preset=None if preset is None else preset.name,
         layers=plan_layers(
             layers,
-            lambda shape: chosen.choose(shape, granularity),
+            lambda shape: with_algorithm(chosen.choose(shape, granularity), int4_algorithm),
             LayerFilter(component_type, preset, include, exclude, scope).reason_to_keep,
         ),
         warnings=(

@@ -85,7 +85,7 @@ def test_a_t5_of_real_size_goes_through_the_stock_loader(server):
         server.forget()
         path.unlink()
     results = conditionings(server, entry)
-    assert 1e-3 < relative_l2(results["quantized"], results["plain"]) <= 0.02
+    assert 1e-3 < relative_l2(results["quantized"], results["plain"]) <= 0.025
     assert torch.equal(again["plain"], results["plain"])
     (part,) = entry["outputs"]["quantize"]["graphquant"]
     assert (part["part"], part["preset"]) == ("t5base", "t5")

@@ -232,3 +232,21 @@ def test_on_a_gpu_every_method_stays_within_its_bound(method, transformer, token
     quantize_component(model, method)
     error = relative_l2(model(tokens.to("cuda", torch.bfloat16)).cpu(), exact)
     assert 0.5 < error / LAYER_ERROR[method] < (2.7 if "dynamic" in method else 1.8)
+
+
+@pytest.mark.parametrize("algorithm", ["search", "minmax", "hqq"])
+def test_the_int4_algorithm_is_a_choice(algorithm):
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Linear(256, 64, bias=False)
+    layer.weight = nn.Parameter(torch.randn(64, 256, generator=generator))
+    weight = layer.weight.detach().clone()
+    model, _ = quantize_component(nn.Sequential(layer), "int4", int4_algorithm=algorithm)
+    error = ((model[0].weight.dequantize() - weight).norm() / weight.norm()).item()
+    bounds = {"search": (0.090, 0.097), "minmax": (0.097, 0.103), "hqq": (0.093, 0.099)}
+    low, high = bounds[algorithm]
+    assert low < error < high
+
+
+def test_an_unknown_int4_algorithm_is_refused():
+    with pytest.raises(ValueError, match="Unknown INT4 algorithm 'best'"):
+        quantize_component(nn.Sequential(nn.Linear(128, 8)), "int4", int4_algorithm="best")

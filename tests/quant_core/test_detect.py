@@ -216,8 +216,6 @@ def test_module_bytes_count_buffers_and_count_what_is_shared_once():
 
 
 def test_a_plan_of_a_mixed_model_needs_no_values(cpu):
-    model = nn.Sequential(
-        nn.Linear(64, 64, device="meta"), layer_with(frozen(CODES.to("meta")))
-    )
+    model = nn.Sequential(nn.Linear(64, 64, device="meta"), layer_with(frozen(CODES.to("meta"))))
     plan = plan_component(model, "int8", hardware=cpu)
     assert [layer.action for layer in plan.layers] == ["quantize", "already quantized"]

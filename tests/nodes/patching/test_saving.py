@@ -69,29 +69,35 @@ def load(path):
 
 
 @pytest.fixture
+def latent(sample):
+    """One sampling step: what a wrong weight anywhere would change."""
+    return lambda patcher: sample(patcher, steps=1)
+
+
+@pytest.fixture
 def file(tmp_path):
     return tmp_path / "saved.safetensors"
 
 
 @pytest.mark.parametrize("method, granularity, stock", METHODS)
 def test_a_saved_flux_samples_bit_by_bit_as_it_did(
-    flux_patcher, sample, file, method, granularity, stock
+    flux_patcher, latent, file, method, granularity, stock
 ):
     quantized = quantize(flux_patcher, method, granularity)
-    expected = sample(quantized)
+    expected = latent(quantized)
     save(quantized, file)
     names = load_file(file).keys()
     assert stock == any(name.endswith(".comfy_quant") for name in names)
     assert stock != all(name.startswith("graphquant.") for name in names)
-    assert torch.equal(sample(load(file)), expected)
+    assert torch.equal(latent(load(file)), expected)
 
 
 @pytest.mark.parametrize("method", ["int8", "int4"])
-def test_a_saved_wan_samples_bit_by_bit_as_it_did(wan_patcher, sample, file, method):
+def test_a_saved_wan_samples_bit_by_bit_as_it_did(wan_patcher, latent, file, method):
     quantized = quantize(wan_patcher, method)
-    expected = sample(quantized)
+    expected = latent(quantized)
     save(quantized, file)
-    assert torch.equal(sample(load(file)), expected)
+    assert torch.equal(latent(load(file)), expected)
 
 
 def test_a_saved_unet_samples_bit_by_bit_as_it_did(inference_mode, tmp_path, file):
@@ -102,21 +108,21 @@ def test_a_saved_unet_samples_bit_by_bit_as_it_did(inference_mode, tmp_path, fil
 
     patcher = comfy.sd.load_diffusion_model(str(tiny_sd15(tmp_path / SD15.file)))
     quantized = quantize(patcher)
-    expected = sample(quantized, SD15, steps=2)
+    expected = sample(quantized, SD15, steps=1)
     save(quantized, file)
-    assert torch.equal(sample(load(file), SD15, steps=2), expected)
+    assert torch.equal(sample(load(file), SD15, steps=1), expected)
 
 
 @pytest.mark.parametrize(
     "method, bound", [("int8", 0.02), ("int8-dynamic", 0.02), ("fp8-weight-only", 0.005)]
 )
-def test_comfyuis_own_loader_reads_a_stock_file(flux_patcher, sample, file, method, bound):
+def test_comfyuis_own_loader_reads_a_stock_file(flux_patcher, latent, file, method, bound):
     import comfy.sd
 
     quantized = quantize(flux_patcher, method, "per-tensor" if "fp8" in method else "per-row")
     save(quantized, file, file_format="stock")
-    latent = sample(comfy.sd.load_diffusion_model(str(file)))
-    assert relative_l2(latent, sample(quantized)) < bound
+    found = latent(comfy.sd.load_diffusion_model(str(file)))
+    assert relative_l2(found, latent(quantized)) < bound
 
 
 @pytest.mark.parametrize("method", ["int4", "fp8-weight-only"])
@@ -128,11 +134,11 @@ def test_comfyuis_own_loader_finds_no_model_in_a_file_of_ours(flux_patcher, file
         comfy.sd.load_diffusion_model(str(file))
 
 
-def test_int8_as_a_file_of_ours_samples_bit_by_bit_as_it_did(flux_patcher, sample, file):
+def test_int8_as_a_file_of_ours_samples_bit_by_bit_as_it_did(flux_patcher, latent, file):
     quantized = quantize(flux_patcher)
     save(quantized, file, file_format="graphquant")
     assert not any(name.endswith("comfy_quant") for name in load_file(file))
-    assert torch.equal(sample(load(file)), sample(quantized))
+    assert torch.equal(latent(load(file)), latent(quantized))
 
 
 @pytest.mark.parametrize("method, name", [("int4", "int4"), ("fp8-weight-only", "float8_e4m3fn")])
@@ -140,7 +146,7 @@ def test_stock_is_refused_where_comfyui_has_no_such_format(flux_patcher, file, m
     with pytest.raises(QuantizationError) as error:
         save(quantize(flux_patcher, method), file, file_format="stock")
     message = str(error.value)
-    assert message.startswith("ComfyUI has no format for 32 of 32 quantized layers")
+    assert message.startswith("ComfyUI has no format for 24 of 24 quantized layers")
     assert name in message and "granularity per-tensor" in message
     assert not file.exists()
 
@@ -159,7 +165,7 @@ def test_weights_that_are_kept_are_the_originals_bit_by_bit(flux_patcher, tiny_f
     report = save(quantize(flux_patcher), file)
     original, saved = load_file(tiny_flux_file), load_file(file)
     kept = original.keys() & {name for name, t in saved.items() if t.dtype == torch.bfloat16}
-    assert len(kept) == len(original) - 32
+    assert len(kept) == len(original) - 24
     assert all(torch.equal(saved[name], original[name]) for name in kept)
     assert any(f"{len(kept)} unquantized tensors are held as float32" in f for f in report.facts)
 
@@ -219,17 +225,17 @@ def test_a_lora_is_baked_into_quantized_and_kept_weights(flux_patcher, file, met
         exact = before + deltas[layer]
         found = loaded.get_submodule(layer).weight.dequantize().float()
         assert relative_l2(found, exact) < bound
-        assert relative_l2(before, exact) > 4 * bound
+        assert relative_l2(before, exact) > 0.3
     facts = " ".join(report.facts)
     assert "LoRA on 1 quantized layers" in facts and "rounded a second time" in facts
     assert "LoRA on 1 unquantized tensors" in facts
 
 
-def test_saving_changes_neither_the_model_nor_its_lora(flux_patcher, sample, file):
+def test_saving_changes_neither_the_model_nor_its_lora(flux_patcher, latent, file):
     patched, _ = with_lora(quantize(flux_patcher))
-    before = sample(patched)
+    before = latent(patched)
     save(patched, file)
-    assert torch.equal(sample(patched), before)
+    assert torch.equal(latent(patched), before)
 
 
 def test_what_is_loaded_saves_the_same_bytes_again(flux_patcher, tmp_path):
@@ -255,19 +261,19 @@ def test_the_metadata_say_what_was_done_to_what(flux_patcher, tiny_flux_file, fi
     kept = json.loads(metadata["graphquant.keep"])
     assert "double_blocks.1.img_attn.qkv" in kept["excluded by double_blocks.1"]
     layers = json.loads(metadata["_quantization_metadata"])["layers"]
-    assert layers[QUANTIZED] == {"format": "int8_tensorwise"} and len(layers) == 22
+    assert layers[QUANTIZED] == {"format": "int8_tensorwise"} and len(layers) == 16
 
 
-def test_cancelling_leaves_no_file_and_a_model_that_works(flux_patcher, sample, tmp_path):
+def test_cancelling_leaves_no_file_and_a_model_that_works(flux_patcher, latent, tmp_path):
     import comfy.model_management
 
     quantized = quantize(flux_patcher)
-    before = sample(quantized)
+    before = latent(quantized)
     comfy.model_management.interrupt_current_processing(True)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         save(quantized, tmp_path / "saved.safetensors")
     assert list(tmp_path.iterdir()) == []
-    assert torch.equal(sample(quantized), before)
+    assert torch.equal(latent(quantized), before)
 
 
 def test_an_error_in_the_middle_leaves_no_file(flux_patcher, tmp_path):
@@ -286,10 +292,10 @@ def test_the_report_counts_and_says_what_is_not_in_the_file(flux_patcher, file):
     assert text.startswith(f"Saved {file.name}: {file.stat().st_size / 2**20:.1f} MiB")
     assert "- warning: Not in the file: replaced objects" in text and "model_sampling" in text
     values = report.to_dict()
-    assert values["quantized_layers"] == 32 and values["path"] == str(file)
+    assert values["quantized_layers"] == 24 and values["path"] == str(file)
 
 
-def test_a_model_that_comfyui_quantized_is_saved_as_it_is(flux_patcher, sample, tmp_path):
+def test_a_model_that_comfyui_quantized_is_saved_as_it_is(flux_patcher, latent, tmp_path):
     import comfy.sd
 
     save(quantize(flux_patcher), tmp_path / "ours.safetensors")
@@ -299,4 +305,4 @@ def test_a_model_that_comfyui_quantized_is_saved_as_it_is(flux_patcher, sample, 
     ours, saved = (load_file(tmp_path / f"{n}.safetensors") for n in ("ours", "stock"))
     assert ours.keys() == saved.keys()
     assert all(torch.equal(t.float(), saved[n].float()) for n, t in ours.items())
-    assert torch.equal(sample(again), sample(stock))
+    assert torch.equal(latent(again), latent(stock))

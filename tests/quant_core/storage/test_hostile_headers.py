@@ -92,7 +92,7 @@ def test_a_mutated_file_is_refused_or_read_as_the_library_reads_it(tmp_path):
     assert read(path) is not None
     rng = random.Random(0)
     refused = 0
-    for _ in range(1500):
+    for _ in range(600):
         path.write_bytes(mutate(content, rng))
         found = read(path)
         if found is None:
@@ -101,7 +101,7 @@ def test_a_mutated_file_is_refused_or_read_as_the_library_reads_it(tmp_path):
         expected = load_file(path)
         assert found.keys() == expected.keys()
         assert all(same(tensor, found[name]) for name, tensor in expected.items())
-    assert 1000 < refused < 1500
+    assert 400 < refused < 600
 
 
 BOUNDED = settings(
@@ -131,7 +131,7 @@ names = st.sampled_from(
 headers = st.dictionaries(names, entries | json_values, max_size=5) | json_values
 
 
-@settings(BOUNDED, max_examples=400)
+@settings(BOUNDED, max_examples=200)
 @given(header=headers, data=st.binary(max_size=80))
 def test_an_invented_header_is_refused_or_read(tmp_path, header, data):
     path = tmp_path / "m.safetensors"
@@ -140,7 +140,7 @@ def test_an_invented_header_is_refused_or_read(tmp_path, header, data):
     read(path)
 
 
-@settings(BOUNDED, max_examples=300)
+@settings(BOUNDED, max_examples=150)
 @given(
     values=st.fixed_dictionaries(
         {},
@@ -164,7 +164,7 @@ def test_an_invented_marker_is_refused_or_read(tmp_path, values):
     read(path)
 
 
-@pytest.mark.parametrize("length", range(0, 700, 9))
+@pytest.mark.parametrize("length", range(0, 700, 23))
 def test_a_file_cut_anywhere_is_refused(tmp_path, length):
     path = tmp_path / "m.safetensors"
     path.write_bytes(a_file(path)[:length])

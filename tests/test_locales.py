@@ -1,0 +1,64 @@
+"""The translations cover what there is to translate, and nothing that is not there."""
+
+import asyncio
+import json
+import re
+
+import pytest
+
+from lab.pack import ROOT
+
+LOCALES = ROOT / "locales"
+TRANSLATIONS = ("zh", "ja")
+
+
+def _read(language, name):
+    return json.loads((LOCALES / language / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _placeholders(text):
+    return sorted(re.findall(r"\{\w+\}", text))
+
+
+@pytest.fixture
+def nodes(comfy):
+    from graphquant.nodes.extension import GraphQuantExtension
+
+    kinds = asyncio.run(GraphQuantExtension().get_node_list())
+    return {kind.define_schema().node_id: kind.define_schema() for kind in kinds}
+
+
+@pytest.mark.parametrize("language", TRANSLATIONS)
+def test_every_word_of_the_panel_is_translated_with_its_placeholders(language):
+    english = _read("en", "main")["graphquant"]
+    translated = _read(language, "main")["graphquant"]
+    assert list(translated) == list(english)
+    for key, text in english.items():
+        assert _placeholders(translated[key]) == _placeholders(text), key
+
+
+@pytest.mark.parametrize("language", TRANSLATIONS)
+def test_every_node_with_its_inputs_and_outputs_is_translated(language, nodes):
+    translated = _read(language, "nodeDefs")
+    assert set(translated) == set(nodes)
+    for node_id, schema in nodes.items():
+        entry = translated[node_id]
+        assert entry["display_name"] and entry["description"]
+        assert list(entry["inputs"]) == [each.id for each in schema.inputs], node_id
+        assert len(entry["outputs"]) == len(schema.outputs), node_id
+
+
+@pytest.mark.parametrize("language", TRANSLATIONS)
+def test_every_setting_is_translated(language):
+    script = (ROOT / "web" / "graphquant.js").read_text(encoding="utf-8")
+    ids = [found.replace(".", "_") for found in re.findall(r'id: "([\w.]+)"', script)]
+    assert list(_read(language, "settings")) == ids
+    assert len(ids) == 2
+
+
+def test_every_word_that_the_scripts_use_exists():
+    words = set(_read("en", "main")["graphquant"])
+    scripts = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "web").glob("*.js"))
+    used = set(re.findall(r'\bt\("(\w+)"', scripts))
+    columns = {f"column_{key}" for key in re.findall(r'\{ key: "(\w+)"', scripts)}
+    assert used | columns == words
