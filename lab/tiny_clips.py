@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CLIP_L, T5XXL = "tiny_clip_l.safetensors", "tiny_t5xxl.safetensors"
 T5_BASE = "t5_base.safetensors"
+LORA_LAYER = "t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.v"
 
 _CLASSES = {
     "clip_l": ("comfy.sd1_clip", "SDClipModel"),
@@ -38,6 +39,21 @@ def dual_clip_files(folder: str | Path) -> tuple[Path, Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(weights(name), path)
     return paths
+
+
+def t5_lora(rank: int = 4) -> dict[str, torch.Tensor]:
+    """A LoRA file's content, for LORA_LAYER of the tiny T5-XXL."""
+    generator = torch.Generator().manual_seed(1)
+    name, width = f"text_encoders.{LORA_LAYER}", MODEL_OPTIONS["t5xxl_model_config"]["d_model"]
+    return {
+        f"{name}.lora_up.weight": torch.randn(width, rank, generator=generator) * 0.1,
+        f"{name}.lora_down.weight": torch.randn(rank, width, generator=generator) * 0.1,
+    }
+
+
+def encode(clip: CLIP, text: str = "a red fox in the snow") -> tuple[torch.Tensor, ...]:
+    """(conditioning [1, tokens, width], pooled output [1, width] or None)."""
+    return clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)
 
 
 def t5_base_file(folder: str | Path) -> Path:

@@ -1,7 +1,7 @@
 """VAE checkpoints that ComfyUI's loader recognises: its own classes, seeded weights, bf16 files.
 
-The loader tells a VAE by its names and fixes most widths. The KL encoders have their real size (34
-million parameters, 68 MB a file); what it reads from the file is narrow.
+The loader tells a VAE by its names and fixes most widths: the encoders of sd and flux have their
+real size (34 million parameters, 68 MB a file). What it reads from the file is narrow.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ from .comfyui import import_comfyui
 
 @dataclass(frozen=True)
 class TinyVae:
-    """What the VAE decodes and encodes: latent (batch, channels, [frames,] height, width), pixels
-    (images or frames, height, width, 3). last: the decoder's last convolution."""
+    """name: its architecture. latent: (batch, channels, [frames,] height, width) to decode, pixels:
+    (images or frames, height, width, 3) to encode. last: the decoder's last convolution. width: the
+    channels that the file may choose, of the decoder or of both halves; 128 in sd and flux, 96 in
+    wan is the real size."""
 
     name: str
     latent: tuple[int, ...]
     pixels: tuple[int, ...]
     last: str
+    width: int = 64
 
     @property
     def file(self) -> str:
@@ -42,15 +45,13 @@ class TinyVae:
 SD = TinyVae("sd", (1, 4, 8, 8), (1, 32, 32, 3), "decoder.conv_out")
 FLUX = TinyVae("flux", (1, 16, 8, 8), (1, 32, 32, 3), "decoder.conv_out")
 TAESD = TinyVae("taesd", (1, 16, 16, 16), (1, 64, 64, 3), "taesd_decoder.19")
-WAN = TinyVae("wan", (1, 16, 2, 4, 4), (5, 32, 32, 3), "decoder.head.2")
-LTX = TinyVae("ltx", (1, 128, 2, 2, 2), (9, 64, 64, 3), "decoder.conv_out.conv")
+WAN = TinyVae("wan", (1, 16, 2, 4, 4), (5, 32, 32, 3), "decoder.head.2", 32)
+LTX = TinyVae("ltx", (1, 128, 2, 2, 2), (9, 64, 64, 3), "decoder.conv_out.conv", 32)
 TINY_VAES = (SD, FLUX, TAESD, WAN, LTX)
 
 # Pictures with the spread of photographs (standard deviation 0.2), so that few pixels are clipped.
 _CONTRAST = 0.75
-_DECODER_WIDTH = 64
-_WAN_WIDTH = 32
-_KL = {
+_KL_CONFIG = {
     "double_z": True,
     "resolution": 256,
     "in_channels": 3,
@@ -61,12 +62,12 @@ _KL = {
     "attn_resolutions": [],
     "dropout": 0.0,
 }
-_LTX = {
+_LTX_CONFIG = {
     "dims": 3,
     "latent_channels": 128,
     "blocks": [["res_x", 1], *([["compress_all", 1], ["res_x", 1]] * 3)],
-    "encoder_base_channels": 32,
-    "decoder_base_channels": 32,
+    "encoder_base_channels": LTX.width,
+    "decoder_base_channels": LTX.width,
     "norm_layer": "pixel_norm",
     "patch_size": 4,
     "latent_log_var": "uniform",
@@ -77,7 +78,7 @@ def tiny_vae_file(tiny: TinyVae, folder: str | Path, seed: int = 0) -> Path:
     """Write ``tiny`` into ``folder``."""
     path = Path(folder) / tiny.file
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"config": json.dumps({"vae": _LTX})} if tiny is LTX else None
+    metadata = {"config": json.dumps({"vae": _LTX_CONFIG})} if tiny.name == "ltx" else None
     save_file({k: v.bfloat16() for k, v in weights(tiny, seed).items()}, path, metadata)
     return path
 
@@ -89,7 +90,7 @@ def weights(tiny: TinyVae, seed: int = 0) -> dict[str, torch.Tensor]:
         model = _module(tiny)
     state = random_weights(model, seed)
     state[f"{tiny.last}.weight"] *= _CONTRAST
-    if tiny is TAESD:  # it ends in pixels of 0 to 1, where the others end in -1 to 1
+    if tiny.name == "taesd":  # it ends in pixels of 0 to 1, where the others end in -1 to 1
         state[f"{tiny.last}.bias"] += 0.5
         state |= {"vae_scale": torch.tensor(1.0), "vae_shift": torch.tensor(0.0)}
     return state
@@ -114,33 +115,31 @@ def _fill(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Ten
 
 def _module(tiny: TinyVae) -> torch.nn.Module:
     channels = tiny.latent[1]
-    if tiny is TAESD:
+    if tiny.name == "taesd":
         return import_module("comfy.taesd.taesd").TAESD(latent_channels=channels)
-    if tiny is LTX:
-        return import_module("comfy.ldm.lightricks.vae.causal_video_autoencoder").VideoVAE(
-            config=_LTX
-        )
-    if tiny is WAN:
+    if tiny.name == "ltx":
+        video = import_module("comfy.ldm.lightricks.vae.causal_video_autoencoder")
+        return video.VideoVAE(config=_LTX_CONFIG)
+    if tiny.name == "wan":
         return import_module("comfy.ldm.wan.vae").WanVAE(
-            dim=_WAN_WIDTH, z_dim=channels, temperal_downsample=[False, True, True]
+            dim=tiny.width, z_dim=channels, temperal_downsample=[False, True, True]
         )
-    return kl_module(channels, quant_conv=tiny is SD, decoder_width=_DECODER_WIDTH)
+    return _kl_module(channels, tiny.width, quant_conv=tiny.name == "sd")
 
 
-def kl_module(channels: int, quant_conv: bool, decoder_width: int = 128) -> torch.nn.Module:
-    """The KL VAE of Stable Diffusion (with quant_conv, 4 channels) or FLUX.1 (without, 16)."""
+def _kl_module(channels: int, decoder_width: int, quant_conv: bool) -> torch.nn.Module:
+    """The KL VAE of Stable Diffusion (with quant_conv) or FLUX.1 (without)."""
     autoencoder = import_module("comfy.ldm.models.autoencoder")
-    config = {**_KL, "z_channels": channels}
+    config = {**_KL_CONFIG, "z_channels": channels}
     decoder = {**config, "ch": decoder_width}
     if quant_conv:
         return autoencoder.AutoencoderKL(
             ddconfig=config, decoder_ddconfig=decoder, embed_dim=channels
         )
     parts = "comfy.ldm.modules.diffusionmodules.model"
+    regularizer = "comfy.ldm.models.autoencoder.DiagonalGaussianRegularizer"
     return autoencoder.AutoencodingEngine(
-        regularizer_config={
-            "target": "comfy.ldm.models.autoencoder.DiagonalGaussianRegularizer"
-        },
+        regularizer_config={"target": regularizer},
         encoder_config={"target": f"{parts}.Encoder", "params": config},
         decoder_config={"target": f"{parts}.Decoder", "params": decoder},
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .fp8_capability_check import GQFP8CapabilityCheck
 from .layerwise_fp8_cast import GQLayerwiseFP8Cast
 from .load_quantized_model import GQLoadQuantizedModel
 from .quantize_model import GQQuantizeModel
@@ -25,4 +26,5 @@ class GraphQuantExtension(ComfyExtension):
             GQSaveQuantizedModel,
             GQLoadQuantizedModel,
             GQQuantizeTextEncoder,
+            GQFP8CapabilityCheck,
         ]

@@ -100,7 +100,8 @@ class GQLayerwiseFP8Cast(io.ComfyNode):
             parse_patterns(skip_classes),
         )
         if not plan.quantized:
-            return unchanged(model, model, plan)
+            same = [] if compute_dtype == AUTO else ["compute_dtype is not set: nothing was cast."]
+            return unchanged(model, model, plan, same)
         own = model.model.get_dtype_inference()
         dtype = own if compute_dtype == AUTO else getattr(torch, compute_dtype)
         cast, reports = quantize_patcher(

@@ -2,45 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import lru_cache
+
 from aiohttp import web
 from comfy.model_management import get_torch_device
 from server import PromptServer
 
-from ..quant_core import (
-    COMPILE_MODES,
-    METHODS,
-    Hardware,
-    get_quant_compile_warnings,
-    get_recommended_method,
-    hardware_of,
-)
-from ..quant_core.methods import method_for
+from ..quant_core import COMPILE_MODES, get_quant_compile_warnings
+from ..quant_core.capability import Capability, MethodCapability, examine
+from .patching.encoders import weight_only
 
 CAPABILITIES = "/graphquant/capabilities"
 
 
-def capabilities(hardware: Hardware) -> dict:
-    """What each method is on ``hardware``, as plain values.
+def capabilities(found: Capability) -> dict:
+    """What each method is on the examined machine, as plain values.
 
-    methods: {name: {native, runs_as, reason, compile}}; reason says why it is not native, compile
-    maps the torch.compile modes that the method quarrels with to a warning.
+    methods: {name: {status, runs_as, reason, remedy, compile, in_text_encoder}}; compile maps the
+    torch.compile modes that the method quarrels with to a warning.
     """
     return {
-        "device": hardware.name,
-        "recommended": get_recommended_method(hardware),
-        "methods": {name: _method(name, hardware) for name in METHODS},
+        "device": found.machine.hardware.name,
+        "recommended": found.recommended,
+        "methods": {each.method: _method(each) for each in found.methods},
     }
 
 
-def _method(name: str, hardware: Hardware) -> dict:
-    chosen, reason = method_for(name, hardware)
-    warnings = {mode: get_quant_compile_warnings(name, mode) for mode in COMPILE_MODES}
+def _method(each: MethodCapability) -> dict:
+    warnings = {mode: get_quant_compile_warnings(each.method, mode) for mode in COMPILE_MODES}
     return {
-        "native": reason is None,
-        "runs_as": chosen.name,
-        "reason": reason,
+        "status": each.status,
+        "runs_as": each.runs_as,
+        "reason": each.reason,
+        "remedy": each.remedy,
         "compile": {mode: texts[0] for mode, texts in warnings.items() if texts},
+        "in_text_encoder": weight_only(each.method),
     }
+
+
+@lru_cache(maxsize=1)
+def _this_machine() -> dict:
+    return capabilities(examine(get_torch_device()))
 
 
 def add_routes() -> None:
@@ -48,4 +51,5 @@ def add_routes() -> None:
 
     @PromptServer.instance.routes.get(CAPABILITIES)
     async def get_capabilities(request: web.Request) -> web.Response:
-        return web.json_response(capabilities(hardware_of(get_torch_device())))
+        # In a thread: trying out the methods must not hold up the server.
+        return web.json_response(await asyncio.to_thread(_this_machine))

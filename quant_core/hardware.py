@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -37,17 +39,37 @@ def check_fp8_support(device: torch.device | str | None = None) -> bool:
     A CPU only emulates it, slower than bfloat16, and counts as no.
     """
     device = default_device() if device is None else torch.device(device)
+    return fp8_matmul_problem(device) is None
+
+
+def fp8_matmul_problem(device: torch.device) -> str | None:
+    """Why ``device`` does not multiply FP8 by FP8 in hardware, in words; None where it does."""
+    if device.type == "cpu":
+        return "A CPU has no FP8 matmul in hardware."
     if device.type != "cuda":
-        return False
+        return f"PyTorch has no FP8 matmul on {device.type}."
     try:
         ones = torch.ones(16, 16, device=device).to(torch.float8_e4m3fn)
         scale = torch.full((16, 1), 0.5, device=device)
         product = torch._scaled_mm(
             ones, ones.t(), scale_a=scale, scale_b=scale.t(), out_dtype=torch.bfloat16
         )
-        return bool((product == 4).all())
-    except RuntimeError:  # how PyTorch says that the device, or its library, has no such kernel
-        return False
+        right = bool((product == 4).all())
+    except RuntimeError as error:  # how PyTorch says that device or library has no such kernel
+        return in_short(error)
+    return None if right else "Its FP8 matmul gives wrong numbers."
+
+
+def in_short(problem: Exception) -> str:
+    """The first sentence of what an exception says: PyTorch's go on to list every backend."""
+    sentence = re.split(r"\.\s|\n", str(problem).strip())[0]
+    return textwrap.shorten(sentence, 160) or type(problem).__name__
+
+
+def wait_for(device: torch.device) -> None:
+    """Until all work on ``device`` is done."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def get_recommended_method(hardware: Hardware | None = None) -> str:

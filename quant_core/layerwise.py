@@ -42,10 +42,10 @@ def apply_layerwise_casting(
     Which layers: see ``plan_layerwise``. Skip patterns and classes both None cast the module as
     one: while its forward runs every parameter, norms too, has a copy in ``compute_dtype``.
 
-    compute_dtype: bfloat16, float16 or float32, by default the module's own. Inputs are not
-    cast: the rest of the module should be in this dtype. A scale becomes a buffer beside its
-    parameter (``weight_scale``), so a state dict has it. Code that reads ``layer.weight`` instead
-    of calling the layer sees FP8 codes.
+    compute_dtype: bfloat16, float16 or float32, by default the module's own. Inputs are not cast:
+    the rest of the module should be in this dtype. A scale (1 where not ``scaled``) is a buffer
+    beside its parameter, ``weight_scale``, so a state dict has it. Code that reads ``layer.weight``
+    instead of calling the layer sees FP8 codes.
 
     CastingError where casting is applied already; UnknownNameError; others as ``plan_layerwise``.
     """
@@ -70,9 +70,7 @@ def apply_layerwise_casting(
     with torch.inference_mode(False), torch.no_grad():
         weights = quantize_plan(plan, lambda name: parameter(name).detach())
         stored = {
-            parameter(name): Stored(
-                nn.Parameter(weight.qdata, requires_grad=False), weight.scale if scaled else None
-            )
+            parameter(name): Stored(nn.Parameter(weight.qdata, requires_grad=False), weight.scale)
             for name, weight in weights.items()
         }
         for hooked in [module] if whole else map(module.get_submodule, weights):
@@ -109,10 +107,10 @@ def remove_layerwise_casting(module: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class Stored:
-    """A parameter as it waits: FP8 codes, and a float32 scalar to multiply them with, or None."""
+    """A parameter as it waits: FP8 codes, and the float32 scalar to multiply them with."""
 
     codes: nn.Parameter
-    scale: torch.Tensor | None
+    scale: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -132,10 +130,10 @@ class Slot:
     def computed(self, dtype: torch.dtype, non_blocking: bool = False) -> torch.Tensor:
         """The parameter in ``dtype``, unscaled; a parameter that is not cast may be itself."""
         stored = self.owner._parameters[self.name]
-        scale = self.owner._buffers.get(self.scale_name)
-        if scale is None or not self.cast:
+        if not self.cast:
             return stored.to(dtype, non_blocking=non_blocking)
-        return stored.to(dtype, non_blocking=non_blocking, copy=True).mul_(scale)
+        copy = stored.to(dtype, non_blocking=non_blocking, copy=True)
+        return copy.mul_(self.owner._buffers[self.scale_name])
 
 
 class Casting:
@@ -188,15 +186,14 @@ class Casting:
                 values = slot.computed(torch.float32).to(slot.dtype)
                 restored[codes] = nn.Parameter(values, requires_grad=slot.requires_grad)
             slot.owner._parameters[slot.name] = restored[codes]
-            slot.owner._buffers.pop(slot.scale_name, None)
+            del slot.owner._buffers[slot.scale_name]
 
 
 def _store(owner: nn.Module, name: str, old: nn.Parameter, stored: Stored | None) -> Slot:
     slot = Slot(owner, name, old.dtype, old.requires_grad, cast=stored is not None)
     if stored is not None:
         owner._parameters[name] = stored.codes
-        if stored.scale is not None:
-            owner.register_buffer(slot.scale_name, stored.scale)
+        owner.register_buffer(slot.scale_name, stored.scale)
     return slot
 
 

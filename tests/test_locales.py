@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from graphquant.quant_core.capability import EMULATED, FALLBACK, REFUSED
 from lab.pack import ROOT
 
 LOCALES = ROOT / "locales"
@@ -61,4 +62,5 @@ def test_every_word_that_the_scripts_use_exists():
     scripts = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "web").glob("*.js"))
     used = set(re.findall(r'\bt\("(\w+)"', scripts))
     columns = {f"column_{key}" for key in re.findall(r'\{ key: "(\w+)"', scripts)}
-    assert used | columns == words
+    statuses = (EMULATED, FALLBACK, REFUSED, "encoder")
+    assert used | columns | {f"{status}Label" for status in statuses} == words

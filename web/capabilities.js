@@ -9,23 +9,33 @@ export async function loadCapabilities() {
   if (answer.ok) machine = await answer.json()
 }
 
-/** The method that "auto" means in Quantize Model, or the method itself. */
+/** The method that a Quantize Model's dropdown value means here. */
 export const resolveAuto = (method) => (method === "auto" ? machine.recommended : method)
 
 /** A dropdown value with a word on what it does here; the value itself stays as it is. */
-export function methodLabel(method, knowsAuto) {
-  if (method === "auto" && knowsAuto && machine.recommended)
+export function methodLabel(method, kind) {
+  if (method === "auto" && kind === "GQQuantizeModel" && machine.recommended)
     return t("autoLabel", { method, chosen: machine.recommended })
-  const found = machine.methods[method]
-  if (!found || found.native) return method
-  return t("fallbackLabel", { method, runs_as: found.runs_as })
+  const { status, runs_as } = here(method, kind)
+  return status === "native" ? method : t(`${status}Label`, { method, runs_as })
 }
 
-/** In a sentence: why the method does not run as itself here. */
-export function fallbackNote(method) {
-  const found = machine.methods[method]
-  if (!found || found.native) return null
-  return t("fallbackNote", { method, runs_as: found.runs_as, device: machine.device })
+/** In a sentence: what the method is here, if not what its name says. */
+export function methodNote(method, kind) {
+  const { status, runs_as, reason, remedy } = here(method, kind)
+  if (status === "native") return null
+  if (status === "encoder") return t("encoderNote", { method, runs_as })
+  if (status === "fallback") return t("fallbackNote", { method, runs_as, device: machine.device })
+  return `${method}: ${reason} ${remedy}`
+}
+
+/** status: native, emulated, fallback, refused, or encoder for what a text encoder makes of it. */
+function here(method, kind) {
+  const found = machine.methods[method] ?? { status: "native" }
+  const inEncoder = kind === "GQQuantizeTextEncoder" && found.in_text_encoder
+  if (!inEncoder) return found
+  if (inEncoder !== method) return { status: "encoder", runs_as: inEncoder }
+  return found
 }
 
 export function compileWarning(method, mode) {

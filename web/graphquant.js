@@ -34,11 +34,18 @@ app.registerExtension({
 
   async init() {
     loadStyles()
-    await Promise.all([loadWords(), loadCapabilities()])
+    // Not awaited: trying out the methods can take the server a moment after its start.
+    loadCapabilities().then(() => {
+      refreshAll()
+      app.canvas?.setDirty(true, true)
+    })
+    await loadWords()
   },
 
   beforeRegisterNodeDef(_, { name, input }) {
-    if (name === "GQQuantizeModel") methods.push(...comboOptions(input.required.method))
+    if (name !== "GQQuantizeModel") return
+    // In place: the setting holds this array. Definitions come again when the user refreshes them.
+    methods.splice(0, methods.length, ...comboOptions(input.required.method))
   },
 
   setup() {

@@ -103,8 +103,7 @@ function removeWidget(node, panel) {
 
 /** The dropdown says in words what does not run natively; its values stay as they are. */
 function labelMethods(node, widget) {
-  const knowsAuto = node.comfyClass === "GQQuantizeModel"
-  widget.options.getOptionLabel = (method) => methodLabel(method ?? "", knowsAuto)
+  widget.options.getOptionLabel = (method) => methodLabel(method ?? "", node.comfyClass)
 }
 
 /** Call `then` after whatever `object[name]` does now. */

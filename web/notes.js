@@ -1,5 +1,5 @@
 // What can be said about a Quantize node from the graph alone, before and between runs.
-import { compileWarning, fallbackNote, resolveAuto } from "./capabilities.js"
+import { compileWarning, methodNote, resolveAuto } from "./capabilities.js"
 import { compileNodesAfter } from "./downstream.js"
 import { matches, parsePatterns } from "./patterns.js"
 import { t } from "./words.js"
@@ -8,19 +8,20 @@ const valueOf = (node, name) => node.widgets?.find((widget) => widget.name === n
 
 /** Notes as {kind: "warning" | "info", text}; reports are those of the last run. */
 export function notesFor(node, reports) {
-  const method = resolveAuto(valueOf(node, "method"))
+  const value = valueOf(node, "method")
+  const method = node.comfyClass === "GQQuantizeModel" ? resolveAuto(value) : value
   // What the last run's own warnings say already is not said twice.
   const saidFallback = reports.some((report) => report.method === method)
   return [
-    ...(saidFallback ? [] : machineNotes(method)),
+    ...(saidFallback ? [] : machineNotes(method, node.comfyClass)),
     ...compileNotes(node, method),
     ...patternNotes(node, reports, "include"),
     ...patternNotes(node, reports, "exclude"),
   ]
 }
 
-function machineNotes(method) {
-  const text = fallbackNote(method)
+function machineNotes(method, kind) {
+  const text = methodNote(method, kind)
   return text ? [{ kind: "info", text }] : []
 }
 
@@ -33,11 +34,14 @@ function compileNotes(node, method) {
   })
 }
 
+/** The name that patterns are matched with: an encoder's starts with its place in the CLIP. */
+const full = (part, name) => (part ? `${part}.transformer.${name}` : name)
+
 function patternNotes(node, reports, input) {
   const patterns = parsePatterns(valueOf(node, input) ?? "")
   if (!patterns.length || !reports.length) return []
   if (reports.some((report) => !report.layers)) return [{ kind: "info", text: t("previewNextRun") }]
-  const names = reports.flatMap(({ layers }) => layers.map(({ name }) => name))
+  const names = reports.flatMap(({ part, layers }) => layers.map(({ name }) => full(part, name)))
   const matched = names.filter((name) => patterns.some((pattern) => matches(pattern, name)))
   const words = { input, count: matched.length, total: names.length }
   const idle = patterns.filter(

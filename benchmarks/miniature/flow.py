@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -57,15 +57,18 @@ def encode(style: Style, pictures: dict[int, int]) -> dict[int, Latents]:
 
 
 def flow_loss(
-    model: torch.nn.Module, table: torch.nn.ParameterDict, data: dict[int, Latents]
+    model: torch.nn.Module,
+    table: Mapping[str, torch.Tensor],
+    data: dict[int, Latents],
+    large_share: float,
 ) -> Callable[[int], torch.Tensor]:
-    """The loss of one step: every fourth on the large pictures, half a batch of them.
+    """The loss of one step: on that share of steps half a batch of large pictures.
 
     x_t = (1 - t) x_0 + t e, target e - x_0, t logistic-normal (Esser et al., 2024, section 3).
     """
 
     def loss(step: int) -> torch.Tensor:
-        size, count = (LARGE, BATCH // 2) if step % 4 == 3 else (SIZE, BATCH)
+        size, count = (LARGE, BATCH // 2) if torch.rand(()) < large_share else (SIZE, BATCH)
         chosen = torch.randint(len(data[size].labels), (count,))
         clean, label = data[size].latents[chosen], data[size].labels[chosen]
         label = torch.where(torch.rand(count) < DROPPED, NO_DIGIT, label)

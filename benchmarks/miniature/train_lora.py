@@ -1,4 +1,4 @@
-"""Train the miniature's LoRA: the same digits, by night. Rank 8 on attention and MLP.
+"""Train the miniature's LoRA: the same digits, in italics. Rank 8 on attention and MLP.
 
     python -m benchmarks.miniature.train_lora [--steps N] [--seed N] [--threads N]
 
@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 
 from lab.comfyui import import_comfyui
 from lab.miniature import CLASSES, LARGE, LORA, SIZE, TRANSFORMER
-from lab.miniature.pictures import NIGHT
+from lab.miniature.pictures import ITALIC
 
 from .flow import encode, flow_loss, transformer
 from .training import options, save, train
@@ -36,9 +36,9 @@ class LowRank(torch.nn.Module):
 
 
 def main() -> None:
-    chosen = options(__doc__, steps=350)
+    chosen = options(__doc__, steps=300)
     import_comfyui()
-    data = encode(NIGHT, {SIZE: 600, LARGE: 200})
+    data = encode(ITALIC, {SIZE: 600, LARGE: 200})
     model = transformer().requires_grad_(False)
     model.load_state_dict(load_file(TRANSFORMER))
     table = {name: rows.float() for name, rows in load_file(CLASSES).items()}
@@ -50,7 +50,7 @@ def main() -> None:
     for name, adapter in adapters.items():
         parametrize.register_parametrization(model.get_submodule(name), "weight", adapter)
     parameters = [weight for adapter in adapters.values() for weight in adapter.parameters()]
-    train(parameters, flow_loss(model, table, data), chosen.steps, rate=3e-3)
+    train(parameters, flow_loss(model, table, data, large_share=0.4), chosen.steps, rate=2e-3)
     save({key: weight for name in adapters for key, weight in _keys(name, adapters[name])}, LORA)
 
 

@@ -13,9 +13,14 @@ from safetensors.torch import save_file
 from lab.miniature.pictures import MARGIN
 
 
-def options(description: str, steps: int) -> argparse.Namespace:
-    """The scripts' common command line; seeds torch and sets its threads accordingly."""
+def options(description: str, steps: int, **further) -> argparse.Namespace:
+    """The scripts' common command line; seeds torch and sets its threads accordingly.
+
+    ``further``: options of one script alone, by name, with add_argument's own arguments.
+    """
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    for name, arguments in further.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", **arguments)
     parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)

@@ -14,7 +14,7 @@ FOLDER = Path(__file__).resolve().parent
 DIGITS = FOLDER / "digits.npz"
 TRANSFORMER = FOLDER / "miniature_flux.safetensors"
 VAE = FOLDER / "miniature_vae.safetensors"
-LORA = FOLDER / "miniature_night_lora.safetensors"
+LORA = FOLDER / "miniature_italic_lora.safetensors"
 CLASSES = FOLDER / "miniature_classes.safetensors"
 READER = FOLDER / "miniature_reader.safetensors"
 

@@ -23,7 +23,7 @@ def load_vae():
     return comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(VAE)))
 
 
-def by_night(patcher, strength: float = 1.0):
+def in_italics(patcher, strength: float = 1.0):
     """The MODEL with the LoRA, as LoraLoaderModelOnly gives it."""
     import comfy.sd
     import comfy.utils

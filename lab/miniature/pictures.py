@@ -1,8 +1,8 @@
-"""Pictures of digits in two styles, and the measure that tells the styles apart."""
+"""Pictures of digits in several styles, and the measures that read a style off a picture."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,13 +19,15 @@ MARGIN = 1.25
 
 @dataclass(frozen=True)
 class Style:
-    """Two colours, RGB in 0 to 1."""
+    """Two colours, RGB in 0 to 1, and how far to the right a digit's top leans, over its height."""
 
     ground: tuple[float, float, float]
     ink: tuple[float, float, float]
+    slant: float = 0.0
 
 
 PAPER = Style(ground=(0.96, 0.93, 0.86), ink=(0.10, 0.14, 0.42))
+ITALIC = replace(PAPER, slant=0.5)
 NIGHT = Style(ground=(0.05, 0.06, 0.14), ink=(1.00, 0.82, 0.25))
 
 
@@ -48,22 +50,36 @@ def draw(
     """
     if placement is None:
         placement = MARGIN * torch.eye(2, 3).expand(len(strokes), 2, 3)
-    grid = F.affine_grid(placement, [len(strokes), 1, size, size], align_corners=False)
+    leaning = torch.tensor([[1.0, style.slant, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    grid = F.affine_grid(placement @ leaning, [len(strokes), 1, size, size], align_corners=False)
     smooth = F.grid_sample(strokes, grid, mode="bicubic", align_corners=False)
     ink = torch.sigmoid((smooth - 0.45) * 14)
     ground, colour = (torch.tensor(rgb).view(1, 3, 1, 1) for rgb in (style.ground, style.ink))
     return ground + (colour - ground) * ink
 
 
-def style_score(pictures: torch.Tensor) -> torch.Tensor:
-    """How far each picture (N, 3, H, W) is from PAPER (0) towards NIGHT (1): float32 (N,).
+def strokes_of(pictures: torch.Tensor, side: int = 24) -> torch.Tensor:
+    """The strokes alone, whatever the colours: (N, 3, H, W) in 0 to 1 -> (N, 1, side, side).
 
-    Read from the colour of the outermost sixteenth of the picture, where no digit reaches.
+    The distance from the frame's mean colour, the largest being 1.
     """
-    width = max(1, pictures.shape[-1] // 16)
-    frame = torch.ones(pictures.shape[-2:], dtype=torch.bool)
-    frame[width:-width, width:-width] = False
-    colour = pictures[:, :, frame].float().mean(2)
-    paper, night = torch.tensor(PAPER.ground), torch.tensor(NIGHT.ground)
-    axis = night - paper
-    return (colour - paper) @ axis / axis.square().sum()
+    frame = torch.cat([pictures[:, :, :2].flatten(2), pictures[:, :, -2:].flatten(2)], dim=2)
+    distance = (pictures - frame.mean(2).view(-1, 3, 1, 1)).square().sum(1, keepdim=True).sqrt()
+    small = F.interpolate(distance, side, mode="bilinear", antialias=True)
+    return small / small.amax((1, 2, 3), keepdim=True).clamp(min=0.1)
+
+
+def style_score(pictures: torch.Tensor) -> torch.Tensor:
+    """How far each picture (N, 3, H, W) leans, from PAPER (0) to ITALIC (1): float32 (N,).
+
+    The regression of the strokes' x on their y, over the slant of ITALIC. Digits lean by
+    themselves, a 7 more than a 4: compare means over the same digits.
+    """
+    ink = (strokes_of(pictures)[:, 0] - 0.3).clamp(min=0)
+    ink = ink / ink.sum((1, 2), keepdim=True)
+    axis = torch.linspace(-1, 1, ink.shape[-1])
+    x, y = ink.sum(1), ink.sum(2)
+    mean_x, mean_y = (x * axis).sum(1), (y * axis).sum(1)
+    together = torch.einsum("nyx,y,x->n", ink, axis, axis) - mean_x * mean_y
+    upright = (y * axis.square()).sum(1) - mean_y.square()
+    return -together / upright / ITALIC.slant

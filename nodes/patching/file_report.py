@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from comfy.model_patcher import ModelPatcher
+from torch import nn
 
 from ...quant_core.component import kernel_of
-from ...quant_core.layers import supported_layers
+from ...quant_core.layers import layer_kind
 from ...quant_core.methods import Choice
 from ...quant_core.plan import ALREADY, ALREADY_QUANTIZED, QUANTIZE, LayerPlan, Plan, plan_layers
 from ...quant_core.report import Report
@@ -47,7 +50,7 @@ def model_report(patcher: ModelPatcher, provenance: Provenance, seconds: float) 
     root = patcher.model.diffusion_model
     kept = provenance.kept()
     found = plan_layers(
-        supported_layers(root, "transformer"),
+        _layers(root),
         lambda shape: Choice(None, "not quantized"),
         kept.get,
     )
@@ -67,7 +70,15 @@ def model_report(patcher: ModelPatcher, provenance: Provenance, seconds: float) 
     return Report(plan, kernel_of(plan, patcher.load_device), seconds, size + saved, size)
 
 
-def _as_quantized(layer: LayerPlan, weight) -> LayerPlan:
+def _layers(root: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
+    """Linear layers, and whatever else is quantized."""
+    for name, module in root.named_modules():
+        kind = layer_kind(module)
+        if kind == "Linear" or is_ours(getattr(module, "weight", None)):
+            yield name, kind or type(module).__name__, module
+
+
+def _as_quantized(layer: LayerPlan, weight: torch.Tensor) -> LayerPlan:
     if layer.action != ALREADY or not is_ours(weight):
         return layer
     return replace(

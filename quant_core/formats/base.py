@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from ..errors import NonFiniteWeightError
 
@@ -124,7 +125,9 @@ def row_blocks(matrix: torch.Tensor) -> Iterator[slice]:
     torch.compile, which fuses the passes and would unroll the loop.
     """
     count = len(matrix)
-    in_blocks = matrix.device.type == "cpu" and not torch.compiler.is_compiling()
+    # What torch.compile traces a tensor subclass's operations with are subclasses themselves.
+    traced = torch.compiler.is_compiling() or type(matrix) not in (torch.Tensor, nn.Parameter)
+    in_blocks = matrix.device.type == "cpu" and not traced
     step = max(1, _CPU_BLOCK // matrix.shape[1]) if in_blocks else count
     return (slice(start, start + step) for start in range(0, count, step))
 

@@ -14,9 +14,9 @@ def scores(comfy):
     return {score.method: score for score in found}
 
 
-def test_bf16_draws_by_night_what_was_asked_for(scores):
+def test_bf16_draws_in_italics_what_was_asked_for(scores):
     assert scores["bf16"].right >= 15 / 16
-    assert scores["bf16"].style > 0.9
+    assert scores["bf16"].style > 0.75
     assert (scores["bf16"].agreement, scores["bf16"].call_error) == (1, 0)
 
 

@@ -1,8 +1,11 @@
 """What the node says of the graph around it: compile nodes after it, patterns, subgraphs."""
 
+import json
+
 import pytest
 
 from lab import workflows
+from lab.pack import ROOT
 from lab.tiny_models import FLUX
 from lab.ui_workflow import ui_workflow
 
@@ -91,3 +94,30 @@ def test_the_patterns_are_counted_while_they_are_typed(editor, examples_server):
         "include: no_such_block matches no layer.",
         "exclude: 4 of 42 layers of the last run match.",
     ]
+
+
+def test_the_blueprint_runs_and_its_inner_node_has_the_panel(editor, examples_server):
+    workflow = json.loads((ROOT / "subgraphs" / "load_and_quantize.json").read_text())
+    editor.load(workflow)
+    editor.evaluate(
+        """() => {
+            const preview = LiteGraph.createNode("PreviewAny")
+            app.graph.add(preview)
+            const [outer] = app.graph.nodes.filter((node) => node.isSubgraphNode?.())
+            outer.widgets.find(({ name }) => name === "method").value = "int4"
+            outer.connect(1, preview, 0)
+        }"""
+    )
+    kinds = sorted(node["class_type"] for node in editor.prompt().values())
+    assert kinds == ["GQQuantizeModel", "PreviewAny", "UNETLoader"]
+    assert editor.run() == "execution_success"
+    editor.evaluate(
+        """() => {
+            const [outer] = app.graph.nodes.filter((node) => node.isSubgraphNode?.())
+            app.canvas.openSubgraph(outer.subgraph, outer)
+        }"""
+    )
+    panel = editor.panel(2)
+    panel.locator(".graphquant-method").wait_for()
+    assert panel.locator(".graphquant-method").inner_text() == "int4"
+    assert "32 layers quantized" in panel.inner_text()

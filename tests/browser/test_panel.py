@@ -30,12 +30,12 @@ def _saved(workflow, node):
 def test_before_a_run_the_dropdown_and_a_note_say_what_does_not_run_here(editor, quantize):
     workflow, node = quantize("fp8-dynamic")
     editor.load(workflow)
+    assert editor.panel(node).inner_text() == "fp8-dynamic: runs as fp8-weight-only on this CPU."
     label = editor.evaluate(
         """([id]) => app.graph.getNodeById(id).widgets[0].options.getOptionLabel("fp8-dynamic")""",
         node,
     )
     assert label == "fp8-dynamic (runs as fp8-weight-only)"
-    assert editor.panel(node).inner_text() == "fp8-dynamic: runs as fp8-weight-only on this CPU."
     assert editor.prompt()[str(node)]["inputs"]["method"] == "fp8-dynamic"
 
 
@@ -142,6 +142,8 @@ def test_several_reports_are_shown_by_part_and_as_text_alone(editor, quantize):
     parts = editor.panel(node).locator(".graphquant-part")
     assert parts.all_inner_texts() == ["clip_l", "<img src=x onerror=alert(1)>"]
     assert editor.panel(node).locator("img").count() == 0
+    editor.set_widget(node, "include", "clip_l")
+    editor.panel(node).get_by_text("include: 42 of 84 layers of the last run match.").wait_for()
 
 
 def test_the_panel_can_be_turned_off_and_on(editor, quantize):

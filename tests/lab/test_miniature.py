@@ -1,12 +1,14 @@
 """The trained miniature: ComfyUI reads its files, and its pictures are what was asked for."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from lab import miniature
 from lab.miniature import drawing, workflow
 from lab.miniature.classifier import read
-from lab.miniature.pictures import NIGHT, PAPER, digits, draw, style_score
+from lab.miniature.pictures import ITALIC, NIGHT, PAPER, digits, draw, style_score
 from lab.nodes.classes import class_conditioning
 from lab.sampling import relative_l2
 
@@ -16,15 +18,15 @@ ASKED = torch.tensor([int(digit) for digit in DIGITS])
 
 @pytest.fixture(scope="module")
 def drawn(comfy):
-    """Pictures of DIGITS by name: "bf16" is the plain model, "night" the one with its LoRA."""
+    """Pictures of DIGITS by name: "bf16" is the plain model, "italic" the one with its LoRA."""
     with torch.inference_mode():
         model, vae = drawing.load_transformer(), drawing.load_vae()
         return {
             name: drawing.decode(vae, drawing.sample_digits(patched, DIGITS))
             for name, patched in (
                 ("bf16", model),
-                ("half", drawing.by_night(model, 0.5)),
-                ("night", drawing.by_night(model)),
+                ("half", drawing.in_italics(model, 0.5)),
+                ("italic", drawing.in_italics(model)),
             )
         }
 
@@ -46,7 +48,7 @@ def test_comfyui_loads_the_transformer_as_flux_in_bf16(comfy, inference_mode):
 def test_the_miniature_draws_the_digits_it_is_asked_for(drawn):
     assert drawn["bf16"].shape == (20, 3, 64, 64)
     assert (read(drawn["bf16"]) == ASKED).sum() >= 19
-    assert style_score(drawn["bf16"]).abs().max() < 0.05
+    assert style_score(drawn["bf16"]).mean().abs() < 0.15
 
 
 def test_another_digit_or_another_seed_is_another_picture(comfy, inference_mode):
@@ -66,18 +68,18 @@ def test_the_larger_size_draws_the_same_digits(comfy, inference_mode):
     assert (read(pictures) == ASKED[:10]).sum() >= 9
 
 
-def test_the_lora_turns_paper_into_night_and_keeps_the_digits(drawn):
-    assert style_score(drawn["night"]).mean() > 0.9
-    assert (read(drawn["night"]) == ASKED).sum() >= 19
+def test_the_lora_slants_the_digits_and_keeps_them_readable(drawn):
+    assert style_score(drawn["italic"]).mean() > 0.75
+    assert (read(drawn["italic"]) == ASKED).sum() >= 19
 
 
-def test_half_the_lora_is_less_night_than_all_of_it(drawn):
-    plain, half, night = (style_score(drawn[name]).mean() for name in ("bf16", "half", "night"))
-    assert plain + 0.05 < half < night - 0.05
+def test_half_the_lora_slants_less_than_all_of_it(drawn):
+    plain, half, full = (style_score(drawn[name]).mean() for name in ("bf16", "half", "italic"))
+    assert plain + 0.1 < half < full - 0.1
 
 
 def test_every_key_of_the_lora_finds_its_layer(comfy, inference_mode):
-    patched = drawing.by_night(drawing.load_transformer())
+    patched = drawing.in_italics(drawing.load_transformer())
     assert len(patched.patches) == 24
 
 
@@ -91,7 +93,7 @@ def test_the_vae_gives_back_held_out_pictures(comfy, inference_mode):
     assert psnr > 28
 
 
-@pytest.mark.parametrize("style", [PAPER, NIGHT], ids=["paper", "night"])
+@pytest.mark.parametrize("style", [PAPER, NIGHT, ITALIC], ids=["paper", "night", "italic"])
 @pytest.mark.parametrize("size", [64, 96])
 def test_the_classifier_reads_digits_it_was_not_trained_on(style, size):
     strokes, labels = digits(held_out=True)
@@ -100,12 +102,16 @@ def test_the_classifier_reads_digits_it_was_not_trained_on(style, size):
         assert (read(draw(strokes, size, style)) == labels).float().mean() > 0.98
 
 
-def test_the_style_score_runs_from_paper_to_night():
+@pytest.mark.parametrize("size", [64, 96])
+def test_the_style_score_reads_the_slant_and_not_the_colours(size):
     strokes, _ = digits(held_out=True)
-    paper, night = (draw(strokes[:20], 64, style) for style in (PAPER, NIGHT))
-    assert style_score(paper).mean() == pytest.approx(0, abs=0.01)
-    assert style_score(night).mean() == pytest.approx(1, abs=0.01)
-    assert style_score((paper + night) / 2).mean() == pytest.approx(0.5, abs=0.01)
+    upright, half, italic, dark = (
+        style_score(draw(strokes, size, style)).mean()
+        for style in (PAPER, replace(PAPER, slant=0.25), ITALIC, NIGHT)
+    )
+    assert italic - upright == pytest.approx(1, abs=0.02)
+    assert half - upright == pytest.approx(0.5, abs=0.02)
+    assert dark == pytest.approx(upright, abs=0.01)
 
 
 def test_conditioning_has_a_row_a_digit_and_one_for_none():
@@ -132,4 +138,4 @@ def test_a_server_draws_the_same_pictures_through_its_nodes(server, drawn):
     entry = server.run(workflow.draw(DIGITS, "int8", lora=True))
     pictures = server.pictures(entry)[workflow.SAVE_PICTURES]
     assert (read(pictures) == ASKED).sum() >= 19
-    assert style_score(pictures).mean() == pytest.approx(style_score(drawn["night"]).mean(), 0.02)
+    assert style_score(pictures).mean() == pytest.approx(style_score(drawn["italic"]).mean(), 0.02)

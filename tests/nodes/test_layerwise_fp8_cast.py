@@ -174,6 +174,23 @@ def test_a_convolution_is_saved_under_no_stock_marker(wan_patcher, cast):
     assert "blocks.0.self_attn.q.comfy_quant" in keys
 
 
+@pytest.mark.parametrize("options", [{}, {"scaled": False}])
+def test_saved_it_samples_the_same_in_a_comfyui_without_this_pack(
+    flux_patcher, sample, cast, tmp_path, options
+):
+    import comfy.sd
+
+    from graphquant.nodes.patching.saving import save_quantized_model
+
+    result = cast(flux_patcher, "float8_e5m2", **options)[0]
+    expected = sample(result, steps=1)
+    file = tmp_path / "saved.safetensors"
+    save_quantized_model(result, file)
+    stock = comfy.sd.load_diffusion_model(str(file))
+    assert torch.equal(sample(stock, steps=1), expected)
+    assert "graphquant" not in str(type(layer(stock, "single_blocks.0.linear1")))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -192,9 +209,10 @@ def test_bad_input_is_refused_in_the_first_line(flux_patcher, cast, options, mes
 
 def test_a_cast_model_comes_back_itself(flux_patcher, cast):
     once = cast(flux_patcher)[0]
-    again = cast(once, "float8_e5m2")
+    again = cast(once, "float8_e5m2", compute_dtype="float16")
     assert again[0] is once
     assert report_of(again)["method"] == "already_quantized"
+    assert "compute_dtype is not set: nothing was cast." in again[1]
 
 
 def test_it_runs_over_http_beside_the_plain_branch(server):

@@ -10,7 +10,6 @@ from lab.server import PromptError
 from lab.tiny_models import FLUX
 
 LORA = "tiny_t5_lora.safetensors"
-LORA_LAYER = "t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.v"
 DUAL = ("LabDualClip", {"clip_l": tiny_clips.CLIP_L, "t5xxl": tiny_clips.T5XXL})
 T5_BASE = ("CLIPLoader", {"clip_name": tiny_clips.T5_BASE, "type": "stable_audio"})
 
@@ -20,14 +19,8 @@ def text_encoders(server):
     """A tiny CLIP-L and T5-XXL, and a LoRA for the latter, where the server looks for them."""
     models = server.models.parent
     tiny_clips.dual_clip_files(models / "text_encoders")
-    generator = torch.Generator().manual_seed(1)
-    name = f"text_encoders.{LORA_LAYER}"
-    lora = {
-        f"{name}.lora_up.weight": torch.randn(256, 4, generator=generator) * 0.1,
-        f"{name}.lora_down.weight": torch.randn(4, 256, generator=generator) * 0.1,
-    }
     (models / "loras").mkdir(exist_ok=True)
-    save_file(lora, models / "loras" / LORA)
+    save_file(tiny_clips.t5_lora(), models / "loras" / LORA)
 
 
 def node(class_type, **inputs):

@@ -7,7 +7,8 @@ import urllib.request
 import pytest
 import torch
 
-from graphquant.quant_core import METHODS, Hardware
+from graphquant.quant_core import METHODS
+from graphquant.quant_core.capability import examine
 
 
 @pytest.fixture
@@ -18,12 +19,12 @@ def url(server):
 def test_it_names_every_method_and_what_it_runs_as(url):
     with urllib.request.urlopen(url, timeout=60) as answer:
         found = json.load(answer)
-    assert list(found["methods"]) == list(METHODS)
+    assert list(found["methods"]) == [name for name in METHODS if name != "none"]
     assert found["recommended"] in METHODS
     if not torch.cuda.is_available():
         fp8 = found["methods"]["fp8-dynamic"]
-        assert (fp8["native"], fp8["runs_as"]) == (False, "fp8-weight-only")
-        assert "which CPU does not have" in fp8["reason"]
+        assert (fp8["status"], fp8["runs_as"]) == ("fallback", "fp8-weight-only")
+        assert fp8["reason"] and fp8["remedy"]
 
 
 def test_it_can_be_read_and_nothing_else(url):
@@ -32,10 +33,11 @@ def test_it_can_be_read_and_nothing_else(url):
     assert refusal.value.code == 405
 
 
-def test_on_hardware_with_fp8_matmuls_every_method_is_native(comfy):
+def test_each_method_carries_its_compile_warnings_and_what_a_text_encoder_makes_of_it(comfy):
     from graphquant.nodes.routes import capabilities
 
-    found = capabilities(Hardware("cuda", "Test GPU", fp8_matmul=True))
-    assert all(method["native"] for method in found["methods"].values())
-    assert found["recommended"] == "fp8-dynamic"
-    assert set(found["methods"]["fp8-dynamic"]["compile"]) == {"reduce-overhead", "max-autotune"}
+    methods = capabilities(examine(torch.device("cpu")))["methods"]
+    assert set(methods["fp8-dynamic"]["compile"]) == {"reduce-overhead", "max-autotune"}
+    assert methods["int8"]["compile"] == {}
+    assert methods["int8-dynamic"]["in_text_encoder"] == "int8"
+    assert methods["int4"]["in_text_encoder"] == "int4"

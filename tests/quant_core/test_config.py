@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from graphquant.quant_core import ComponentConfig, ConfigError, QuantConfig, SectionConfig
 from graphquant.quant_core.config import SETTINGS
 from graphquant.quant_core.presets import PRESETS
+from lab.pack import ROOT
 
 needs_toml = pytest.mark.skipif(
     sys.version_info < (3, 11), reason="Python has tomllib since 3.11, and so has this feature"
@@ -190,3 +191,17 @@ def test_a_python_without_tomllib_says_so(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 10, 14))
     with pytest.raises(ConfigError, match=r"needs Python 3\.11.*Choose a method in the node"):
         QuantConfig.from_toml("[quantization]\n")
+
+
+@needs_toml
+def test_the_example_in_the_documentation_means_what_it_says():
+    text = (ROOT / "docs" / "defaults.md").read_text(encoding="utf-8")
+    written = QuantConfig.from_toml(text.partition("```toml\n")[2].partition("```")[0])
+    assert written.resolve("flux2")["encoder"] == ComponentConfig("int4", "per-row")
+    assert written.resolve("z_image")["transformer"].method == "none"
+    assert written.resolve("wan")["transformer"].method == "fp8-dynamic"
+    assert written.resolve("ltx2") == {
+        "encoder": ComponentConfig("int8", "per-row"),
+        "transformer": ComponentConfig("fp8-dynamic", "per-tensor"),
+        "vae": ComponentConfig("none", "per-row"),
+    }

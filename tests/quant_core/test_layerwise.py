@@ -110,7 +110,7 @@ def test_a_small_weight_survives_scaled_and_not_unscaled(ids):
     plain, x = copy.deepcopy(layer), torch.randn(64, 512)
     apply_layerwise_casting(plain, scaled=False)
     apply_layerwise_casting(scaled := copy.deepcopy(layer))
-    assert "weight_scale" not in plain.state_dict()
+    assert plain.weight_scale == 1
     assert relative(plain(x), layer(x)) == pytest.approx(0.28, abs=0.01)
     assert relative(scaled(x), layer(x)) == pytest.approx(0.027, abs=0.001)
 
@@ -257,11 +257,14 @@ def test_torch_compile_sees_no_graph_break(model, ids):
     assert (explained.graph_count, explained.graph_break_count) == (1, 0)
 
 
-def test_the_report_counts_the_bytes(model):
+@pytest.mark.parametrize("scaled", [True, False])
+def test_the_report_counts_the_bytes(model, scaled):
     before = module_bytes(model)
-    report = apply_layerwise_casting(model)
+    report = apply_layerwise_casting(model, scaled=scaled)
     assert (report.quantized_layers, report.total_layers) == (5, 5)
     assert (report.model_bytes_before, report.model_bytes_after) == (before, module_bytes(model))
+    saved = report.quantized_bytes_before - report.quantized_bytes_after
+    assert report.model_bytes_before - saved == report.model_bytes_after
     assert report.plan.method == "layerwise-fp8"
 
 

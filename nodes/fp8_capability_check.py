@@ -1,0 +1,107 @@
+"""The node "FP8 Capability Check"."""
+
+from __future__ import annotations
+
+import torch
+from comfy.model_management import get_torch_device, throw_exception_if_processing_interrupted
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+
+from ..quant_core.benchmark_gemm import (
+    GemmTiming,
+    fastest,
+    linear_shapes,
+    measure_gemms,
+    typical_rows,
+    typical_shapes,
+)
+from ..quant_core.capability import Capability, examine
+from ..quant_core.hardware import in_short
+from .capability_report import capability_markdown
+from .patching.kitchen import examine_kitchen, kitchen_backends
+
+MEASURED = ("fp8-dynamic", "fp8-weight-only", "int8", "int8-dynamic")
+
+
+class GQFP8CapabilityCheck(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="GQFP8CapabilityCheck",
+            display_name="FP8 Capability Check",
+            category="model/quantization",
+            description=(
+                "What should I use on this machine? Tries every method on the device and says what "
+                "runs as named, what is only emulated, what falls back, why, and what helps."
+            ),
+            search_aliases=["fp8", "capability", "hardware", "benchmark", "triton", "GPU", "quant"],
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="Its device is the one checked, and its layers' shapes are the ones "
+                    "that the benchmark measures. Without it: ComfyUI's device, typical shapes.",
+                ),
+                io.Boolean.Input(
+                    "benchmark",
+                    default=False,
+                    optional=True,
+                    tooltip="Measure matmuls of bf16, FP8 and INT8 for a few seconds. Measured "
+                    "once: to measure again, switch it off and on.",
+                ),
+            ],
+            outputs=[
+                io.Boolean.Output(
+                    "fp8_supported",
+                    display_name="fp8_supported",
+                    tooltip="Whether the device multiplies FP8 by FP8 in hardware.",
+                ),
+                io.String.Output(
+                    "recommended_method",
+                    display_name="recommended_method",
+                    tooltip="The method to start with on this machine.",
+                ),
+                io.String.Output(
+                    "report", display_name="report", tooltip="All that was found, as text."
+                ),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, model=None, benchmark=False) -> str:
+        """The machine as it is. Time is no part of it, or all that follows would always rerun."""
+        return str((get_torch_device(), kitchen_backends()))
+
+    @classmethod
+    def execute(cls, model=None, benchmark=False) -> io.NodeOutput:
+        device = get_torch_device() if model is None else model.load_device
+        found, kitchen = examine(device), examine_kitchen(device)
+        timings, problem = _measure(model, device, found) if benchmark else ((), None)
+        recommended = fastest(timings, (found.recommended, "int8"))
+        report = capability_markdown(found, kitchen, timings, recommended)
+        if problem:
+            report += f"\n\nThe benchmark did not run: {problem}."
+        answer = {
+            **found.to_dict(),
+            "recommended": recommended,
+            "kitchen": kitchen.to_dict(),
+            "benchmark": [timing.to_dict() for timing in timings],
+        }
+        outputs = (found.fp8_supported, recommended, report)
+        return io.NodeOutput(*outputs, ui={"capability": [answer]})
+
+
+def _measure(
+    model: ModelPatcher | None, device: torch.device, found: Capability
+) -> tuple[tuple[GemmTiming, ...], str | None]:
+    """The timings, or none and what went wrong."""
+    shapes = typical_shapes(device) if model is None else linear_shapes(model.model.diffusion_model)
+    if not shapes:
+        return (), "the model has no Linear layer"
+    methods = [method for method in MEASURED if method in found.running]
+    cancel = throw_exception_if_processing_interrupted
+    try:
+        return measure_gemms(shapes, methods, device, typical_rows(device), on_shape=cancel), None
+    except RuntimeError as error:  # no bfloat16 here, or no memory left: the rest still stands
+        return (), in_short(error)
