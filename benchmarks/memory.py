@@ -37,6 +37,7 @@ def measure(case: str, file: str) -> dict:
     import_comfyui()
     load_pack()
     import comfy.sd
+
     from graphquant.nodes.quantize_model import GQQuantizeModel
 
     torch.set_num_threads(2)
@@ -59,6 +60,7 @@ def save_int8(source: Path, target: Path) -> None:
     import_comfyui()
     load_pack()
     import comfy.sd
+
     from graphquant.nodes.patching.saving import save_quantized_model
     from graphquant.nodes.quantize_model import GQQuantizeModel
 
@@ -77,8 +79,8 @@ def in_child(case: str, file: Path) -> dict:
 def markdown(results: dict) -> str:
     about = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
     lines = [
-        f"Flux architecture, hidden size {results['hidden']}, file of {results['file_mib']:.0f} MiB "
-        f"in bf16; on a CPU ComfyUI holds it as float32. {about}.",
+        f"Flux architecture, hidden size {results['hidden']}, file of "
+        f"{results['file_mib']:.0f} MiB in bf16; on a CPU ComfyUI holds it as float32. {about}.",
         "",
         "| | model MiB | peak MiB | peak beside bf16's |",
         "|---|---|---|---|",

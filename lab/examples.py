@@ -285,6 +285,48 @@ QUANTIZE_VAE = Example(
     FLUX,
 )
 
+QUANTIZE_TEXT_ENCODER = Example(
+    "quantize_text_encoder",
+    "## The text encoders in INT8 too\n\n**Quantize Text Encoder** plans each encoder of a CLIP on "
+    "its own: here the T5 is quantized and CLIP-L, small and sensitive, is kept. The report says "
+    "so, encoder by encoder.\n\nIt saves memory, not time: ComfyUI computes text encoders in full "
+    "precision.",
+    {
+        **_flux_parts("a botanist's desk, pressed flowers, handwritten labels, soft daylight"),
+        "text": _text("quantize_clip", "a botanist's desk, pressed flowers, soft daylight"),
+        "quantize": _node("GQQuantizeModel", model=["load", 0], method="int8"),
+        "quantize_clip": _node("GQQuantizeTextEncoder", clip=["clip", 0], method="int8"),
+        "report": _node("PreviewAny", source=["quantize_clip", 1]),
+        "sample": _sample("quantize", "zero", steps=20),
+        "decode": _decode("sample"),
+        "save": _node("SaveImage", images=["decode", 0], filename_prefix="int8-text-encoder"),
+    },
+    (
+        ("note", "load", "clip", "vae"),
+        ("quantize_clip", "quantize"),
+        ("report", "text", "positive", "zero", "latent"),
+        ("sample", "decode"),
+        ("save",),
+    ),
+    FLUX,
+)
+
+FP8_CAPABILITY_CHECK = Example(
+    "fp8_capability_check",
+    "## What should I use on this machine?\n\n**FP8 Capability Check** tries every method on your "
+    "device. Read the report: native, emulated, fallback or refused, why, and what helps.\n\n"
+    "The benchmark measures the layers of the connected model for a few seconds. Without a model "
+    "the node runs alone.",
+    {
+        "load": _node("UNETLoader", unet_name="flux1-dev.safetensors", weight_dtype="default"),
+        "check": _node("GQFP8CapabilityCheck", model=["load", 0], benchmark=True),
+        "method": _node("PreviewAny", source=["check", 1]),
+        "report": _node("PreviewAny", source=["check", 2]),
+    },
+    (("note", "load"), ("check",), ("method", "report")),
+    FLUX,
+)
+
 EXAMPLES = (
     FLUX_FP8_LORA,
     WAN_INT8_LOW_VRAM,
@@ -292,6 +334,8 @@ EXAMPLES = (
     COMPARE_QUANTIZED,
     LAYERWISE_FP8_CAST,
     QUANTIZE_VAE,
+    QUANTIZE_TEXT_ENCODER,
+    FP8_CAPABILITY_CHECK,
 )
 
 

@@ -9,6 +9,11 @@ from collections.abc import Iterable
 class QuantizationError(ValueError):
     """Base of all refusals of this package."""
 
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        # ComfyUI shows the class before the message, by its module: here a path of the user's disk.
+        cls.__module__ = "graphquant"
+
 
 class UnknownNameError(QuantizationError):
     """A method, preset, granularity or component that does not exist."""

@@ -90,9 +90,9 @@ def plan_component(
     component_type: "encoder", "transformer" or "vae". granularity: "per-row" or "per-tensor" (int4
     has groups instead). preset: a name, "generic", a Preset, or None for the component's own filter
     alone. include, exclude: patterns (see ``patterns``), as a text of one a line or an iterable.
-    scope: which half of a vae, "decoder", "encoder" or "both". int4_algorithm: how the range of an
-    INT4 group is found, one of ``formats.int4.ALGORITHMS``. hardware: where it will run (its default
-    is the accelerator, else the CPU).
+    scope: which half of a vae, "decoder", "encoder" or "both". int4_algorithm: how the range of
+    an INT4 group is found, one of ``formats.int4.ALGORITHMS``. hardware: where it will run (its
+    default is the accelerator, else the CPU).
 
     UnknownNameError, UnsupportedMethodError (not for this component), PatternError (an include
     pattern that means nothing) and NothingToQuantizeError (all layers filtered out): ValueErrors.

@@ -14,10 +14,10 @@ QUANTIZED = "double_blocks.0.img_attn.qkv"
 
 
 def test_what_is_loaded_saves_the_same_bytes_again(flux_patcher, tmp_path, quantize, save, load):
+    first, again = (tmp_path / f"{name}.safetensors" for name in ("first", "again"))
     for method in ("int8", "int4"):
-        save(quantize(flux_patcher, method), tmp_path / "first.safetensors", overwrite=True)
-        save(load(tmp_path / "first.safetensors")[0], tmp_path / "again.safetensors", overwrite=True)
-        first, again = (tmp_path / f"{n}.safetensors" for n in ("first", "again"))
+        save(quantize(flux_patcher, method), first, overwrite=True)
+        save(load(first)[0], again, overwrite=True)
         assert first.read_bytes() == again.read_bytes()
 
 

@@ -38,37 +38,41 @@ def test_a_float32_weight_that_bfloat16_can_not_hold_stays_float32(
     assert torch.equal(saved["img_in.weight"].float(), weight)
 
 
-def fully_loaded(patcher):
+def load_fully(patcher):
     import comfy.model_management
 
     comfy.model_management.load_models_gpu([patcher])
+    assert patcher.model.current_weight_patches_uuid == patcher.patches_uuid
 
 
-def partly_loaded(patcher):
+def load_partly(patcher):
     patcher.patch_model(torch.device("cpu"), lowvram_model_memory=3_000_000)
     assert patcher.model.model_lowvram
 
 
-def loaded_with_another_lora(patcher):
-    other, _ = with_lora(patcher, seed=2)
-    fully_loaded(other)
-    loaded_with_another_lora.alive = other
-
-
-@pytest.mark.parametrize("state", [fully_loaded, partly_loaded, loaded_with_another_lora])
+@pytest.mark.parametrize("put", [load_fully, load_partly])
 @pytest.mark.parametrize("method", ["int8", "int4"])
 def test_a_loaded_model_saves_the_same_bytes(
-    flux_patcher, tmp_path, method, state, quantize, save, with_lora
+    flux_patcher, tmp_path, method, put, quantize, save, with_lora
 ):
-    quantized = quantize(flux_patcher, method)
-    patched, _ = with_lora(quantized, (QUANTIZED, KEPT))
-    for name, patcher in (("plain", quantized), ("lora", patched)):
-        save(patcher, tmp_path / f"{name}.safetensors")
-        state(patcher)
-        save(patcher, tmp_path / f"{name}-loaded.safetensors")
-    for name in ("plain", "lora"):
-        resting = (tmp_path / f"{name}.safetensors").read_bytes()
-        assert resting == (tmp_path / f"{name}-loaded.safetensors").read_bytes()
+    patched, _ = with_lora(quantize(flux_patcher, method), (QUANTIZED, KEPT))
+    save(patched, tmp_path / "resting.safetensors")
+    put(patched)
+    save(patched, tmp_path / "loaded.safetensors")
+    resting, loaded = (tmp_path / f"{name}.safetensors" for name in ("resting", "loaded"))
+    assert resting.read_bytes() == loaded.read_bytes()
+
+
+def test_the_lora_of_a_loaded_clone_is_not_saved(
+    flux_patcher, tmp_path, quantize, save, with_lora
+):
+    quantized = quantize(flux_patcher)
+    save(quantized, tmp_path / "alone.safetensors")
+    clone, _ = with_lora(quantized, (QUANTIZED, KEPT))
+    load_fully(clone)
+    save(quantized, tmp_path / "beside.safetensors")
+    alone, beside = (tmp_path / f"{name}.safetensors" for name in ("alone", "beside"))
+    assert alone.read_bytes() == beside.read_bytes()
 
 
 @pytest.mark.parametrize("method", ["int8", "int4", "fp8-weight-only"])
@@ -108,15 +112,32 @@ def test_an_error_in_the_middle_leaves_no_file(flux_patcher, tmp_path, quantize,
 
 
 def test_a_model_that_comfyui_quantized_is_saved_as_it_is(
-    flux_patcher, latent, tmp_path, quantize, save
+    flux_patcher, tmp_path, quantize, save
 ):
     import comfy.sd
 
     save(quantize(flux_patcher), tmp_path / "ours.safetensors")
     stock = comfy.sd.load_diffusion_model(str(tmp_path / "ours.safetensors"))
     save(stock, tmp_path / "stock.safetensors")
-    again = comfy.sd.load_diffusion_model(str(tmp_path / "stock.safetensors"))
     ours, saved = (load_file(tmp_path / f"{n}.safetensors") for n in ("ours", "stock"))
     assert ours.keys() == saved.keys()
     assert all(torch.equal(t.float(), saved[n].float()) for n, t in ours.items())
-    assert torch.equal(latent(again), latent(stock))
+
+
+def test_a_lora_on_a_model_that_comfyui_quantized_is_baked_in(
+    flux_patcher, tmp_path, quantize, save, with_lora
+):
+    import comfy.sd
+
+    def load_stock():
+        return comfy.sd.load_diffusion_model(str(tmp_path / "stock.safetensors"))
+
+    def weight(patcher):
+        return patcher.model.diffusion_model.get_submodule(QUANTIZED).weight.dequantize().float()
+
+    save(quantize(flux_patcher), tmp_path / "stock.safetensors")
+    patched, deltas = with_lora(load_stock(), [QUANTIZED])
+    exact = weight(patched) + deltas[QUANTIZED]
+    report = save(patched, tmp_path / "stock.safetensors", overwrite=True)
+    assert relative_l2(weight(load_stock()), exact) < 0.01
+    assert any("LoRA on 1 quantized layers" in fact for fact in report.facts)
