@@ -1,4 +1,4 @@
-"""The main job, shown: a Flux on a real ComfyUI server, in bf16 and in every method.
+"""The main job, shown: a trained Flux on a real ComfyUI server, in bf16 and in every method.
 
     python -m lab.demo [--serve] [--port PORT]
 
@@ -10,26 +10,40 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from dev import step
 
-from . import workflows
 from .comfyui import comfyui_version
+from .miniature import STEPS, install, workflow
+from .miniature.classifier import read
+from .miniature.pictures import style_score
 from .pack import ROOT
+from .picture_grid import save_grid
 from .sampling import relative_l2
 from .server import PromptError, Server
-from .tiny_models import FLUX, tiny_flux
 from .ui_workflow import ui_workflow
 
 BASE = ROOT / ".demo"
-ROW = "{:<16}{:>10}{:>6}{:>11}{:>10}{:>12}{:>10}{:>9}  {}"
+GRID = BASE / "demo.png"
+DIGITS = "0123456789"
+ROW = "{:<16}{:>10}{:>6}{:>11}{:>10}{:>12}{:>10}{:>9}{:>6}{:>7}  {}"
 HEADER = (
     *("method", "quantized", "kept", "MB before", "MB after"),
-    *("quantize s", "sample s", "rel. L2", "kernel"),
+    *("quantize s", "sample s", "rel. L2", "read", "slant", "kernel"),
 )
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """entry and latent: of the run without the LoRA; pictures: without, then with it."""
+
+    entry: dict
+    latent: torch.Tensor
+    pictures: torch.Tensor
 
 
 def main() -> int:
@@ -41,8 +55,7 @@ def main() -> int:
     _finish_the_tutorial(BASE)
     server = Server(BASE, port=options.port)
     try:
-        with step("Writing a small Flux checkpoint"):
-            tiny_flux(server.models / FLUX.file)
+        install(BASE / "models")
         with step(f"Starting ComfyUI {'.'.join(map(str, comfyui_version()))} with this pack"):
             server.start()
         failed = compare(server)
@@ -60,29 +73,38 @@ def main() -> int:
 
 
 def compare(server: Server) -> list[str]:
-    """Print the table; returns the methods that did not run."""
+    """Print the table and write the grid; returns the methods that did not run."""
     choices = methods(server)
-    print(f"== Sampling 4 steps in bf16 and in each method (torch {torch.__version__})\n")
+    print(f"== {len(DIGITS)} digits, {STEPS} steps, then in italics (torch {torch.__version__})\n")
     print(ROW.format(*HEADER))
-    server.run(workflows.plain(FLUX, seed=1))  # reads the file, so that no row pays for it
-    entry = server.run(workflows.plain(FLUX))
-    reference = server.latents(entry)[workflows.PLAIN]
-    seconds = f"{_seconds(entry):.2f}"
-    print(ROW.format("bf16", *"-----", seconds, "-", "ComfyUI's own"), flush=True)
-    failed = []
+    draw(server, None, seed=1)  # reads the files, so that no row pays for it
+    reference = draw(server, None)
+    print(ROW.format("bf16", *"-----", *_drawn(reference, reference), "ComfyUI's own"), flush=True)
+    rows, failed = {"bf16": reference.pictures}, []
     for method in choices:
         try:
-            entry = server.run(workflows.quantized(FLUX, method))
+            drawing = draw(server, method)
         except PromptError as refusal:
             print(f"{method:<16} not run: {str(refusal).splitlines()[0]}", flush=True)
             failed.append(method)
             continue
-        latent = server.latents(entry)[workflows.QUANTIZED]
-        print(_row(method, entry, relative_l2(latent, reference)), flush=True)
+        rows[method] = drawing.pictures
+        print(_row(method, drawing, reference), flush=True)
     if not torch.cuda.is_available():
         print("\nWithout a GPU, ComfyUI holds the weights as float32: MB before counts those.")
-    print()
+    save_grid(rows, GRID)
+    print(f"read: digits that a small classifier reads as asked, of {2 * len(DIGITS)}.")
+    print("slant: of the pictures with the LoRA; 0 is upright, 1 is its training pictures'.")
+    print(f"== The pictures lie side by side in {GRID}\n")
     return failed
+
+
+def draw(server: Server, method: str | None, seed: int = 0) -> Drawing:
+    """Draw the digits without and with the LoRA, through one quantized MODEL."""
+    plain = server.run(workflow.draw(DIGITS, method, seed=seed))
+    italic = server.run(workflow.draw(DIGITS, method, lora=True, seed=seed))
+    pictures = [server.pictures(entry)[workflow.SAVE_PICTURES] for entry in (plain, italic)]
+    return Drawing(plain, server.latents(plain)[workflow.SAVE_LATENT], torch.cat(pictures))
 
 
 def methods(server: Server) -> list[str]:
@@ -94,8 +116,8 @@ def methods(server: Server) -> list[str]:
 
 def serve(server: Server) -> None:
     """Keep the server up, with the demo's workflow in the editor's list, until Ctrl-C."""
-    prompt = workflows.both(FLUX, "int8")
-    prompt["report"] = {"class_type": "PreviewAny", "inputs": {"source": [workflows.QUANTIZE, 1]}}
+    prompt = workflow.draw(DIGITS, "int8", lora=True)
+    prompt["report"] = {"class_type": "PreviewAny", "inputs": {"source": [workflow.QUANTIZE, 1]}}
     target = BASE / "user" / "default" / "workflows" / "GraphQuant demo.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(ui_workflow(prompt, server.object_info), indent=1))
@@ -103,8 +125,8 @@ def serve(server: Server) -> None:
     server.wait()
 
 
-def _row(method: str, entry: dict, error: float) -> str:
-    report = entry["outputs"][workflows.QUANTIZE]["graphquant"][0]
+def _row(method: str, drawing: Drawing, reference: Drawing) -> str:
+    report = drawing.entry["outputs"][workflow.QUANTIZE]["graphquant"][0]
     return ROW.format(
         method,
         report["quantized_layers"],
@@ -112,10 +134,21 @@ def _row(method: str, entry: dict, error: float) -> str:
         f"{report['model_bytes_before'] / 1e6:.1f}",
         f"{report['model_bytes_after'] / 1e6:.1f}",
         f"{report['seconds']:.2f}",
-        f"{_seconds(entry) - report['seconds']:.2f}",
-        f"{error:.4f}",
+        *_drawn(drawing, reference, report["seconds"]),
         report["kernel"] if report["runs_as"] == method else f"as {report['runs_as']}",
     )
+
+
+def _drawn(drawing: Drawing, reference: Drawing, quantize_seconds: float = 0.0) -> list[str]:
+    right = (read(drawing.pictures) == torch.tensor([*map(int, 2 * DIGITS)])).sum().item()
+    italic = style_score(drawing.pictures[len(DIGITS) :]).mean().item()
+    error = relative_l2(drawing.latent, reference.latent)
+    return [
+        f"{_seconds(drawing.entry) - quantize_seconds:.2f}",
+        f"{error:.4f}",
+        f"{right}",
+        f"{italic:.2f}",
+    ]
 
 
 def _seconds(entry: dict) -> float:

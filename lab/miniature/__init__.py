@@ -22,7 +22,7 @@ PIXELS_PER_LATENT = 8
 SIZE, LARGE = 64, 96
 """Pixels a side of the pictures that it was trained on."""
 
-STEPS, CFG = 12, 3.0
+STEPS, CFG = 8, 3.0
 """Of the stock Euler sampler, with the simple schedule."""
 
 MINIATURE = TinyModel(

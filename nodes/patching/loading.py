@@ -18,6 +18,7 @@ import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 
+from ...quant_core.detect import FLOAT8_DTYPES
 from ...quant_core.errors import StorageError
 from ...quant_core.report import MIB
 from ...quant_core.storage import (
@@ -30,7 +31,7 @@ from ...quant_core.storage import (
 from .file_report import FileReport, model_report
 from .patcher import register_rebuild, with_weights
 from .placeholder import Placeholder
-from .provenance import Provenance, note_provenance, read_provenance
+from .provenance import note_provenance, read_provenance
 from .quantized_layer import STOCK_MARKER
 from .saved_tensors import MODEL
 
@@ -48,7 +49,7 @@ def load_quantized_model(path: Path) -> tuple[ModelPatcher, FileReport]:
         stock = check_stock_layers(files, {prefix + name for name in layers})
         ours = bool(prefix or layers)
         patcher = _load_ours(files, prefix, layers) if ours else _load_stock(files)
-    source = read_provenance(files.metadata) if ours else Provenance(str(path))
+    source = read_provenance(files.metadata, None if ours else str(path))
     note_provenance(patcher, source)
     seconds = time.perf_counter() - started
     size = sum(spec.nbytes for spec in files.specs.values())
@@ -66,9 +67,7 @@ def load_quantized_model(path: Path) -> tuple[ModelPatcher, FileReport]:
 def _load_ours(
     files: TensorFiles, prefix: str, layers: Mapping[str, StoredLayer]
 ) -> ModelPatcher:
-    state = {
-        name: files.read(prefix + name) for name in _other_names(files, prefix, layers)
-    }
+    state = {name: files.read(prefix + name) for name in _other_names(files, prefix, layers)}
     dtype = _common_dtype(state)
     state |= {f"{name}.weight": Placeholder(la.shape, dtype) for name, la in layers.items()}
     names = set(state)
@@ -150,11 +149,9 @@ def _facts(
         yield f"{count} layers of {name}, bit by bit as they were saved."
     for name, count in Counter(stock.values()).items():
         yield f"{count} layers of ComfyUI's {name}, read by ComfyUI."
-    plain = Counter(
-        spec.dtype for spec in files.specs.values() if "float8" in str(spec.dtype)
-    )
-    if not layers and not stock and plain:
-        yield f"{sum(plain.values())} tensors of plain FP8, without scales, read by ComfyUI."
+    plain = [name for name, spec in files.specs.items() if spec.dtype in FLOAT8_DTYPES]
+    if plain and not layers and not stock:
+        yield f"{len(plain)} tensors of plain FP8, without scales, read by ComfyUI."
     for key in ("method", "preset", "source", "source_sha256", "version"):
         value = files.metadata.get(f"graphquant.{key}")
         if value:

@@ -22,7 +22,7 @@ _KEPT, _SOURCE, _HASH = f"{PREFIX}keep", f"{PREFIX}source", f"{PREFIX}source_sha
 # True of the source's tensors, not of ours.
 _NOT_INHERITED = frozenset(("format", "modelspec.hash_sha256", "_quantization_metadata", LAYERS))
 _BLOCK = 16 * 1024 * 1024
-_HASHES: dict[tuple[str, int, int], str] = {}  # by path, size and time: 24 GB are hashed once
+_HASHES: dict[tuple[str, int, int], str] = {}  # a source of 24 GB is hashed once
 
 
 @dataclass(frozen=True)
@@ -63,22 +63,28 @@ def quantized_by(source: ModelPatcher, plan: Plan) -> Provenance:
     return Provenance(before.source, {**before.metadata, **done})
 
 
-def file_metadata(
-    provenance: Provenance, on_bytes: Callable[[int], None]
-) -> dict[str, str]:
+def file_metadata(provenance: Provenance, on_bytes: Callable[[int], None]) -> dict[str, str]:
     """All that goes into a header, but for the layers. ComfyUI reads some architectures' settings
     from the metadata, so what the source had is kept. on_bytes: as the source is hashed."""
     metadata = {**_inherited(provenance.source), **provenance.metadata}
     metadata[f"{PREFIX}version"] = VERSION
-    if provenance.source is not None and os.path.isfile(provenance.source):
-        metadata[_SOURCE] = os.path.basename(provenance.source)
-        metadata[_HASH] = _sha256(provenance.source, on_bytes)
+    stamp = _stamp(provenance.source)
+    if stamp is not None:
+        metadata[_SOURCE] = os.path.basename(stamp[0])
+        metadata[_HASH] = _sha256(stamp, on_bytes)
     return metadata
 
 
-def read_provenance(metadata: Mapping[str, str]) -> Provenance:
-    """What ``file_metadata`` wrote. The source of a copy is its original's, not the copy."""
-    return Provenance(None, {k: v for k, v in metadata.items() if k not in _NOT_INHERITED})
+def read_provenance(metadata: Mapping[str, str], source: str | None) -> Provenance:
+    """From a file's metadata. source: the file itself, or None for one of ours: the source of a
+    copy is its original's."""
+    return Provenance(source, {k: v for k, v in metadata.items() if k not in _NOT_INHERITED})
+
+
+def bytes_to_hash(provenance: Provenance) -> int:
+    """How much ``file_metadata`` has to read."""
+    stamp = _stamp(provenance.source)
+    return 0 if stamp is None or stamp in _HASHES else stamp[1]
 
 
 def _file_of(patcher: ModelPatcher) -> str | None:
@@ -98,14 +104,20 @@ def _inherited(source: str | None) -> dict[str, str]:
     return {k: v for k, v in file.header.metadata.items() if k not in _NOT_INHERITED}
 
 
-def _sha256(path: str, on_bytes: Callable[[int], None]) -> str:
+def _stamp(path: str | None) -> tuple[str, int, int] | None:
+    """Path, size and time of a file: what its hash is remembered by."""
+    if path is None or not os.path.isfile(path):
+        return None
     status = os.stat(path)
-    key = (path, status.st_size, status.st_mtime_ns)
-    if key not in _HASHES:
+    return path, status.st_size, status.st_mtime_ns
+
+
+def _sha256(stamp: tuple[str, int, int], on_bytes: Callable[[int], None]) -> str:
+    if stamp not in _HASHES:
         digest = hashlib.sha256()
-        with open(path, "rb") as file:
+        with open(stamp[0], "rb") as file:
             while block := file.read(_BLOCK):
                 digest.update(block)
                 on_bytes(len(block))
-        _HASHES[key] = digest.hexdigest()
-    return _HASHES[key]
+        _HASHES[stamp] = digest.hexdigest()
+    return _HASHES[stamp]

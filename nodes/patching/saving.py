@@ -15,17 +15,12 @@ from comfy.model_patcher import ModelPatcher
 from ...quant_core.errors import StorageError, UnknownNameError
 from ...quant_core.formats import Int8
 from ...quant_core.report import MIB
-from ...quant_core.storage import LAYERS, PREFIX, TensorSpec, write_file
+from ...quant_core.storage import LAYERS, PREFIX, TensorSpec, refuse_to_replace, write_file
 from .file_report import FileReport, model_report
 from .layout import is_ours
-from .provenance import file_metadata, provenance_of
+from .provenance import bytes_to_hash, file_metadata, provenance_of
 from .recognition import require_recognition
-from .saved_tensors import (
-    SavedTensors,
-    collect_tensors,
-    quantized_weights,
-    stock_marker,
-)
+from .saved_tensors import SavedTensors, collect_tensors, quantized_weights, stock_marker
 
 AUTO, STOCK, OURS = "auto", "stock", "graphquant"
 FILE_FORMATS = (AUTO, STOCK, OURS)
@@ -44,6 +39,7 @@ def save_quantized_model(
     another model, and what ``write_file`` raises. Cancelling leaves no file.
     """
     started = time.perf_counter()
+    refuse_to_replace(target, overwrite)
     comfy.model_management.unload_model_and_clones(patcher)
     patcher.detach()
     private = _is_private(patcher, file_format)
@@ -51,7 +47,7 @@ def save_quantized_model(
     prefix = PREFIX if private else ""
     specs = [_prefixed(prefix, spec) for part in saved.parts for spec in part.specs]
     provenance = provenance_of(patcher)
-    on_bytes = _progress(2 * sum(spec.nbytes for spec in specs))
+    on_bytes = _progress(2 * sum(spec.nbytes for spec in specs) + bytes_to_hash(provenance))
     metadata = file_metadata(provenance, on_bytes) | _layer_metadata(saved, private)
     require_recognition(patcher, metadata)
     size = write_file(

@@ -12,7 +12,7 @@ from .layers import (
 )
 from .reader import INDEX_SUFFIX, TensorFile, TensorFiles
 from .stock import check_stock_layers
-from .writer import write_file
+from .writer import refuse_to_replace, write_file
 
 __all__ = [
     "INDEX_SUFFIX",
@@ -27,5 +27,6 @@ __all__ = [
     "marker_name",
     "marker_tensor",
     "raw_bytes",
+    "refuse_to_replace",
     "write_file",
 ]

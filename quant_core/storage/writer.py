@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -39,7 +40,7 @@ def write_file(
     """
     target = Path(target)
     prefix, header = encode_header(specs, metadata)
-    _refuse_to_replace(target, overwrite)
+    refuse_to_replace(target, overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     _require_space(target, header.size)
     on_bytes = on_bytes or (lambda count: None)
@@ -47,7 +48,7 @@ def write_file(
     try:
         hashes = _write(temporary, prefix, header, tensors, on_bytes)
         _verify(temporary, header, hashes, on_bytes)
-        _refuse_to_replace(target, overwrite)
+        refuse_to_replace(target, overwrite)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -55,7 +56,8 @@ def write_file(
     return header.size
 
 
-def _refuse_to_replace(target: Path, overwrite: bool) -> None:
+def refuse_to_replace(target: Path, overwrite: bool) -> None:
+    """StorageError where ``target`` exists, unless it is a file and ``overwrite`` is true."""
     if target.exists() and not (overwrite and target.is_file()):
         raise StorageError(
             f"{target.name} exists in {target.parent}. Choose another name, or turn overwrite on."
@@ -122,8 +124,9 @@ def _verify(
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable; Windows has no such thing as opening a folder."""
-    if os.name == "posix":
+    """Make the rename itself durable, where there is such a thing: not on Windows, nor on every
+    network drive."""
+    with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

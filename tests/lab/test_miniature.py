@@ -106,7 +106,7 @@ def test_the_classifier_reads_digits_it_was_not_trained_on(style, size):
 def test_the_style_score_reads_the_slant_and_not_the_colours(size):
     strokes, _ = digits(held_out=True)
     upright, half, italic, dark = (
-        style_score(draw(strokes, size, style)).mean()
+        style_score(draw(strokes, size, style)).mean().item()
         for style in (PAPER, replace(PAPER, slant=0.25), ITALIC, NIGHT)
     )
     assert italic - upright == pytest.approx(1, abs=0.02)

@@ -1,5 +1,6 @@
 """Save and load as a user runs them: on a real server, and on one without this pack."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from lab import workflows
+from lab.pack import ROOT
 from lab.sampling import relative_l2
 from lab.server import LAB_NODES, PromptError, Server
 from lab.tiny_models import FLUX, WAN
@@ -114,3 +116,17 @@ def test_a_broken_file_is_named_in_the_first_line(server):
         server.run(loading(FLUX, "broken.safetensors"))
     first = error.value.details["exception_message"].splitlines()[0]
     assert first.startswith("broken.safetensors claims a header of ")
+
+
+def test_the_example_saves_first_and_holds_the_loading_half_muted(server):
+    runs, muted = 0, 2
+    example = json.loads((ROOT / "example_workflows" / "save_and_load.json").read_text())
+    nodes = {node["id"]: node for node in example["nodes"]}
+    modes = {node["type"]: node["mode"] for node in nodes.values()}
+    assert modes["GQSaveQuantizedModel"] == runs and modes["GQLoadQuantizedModel"] == muted
+    for _, origin, slot, target, target_slot, kind in example["links"]:
+        assert nodes[origin]["mode"] == nodes[target]["mode"]
+        assert nodes[origin]["outputs"][slot]["type"] == kind
+        assert nodes[target]["inputs"][target_slot]["type"] == kind
+    for kind in modes.keys() - {"MarkdownNote"}:
+        assert server.object_info(kind)["name"] == kind
