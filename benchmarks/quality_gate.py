@@ -2,8 +2,8 @@
 
     python -m benchmarks.quality_gate
 
-32 pictures of all ten digits from four seeds, without and with the LoRA, at both trained sizes,
-for every method: how many a classifier reads as it reads bf16's, the LoRA's style score, and the
+32 pictures of all ten digits from four seeds, without and with the LoRA, for every
+method: how many a classifier reads as it reads bf16's, the LoRA's style score, and the
 relative L2 of single model calls on the same inputs. A figure outside its bound ends it with 1.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from lab.comfyui import import_comfyui
-from lab.miniature import LARGE, SIZE
+from lab.miniature import SIZE
 from lab.miniature.classifier import read
 from lab.miniature.drawing import (
     call,
@@ -116,7 +116,7 @@ def call_error(model, reference, latents: list[torch.Tensor], seeds=SEEDS) -> fl
     return sum(errors) / len(errors)
 
 
-def measure(methods, sizes=(SIZE, LARGE), loras=(False, True), seeds=SEEDS) -> list[Score]:
+def measure(methods, sizes=(SIZE,), loras=(False, True), seeds=SEEDS) -> list[Score]:
     """A Score for bf16 and each method, for each size and with or without the LoRA."""
     with torch.inference_mode():
         vae, base = load_vae(), load_transformer()

@@ -1,0 +1,65 @@
+"""An example as the editor's JSON: where each node lies, and how tall it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..ui_workflow import ui_workflow
+from .parts import Example
+
+COLUMN, GAP, WIDTH = 370, 40, 320
+HEIGHTS = {
+    "GQQuantizeModel": 480,
+    "GQQuantizeTextEncoder": 560,
+    "GQQuantizeVAE": 320,
+    "GQLayerwiseFP8Cast": 400,
+    "GQSaveQuantizedModel": 300,
+    "KSampler": 262,
+    "CLIPTextEncode": 150,
+    "SaveImage": 340,
+    "SaveAnimatedWEBP": 400,
+    "ImageCompare": 420,
+    "DualCLIPLoader": 130,
+    "CLIPLoader": 106,
+    "EmptySD3LatentImage": 106,
+    "EmptyHunyuanLatentVideo": 130,
+    "note": 170,
+}
+USUAL_HEIGHT = 82
+
+
+def workflow(
+    example: Example, object_info: Callable[[str], dict], prompt: dict | None = None
+) -> dict:
+    """The editor's JSON of the example, or of ``prompt``, a variant with the same node names."""
+    prompt = prompt or example.prompt
+    made = ui_workflow(prompt, object_info)
+    nodes = dict(zip(prompt, made["nodes"], strict=True))
+    for node in made["nodes"]:
+        # A widget of the editor alone, which stands in no saved workflow.
+        node["inputs"] = [socket for socket in node["inputs"] if socket["type"] != "IMAGECOMPARE"]
+    nodes["note"] = _note(example.note, len(nodes) + 1)
+    made["nodes"].append(nodes["note"])
+    made["last_node_id"] = len(nodes)
+    for number, column in enumerate(example.columns):
+        top = 0
+        for name in filter(nodes.__contains__, column):
+            height = HEIGHTS.get(name, HEIGHTS.get(nodes[name]["type"], USUAL_HEIGHT))
+            nodes[name] |= {"pos": [number * COLUMN, top], "size": [WIDTH, height]}
+            top += height + GAP
+    return made
+
+
+def _note(text: str, number: int) -> dict:
+    return {
+        "id": number,
+        "type": "MarkdownNote",
+        "flags": {},
+        "order": 0,
+        "mode": 0,
+        "inputs": [],
+        "outputs": [],
+        "title": "About this workflow",
+        "properties": {},
+        "widgets_values": [text],
+    }

@@ -1,0 +1,67 @@
+"""What an example workflow is, and the nodes that they share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..pack import ROOT
+from ..tiny_models import TinyModel
+
+FOLDER = ROOT / "example_workflows"
+
+
+@dataclass(frozen=True)
+class Example:
+    """columns: node names from left to right, each column from the top. heights: of those whose
+    content is taller than the usual. tiny: the tiny model that stands in for the real one in tests.
+    """
+
+    name: str
+    note: str
+    prompt: dict
+    columns: tuple[tuple[str, ...], ...]
+    tiny: TinyModel
+
+    @property
+    def file(self) -> Path:
+        return FOLDER / f"{self.name}.json"
+
+
+def node(class_type: str, **inputs) -> dict:
+    return {"class_type": class_type, "inputs": inputs}
+
+
+def text(clip: str, text: str) -> dict:
+    return node("CLIPTextEncode", clip=[clip, 0], text=text)
+
+
+def sample(model: str, negative: str, **inputs) -> dict:
+    usual = {"seed": 42, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+    links = {"positive": ["positive", 0], "negative": [negative, 0], "latent_image": ["latent", 0]}
+    return node("KSampler", model=[model, 0], **links, **{**usual, **inputs})
+
+
+def image(width: int, height: int) -> dict:
+    return node("EmptySD3LatentImage", width=width, height=height, batch_size=1)
+
+
+def decode(sampler: str, vae: str = "vae") -> dict:
+    return node("VAEDecode", samples=[sampler, 0], vae=[vae, 0])
+
+
+def flux_parts(prompt: str) -> dict:
+    return {
+        "load": node("UNETLoader", unet_name="flux1-dev.safetensors", weight_dtype="default"),
+        "clip": node(
+            "DualCLIPLoader",
+            clip_name1="clip_l.safetensors",
+            clip_name2="t5xxl_fp16.safetensors",
+            type="flux",
+        ),
+        "vae": node("VAELoader", vae_name="ae.safetensors"),
+        "text": text("clip", prompt),
+        "positive": node("FluxGuidance", conditioning=["text", 0], guidance=3.5),
+        "zero": node("ConditioningZeroOut", conditioning=["text", 0]),
+        "latent": image(1024, 1024),
+    }
