@@ -22,6 +22,9 @@ CLIP_L, T5XXL = "tiny_clip_l.safetensors", "tiny_t5xxl.safetensors"
 T5_BASE = "t5_base.safetensors"
 LORA_LAYER = "t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.v"
 
+# HiDream's loader knows a T5 by a name in its layer 23.
+_T5_OF_24_LAYERS = {"d_model": 128, "d_ff": 128, "d_kv": 32, "num_heads": 4, "num_layers": 24}
+
 _CLASSES = {
     "clip_l": ("comfy.sd1_clip", "SDClipModel"),
     "clip_g": ("comfy.sdxl_clip", "SDXLClipG"),
@@ -71,8 +74,7 @@ def quadruple_clip() -> CLIP:
     return _clip(
         hidream.hidream_clip(**dtypes),
         hidream.HiDreamTokenizer,
-        # T5 needs the name that HiDream's loader looks for, in layer 23.
-        {"t5xxl_model_config": {**MODEL_OPTIONS["t5xxl_model_config"], "num_layers": 24}},
+        {"t5xxl_model_config": _T5_OF_24_LAYERS},
         ("clip_l", "clip_g", "t5xxl", "llama"),
     )
 
