@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-OLDEST = "0.26.0"
+OLDEST = "0.30.0"
 
 
 def require_comfyui(version: str) -> None:
