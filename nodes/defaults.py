@@ -8,7 +8,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ..quant_core import ConfigError, QuantConfig
+from ..quant_core import ConfigError, DefaultsConfig
 from ..quant_core.config import BUILT_IN, INHERIT, ComponentConfig
 from .patching.pipelines import architecture_names
 
@@ -40,7 +40,7 @@ def fingerprint(method: str | None) -> int:
     return _version(path()) if method == DEFAULT else 0
 
 
-def load_defaults() -> QuantConfig:
+def load_defaults() -> DefaultsConfig:
     """The file's contents; without a file, a configuration that says nothing."""
     file = path()
     return _load(file, _version(file))
@@ -55,11 +55,11 @@ def _version(file: Path) -> int:
 
 
 @lru_cache(maxsize=1)
-def _load(file: Path, version: int) -> QuantConfig:
+def _load(file: Path, version: int) -> DefaultsConfig:
     if not version:
-        return QuantConfig()
+        return DefaultsConfig()
     try:
-        return QuantConfig.from_toml(file.read_text("utf-8-sig"), architecture_names())
+        return DefaultsConfig.from_toml(file.read_text("utf-8-sig"), architecture_names())
     except ConfigError as error:
         raise ConfigError(f"{file}, {error}", error.path) from None
     except UnicodeDecodeError:

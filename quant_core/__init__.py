@@ -2,7 +2,7 @@
 
 from .compile_warnings import COMPILE_MODES, get_quant_compile_warnings
 from .component import quantize_component, quantize_vae
-from .config import ComponentConfig, QuantConfig, SectionConfig
+from .config import ComponentConfig, DefaultsConfig, SectionConfig
 from .errors import (
     CastingError,
     ConfigError,
@@ -31,13 +31,13 @@ __all__ = [
     "CastingError",
     "ComponentConfig",
     "ConfigError",
+    "DefaultsConfig",
     "Hardware",
     "LayerPlan",
     "NonFiniteWeightError",
     "NothingToQuantizeError",
     "PatternError",
     "Plan",
-    "QuantConfig",
     "QuantizationError",
     "Report",
     "SectionConfig",

@@ -13,11 +13,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from . import vae
-from .errors import ConfigError, UnknownNameError
-from .layers import COMPONENT_TYPES
-from .methods import ALIASES, GRANULARITIES, VALID_METHODS
-from .presets import PRESETS
+from .. import vae
+from ..errors import ConfigError, UnknownNameError
+from ..layers import COMPONENT_TYPES
+from ..methods import ALIASES, GRANULARITIES, VALID_METHODS
+from ..presets import PRESETS
 
 INHERIT, AUTO = "inherit", "auto"
 GLOBAL = "quantization"
@@ -88,7 +88,7 @@ class SectionConfig:
 
 
 @dataclass(frozen=True)
-class QuantConfig:
+class DefaultsConfig:
     """The global section, and a section an architecture (in snake_case) that overrides it."""
 
     quantization: SectionConfig = field(default_factory=SectionConfig)
@@ -143,7 +143,7 @@ class QuantConfig:
     @classmethod
     def from_dict(
         cls, values: Mapping[str, Any], architectures: Collection[str] = PRESETS
-    ) -> QuantConfig:
+    ) -> DefaultsConfig:
         """The inverse of ``to_dict``. architectures: the section names that mean something.
 
         ConfigError names the key and the valid ones, or the value and the valid ones.
@@ -154,11 +154,11 @@ class QuantConfig:
         return cls(sections.pop(GLOBAL, SectionConfig()), sections)
 
     @classmethod
-    def from_json(cls, text: str, architectures: Collection[str] = PRESETS) -> QuantConfig:
+    def from_json(cls, text: str, architectures: Collection[str] = PRESETS) -> DefaultsConfig:
         return cls.from_dict(json.loads(text), architectures)
 
     @classmethod
-    def from_toml(cls, text: str, architectures: Collection[str] = PRESETS) -> QuantConfig:
+    def from_toml(cls, text: str, architectures: Collection[str] = PRESETS) -> DefaultsConfig:
         """ConfigError also names the line."""
         values = _parse_toml(text)
         try:
@@ -200,7 +200,7 @@ def _parse_toml(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{error}. Every setting is written key = \"value\".") from None
+        raise ConfigError(f'{error}. Every setting is written key = "value".') from None
 
 
 def _line_of(text: str, path: tuple[str, ...]) -> int:

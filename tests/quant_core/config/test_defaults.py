@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphquant.quant_core import ComponentConfig, ConfigError, QuantConfig, SectionConfig
+from graphquant.quant_core import ComponentConfig, ConfigError, DefaultsConfig, SectionConfig
 from graphquant.quant_core.config import SETTINGS
 from graphquant.quant_core.presets import PRESETS
 from lab.pack import ROOT
@@ -20,7 +20,7 @@ sections = st.builds(
     SectionConfig, **{key: st.sampled_from(values) for key, values in SETTINGS.items()}
 )
 configs = st.builds(
-    QuantConfig,
+    DefaultsConfig,
     quantization=sections,
     architectures=st.dictionaries(st.sampled_from(sorted(PRESETS)), sections),
 )
@@ -28,15 +28,15 @@ configs = st.builds(
 
 def config(**architectures):
     quantization = SectionConfig(**architectures.pop("quantization", {}))
-    return QuantConfig(
+    return DefaultsConfig(
         quantization, {name: SectionConfig(**values) for name, values in architectures.items()}
     )
 
 
 @given(configs)
 def test_dict_and_json_lose_nothing(written):
-    assert QuantConfig.from_dict(written.to_dict()) == written
-    assert QuantConfig.from_json(written.to_json()) == written
+    assert DefaultsConfig.from_dict(written.to_dict()) == written
+    assert DefaultsConfig.from_json(written.to_json()) == written
 
 
 @needs_toml
@@ -44,7 +44,7 @@ def test_dict_and_json_lose_nothing(written):
 def test_toml_loses_nothing_and_is_what_tomllib_reads(written):
     import tomllib
 
-    assert QuantConfig.from_toml(written.to_toml()) == written
+    assert DefaultsConfig.from_toml(written.to_toml()) == written
     assert tomllib.loads(written.to_toml()) == written.to_dict()
 
 
@@ -59,7 +59,7 @@ def test_resolving_leaves_nothing_to_inherit_and_asks_the_architecture_first(wri
 
 
 def test_without_a_word_the_built_in_defaults_hold():
-    assert QuantConfig().resolve("flux2") == {
+    assert DefaultsConfig().resolve("flux2") == {
         "encoder": ComponentConfig("auto", "per-row"),
         "transformer": ComponentConfig("auto", "per-row"),
         "vae": ComponentConfig("int8", "per-row"),
@@ -144,7 +144,7 @@ def test_the_keys_of_a_section_are_the_settings():
 )
 def test_what_cannot_be_is_refused_with_the_valid_words(values, path, message):
     with pytest.raises(ConfigError, match=message) as error:
-        QuantConfig.from_dict(values)
+        DefaultsConfig.from_dict(values)
     assert error.value.path == path
 
 
@@ -159,7 +159,7 @@ def test_the_dataclass_refuses_too(make):
 @pytest.mark.parametrize("name", ["quantization", "Flux2", "dit1.0", ""])
 def test_an_architecture_is_called_in_snake_case(name):
     with pytest.raises(ConfigError, match="Use snake_case"):
-        QuantConfig(architectures={name: SectionConfig()})
+        DefaultsConfig(architectures={name: SectionConfig()})
 
 
 @needs_toml
@@ -178,25 +178,25 @@ def test_an_architecture_is_called_in_snake_case(name):
 )
 def test_an_error_names_its_line_however_it_is_written(text, line):
     with pytest.raises(ConfigError, match=rf"^line {line}: "):
-        QuantConfig.from_toml(text)
+        DefaultsConfig.from_toml(text)
 
 
 @needs_toml
 def test_bad_toml_names_its_line_too():
     with pytest.raises(ConfigError, match=r'at line 2, .*Every setting is written key = "value"'):
-        QuantConfig.from_toml("[flux2]\nencoder = int8\n")
+        DefaultsConfig.from_toml("[flux2]\nencoder = int8\n")
 
 
 def test_a_python_without_tomllib_says_so(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 10, 14))
     with pytest.raises(ConfigError, match=r"needs Python 3\.11.*Choose a method in the node"):
-        QuantConfig.from_toml("[quantization]\n")
+        DefaultsConfig.from_toml("[quantization]\n")
 
 
 @needs_toml
 def test_the_example_in_the_documentation_means_what_it_says():
     text = (ROOT / "docs" / "defaults.md").read_text(encoding="utf-8")
-    written = QuantConfig.from_toml(text.partition("```toml\n")[2].partition("```")[0])
+    written = DefaultsConfig.from_toml(text.partition("```toml\n")[2].partition("```")[0])
     assert written.resolve("flux2")["encoder"] == ComponentConfig("int4", "per-row")
     assert written.resolve("z_image")["transformer"].method == "none"
     assert written.resolve("wan")["transformer"].method == "fp8-dynamic"
