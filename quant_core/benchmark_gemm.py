@@ -16,7 +16,7 @@ from torch import nn
 
 from .hardware import wait_for
 from .layers import supported_layers
-from .methods import METHODS
+from .methods import named_method
 
 BASELINE = "bf16"
 
@@ -96,7 +96,7 @@ def _calls(
     x = torch.randn(rows, shape[1], dtype=torch.bfloat16, device=device)
     calls = {BASELINE: lambda: F.linear(x, weight)}
     for method in methods:
-        fmt = METHODS[method].choose(shape, "per-row").format
+        fmt = named_method(method).method.choose(shape, "per-row").format
         calls[method] = partial(fmt.linear, x, fmt.quantize(weight), None)
     return calls
 

@@ -15,10 +15,10 @@ from .detect import layer_quantized_as, stored_bytes
 from .errors import NothingToQuantizeError, UnknownNameError
 from .filters import LayerFilter, check_include, unmatched
 from .formats import Format
-from .formats.int4 import ALGORITHMS
+from .formats.affine import ALGORITHMS
 from .hardware import Hardware, hardware_of
 from .layers import COMPONENT_TYPES, supported_layers
-from .methods import GRANULARITIES, Choice, method_for, resolve_method, with_algorithm
+from .methods import GRANULARITIES, Choice, method_for, named_method, with_algorithm
 from .patterns import parse_patterns
 from .presets import Preset, generic_preset, get_preset
 from .vae import MEMORY_NOTE, SCOPES, require_vae_method
@@ -88,16 +88,18 @@ def plan_component(
     """Plan to quantize ``model`` with ``method`` (a name or alias).
 
     component_type: "encoder", "transformer" or "vae". granularity: "per-row" or "per-tensor" (int4
-    has groups instead). preset: a name, "generic", a Preset, or None for the component's own filter
-    alone. include, exclude: patterns (see ``patterns``), as a text of one a line or an iterable.
+    has groups instead); what ``method`` itself says of it, as float8dq_e4m3_tensor does, counts
+    more. preset: a name, "generic", a Preset, or None for the component's own filter alone.
+    include, exclude: patterns (see ``patterns``), as a text of one a line or an iterable.
     scope: which half of a vae, "decoder", "encoder" or "both". int4_algorithm: how the range of
-    an INT4 group is found, one of ``formats.int4.ALGORITHMS``. hardware: where it will run (its
+    an INT4 group is found, one of ``formats.affine.ALGORITHMS``. hardware: where it will run (its
     default is the accelerator, else the CPU).
 
     UnknownNameError, UnsupportedMethodError (not for this component), PatternError (an include
     pattern that means nothing) and NothingToQuantizeError (all layers filtered out): ValueErrors.
     """
-    resolved = resolve_method(method)
+    named = named_method(method)
+    resolved = named.method.name
     _require(component_type, "component type", COMPONENT_TYPES)
     _require(granularity, "granularity", GRANULARITIES)
     _require(scope, "scope", SCOPES)
@@ -106,6 +108,7 @@ def plan_component(
         require_vae_method(resolved)
     if resolved == "none":
         return Plan(method, "none", "none", component_type, granularity, preset=None)
+    granularity = named.granularity or granularity
     chosen, fallback = method_for(resolved, hardware or hardware_of())
     layers = list(supported_layers(model, component_type))
     names = [name for name, _, _ in layers]
@@ -125,6 +128,7 @@ def plan_component(
             LayerFilter(component_type, preset, include, exclude, scope).reason_to_keep,
         ),
         warnings=(
+            *named.notes,
             *([fallback] if fallback else []),
             *exclude_warnings(exclude, names),
             *([MEMORY_NOTE] if component_type == "vae" else []),
@@ -220,7 +224,7 @@ def _nothing_left(plan: Plan, remedy: str) -> str:
     (reason, count), *_ = Counter(layer.reason for layer in plan.layers).most_common(1)
     return (
         f"No layer is left to quantize: {len(plan.layers)} of {len(plan.layers)} are kept, "
-        f"{count} of them by \"{reason}\". {remedy}"
+        f'{count} of them by "{reason}". {remedy}'
     )
 
 

@@ -14,22 +14,24 @@ from comfy.model_management import module_size
 from comfy.sd import CLIP
 from torch import nn
 
-from ...quant_core import GRANULARITIES, METHODS, Plan, Report, UnknownNameError, resolve_method
+from ...quant_core import GRANULARITIES, Plan, Report, UnknownNameError
 from ...quant_core.filters import LayerFilter, check_include
 from ...quant_core.layers import supported_layers
+from ...quant_core.methods import Method, named_method
 from ...quant_core.patterns import parse_patterns
 from ...quant_core.plan import ALREADY, checked, exclude_warnings, plan_layers, resolve_preset
 from .patcher import quantize_patcher
-
-WEIGHT_ONLY = {"fp8-dynamic": "fp8-weight-only", "int8-dynamic": "int8"}
 
 MEMORY_NOTE = "This saves memory, not time: ComfyUI computes text encoders in full precision."
 
 
 def weight_only(method: str) -> str:
     """What ``method`` (a name or alias) runs as in a text encoder. UnknownNameError if none."""
-    resolved = resolve_method(method)
-    return WEIGHT_ONLY.get(resolved, resolved)
+    return _counterpart(named_method(method).method).name
+
+
+def _counterpart(method: Method) -> Method:
+    return named_method(method.weight_only).method if method.weight_only else method
 
 
 def plan_encoders(
@@ -52,7 +54,10 @@ def plan_encoders(
     """
     if granularity not in GRANULARITIES:
         raise UnknownNameError("granularity", granularity, GRANULARITIES)
-    joint = Plan(method, resolve_method(method), weight_only(method), "encoder", granularity, None)
+    named = named_method(method)
+    granularity = named.granularity or granularity
+    runs = _counterpart(named.method)
+    joint = Plan(method, named.method.name, runs.name, "encoder", granularity, None)
     if joint.method == "none":
         return dict.fromkeys(encoders, joint)
     layers = {path: list(supported_layers(module, "encoder")) for path, module in encoders.items()}
@@ -60,7 +65,7 @@ def plan_encoders(
     include, exclude = parse_patterns(include), parse_patterns(exclude)
     check_include(include, names)
     users = LayerFilter("encoder", None, include, exclude)
-    warnings = (*notes, *_method_notes(joint), *exclude_warnings(exclude, names))
+    warnings = (*notes, *named.notes, *_method_notes(joint), *exclude_warnings(exclude, names))
 
     def plan(path: str) -> Plan:
         preset = resolve_preset(presets[path], [name for name, _, _ in layers[path]])
@@ -70,7 +75,7 @@ def plan_encoders(
             preset=None if preset is None else preset.name,
             layers=plan_layers(
                 layers[path],
-                lambda shape: METHODS[joint.runs_as].choose(shape, granularity),
+                lambda shape: runs.choose(shape, granularity),
                 lambda name: own.reason_to_keep(name) or users.reason_to_keep(f"{path}.{name}"),
             ),
         )

@@ -23,16 +23,20 @@ from comfy.quant_ops import (
 from comfy_kitchen.tensor.base import BaseLayoutParams, dequantize_args
 
 from ...quant_core.formats import Format, QuantizedWeight
+from ...quant_core.formats.base import OPTIONAL_PARTS
 from .adapters import Factors, PatchSource
 from .low_rank import TOLERANCE, low_rank_factors
 
 LAYOUT = "GraphQuantLayout"
 
+# Of a layer beside its codes.
+TENSOR_FIELDS = ("scale", *OPTIONAL_PARTS, "lora_up", "lora_down")
+
 aten = torch.ops.aten
 
 
 class GraphQuantLayout(QuantizedLayout):
-    """qdata and scale as ``format`` defines them."""
+    """The parts of a weight as ``format`` defines them."""
 
     @dataclass(frozen=True)
     class Params(BaseLayoutParams):
@@ -42,6 +46,8 @@ class GraphQuantLayout(QuantizedLayout):
 
         format: Format | None = None
         zero_point: torch.Tensor | None = None
+        scale_2: torch.Tensor | None = None
+        input_scale: torch.Tensor | None = None
         lora_up: torch.Tensor | None = None
         lora_down: torch.Tensor | None = None
         transposed: bool = False
@@ -49,8 +55,7 @@ class GraphQuantLayout(QuantizedLayout):
         undo: Callable[[], None] | None = None
 
         def _tensor_fields(self) -> list[str]:
-            fields = ("scale", "zero_point", "lora_up", "lora_down")
-            return [name for name in fields if getattr(self, name) is not None]
+            return [name for name in TENSOR_FIELDS if getattr(self, name) is not None]
 
         def copy_from(self, src: GraphQuantLayout.Params, non_blocking: bool = False) -> None:
             """As the base class, but the source may have a LoRA where we have none, or none."""
@@ -123,22 +128,21 @@ def is_ours(tensor: torch.Tensor | None) -> bool:
 def weight_of(qdata: torch.Tensor, params: GraphQuantLayout.Params) -> QuantizedWeight:
     """The stored weight without its LoRA, never transposed."""
     shape = params.orig_shape[::-1] if params.transposed else params.orig_shape
-    return QuantizedWeight(
-        params.format, qdata, params.scale, params.zero_point, tuple(shape), params.orig_dtype
+    parts = {name: getattr(params, name) for name in ("scale", *OPTIONAL_PARTS)}
+    return QuantizedWeight.of_parts(
+        params.format, {"qdata": qdata, **parts}, tuple(shape), params.orig_dtype
     )
 
 
 def _leaves(
     weight: QuantizedWeight, dtype: torch.dtype
 ) -> tuple[torch.Tensor, GraphQuantLayout.Params]:
+    parts = weight.tensors
+    qdata = parts.pop("qdata")
     params = GraphQuantLayout.Params(
-        scale=weight.scale,
-        orig_dtype=dtype,
-        orig_shape=weight.shape,
-        format=weight.format,
-        zero_point=weight.zero_point,
+        orig_dtype=dtype, orig_shape=weight.shape, format=weight.format, **parts
     )
-    return weight.qdata, params
+    return qdata, params
 
 
 def _carry_change(

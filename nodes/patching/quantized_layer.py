@@ -16,15 +16,17 @@ from comfy.model_patcher import LowVramPatch
 from comfy.quant_ops import QuantizedTensor
 from torch import nn
 
-from ...quant_core.formats import Float8, Format, Int8, QuantizedWeight
+from ...quant_core.formats import Format, QuantizedWeight
+from ...quant_core.storage import ENTRIES
 from .adapters import Factors, PatchSource, adapter_factors
-from .layout import quantized_tensor
+from .layout import TENSOR_FIELDS, quantized_tensor
 
 # Our own marker. Stock's `.comfy_quant` is for formats that stock can read.
 MARKER = "graphquant"
 STOCK_MARKER = "comfy_quant"
-_PARTS = ("scale", "zero_point", "lora_up", "lora_down")
-_ENTRIES = frozenset((MARKER, STOCK_MARKER, *(f"weight_{part}" for part in _PARTS)))
+# A state dict's entry by what the tensor calls it.
+_NAMES = {f"weight_{field}": ENTRIES.get(field, f"weight_{field}") for field in TENSOR_FIELDS}
+_ENTRIES = frozenset((MARKER, STOCK_MARKER, *_NAMES.values()))
 
 
 class QuantizedLayer:
@@ -85,7 +87,8 @@ class QuantizedLayer:
         """The state dict's entries of the quantized weight, by name: stored tensors and marker."""
         key, values = marker(self.weight._params.format, self.weight.dim())
         text = torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8)
-        return {**self.weight.state_dict("weight"), key: text}
+        tensors = self.weight.state_dict("weight")
+        return {_NAMES.get(name, name): part for name, part in tensors.items()} | {key: text}
 
     def state_dict(self, *args, destination=None, prefix="", keep_vars=False):
         # Layers of quantized checkpoints bring a state_dict of their own, for stock layouts only.
@@ -105,14 +108,8 @@ class QuantizedLayer:
 def marker(fmt: Format, dimensions: int = 2) -> tuple[str, dict]:
     """The key and JSON values that tell a reader how a layer is stored: stock's where stock reads
     the format, else ours. Stock reads no quantized convolution."""
-    if dimensions != 2:
-        return MARKER, fmt.to_dict()
-    if isinstance(fmt, Int8):
-        return STOCK_MARKER, {"format": "int8_tensorwise"}
-    if isinstance(fmt, Float8) and fmt.granularity == "per-tensor":
-        weight_only = {} if fmt.activations else {"full_precision_matrix_mult": True}
-        return STOCK_MARKER, {"format": fmt.dtype, **weight_only}
-    return MARKER, fmt.to_dict()
+    stock = fmt.stock_marker() if dimensions == 2 else None
+    return (MARKER, fmt.to_dict()) if stock is None else (STOCK_MARKER, stock)
 
 
 @lru_cache

@@ -19,9 +19,16 @@ from comfy.quant_ops import QuantizedTensor
 
 from ...quant_core.errors import NonFiniteWeightError
 from ...quant_core.formats import QuantizedWeight
-from ...quant_core.storage import StoredLayer, TensorSpec, marker_name, marker_tensor, raw_bytes
+from ...quant_core.storage import (
+    ENTRIES,
+    StoredLayer,
+    TensorSpec,
+    marker_name,
+    marker_tensor,
+    raw_bytes,
+)
 from .layout import is_ours, weight_of
-from .quantized_layer import STOCK_MARKER, marker
+from .quantized_layer import MARKER, STOCK_MARKER, marker
 
 MODEL = "diffusion_model."
 _NARROW = (torch.bfloat16, torch.float16)
@@ -72,7 +79,8 @@ def collect_tensors(patcher: ModelPatcher, private: bool) -> SavedTensors:
         key = f"{MODEL}{name}.weight"
         if is_ours(weight):
             _add_ours(saved, patcher, name, weight, private)
-            names = {*names, marker_name(name), f"{name}.{STOCK_MARKER}"}
+            entries = (MARKER, STOCK_MARKER, ENTRIES["input_scale"])
+            names = {*names, *(f"{name}.{entry}" for entry in entries)}
         else:
             saved.stock[name] = json.loads(raw_bytes(state[f"{name}.{STOCK_MARKER}"]))
             if key not in patcher.patches:

@@ -11,16 +11,18 @@ import torch.nn.functional as F
 from torchao.utils import TorchAOBaseTensor
 
 from ..formats import Format, QuantizedWeight
+from ..formats.base import OPTIONAL_PARTS, PARTS, REQUIRED_PARTS
 
 
 class PackedTensor(TorchAOBaseTensor):
-    """qdata, scale and zero_point as ``format`` defines them."""
+    """The parts of a weight as ``format`` defines them."""
 
-    tensor_data_names = ["qdata", "scale"]  # noqa: RUF012 - torchao reads lists
+    # torchao reads lists.
+    tensor_data_names = list(REQUIRED_PARTS)  # noqa: RUF012
     tensor_attribute_names = ["format", "original_shape", "original_dtype"]  # noqa: RUF012
-    optional_tensor_data_names = ["zero_point"]  # noqa: RUF012
+    optional_tensor_data_names = list(OPTIONAL_PARTS)  # noqa: RUF012
 
-    def __new__(cls, qdata, scale, format, original_shape, original_dtype, zero_point=None):
+    def __new__(cls, qdata, scale, format, original_shape, original_dtype, *_, **__):
         return torch.Tensor._make_wrapper_subclass(
             cls, original_shape, device=qdata.device, dtype=original_dtype, requires_grad=False
         )
@@ -33,11 +35,15 @@ class PackedTensor(TorchAOBaseTensor):
         original_shape: tuple[int, ...],
         original_dtype: torch.dtype,
         zero_point: torch.Tensor | None = None,
+        scale_2: torch.Tensor | None = None,
+        input_scale: torch.Tensor | None = None,
     ):
         super().__init__()
         self.qdata = qdata
         self.scale = scale
         self.zero_point = zero_point
+        self.scale_2 = scale_2
+        self.input_scale = input_scale
         self.format = format
         self.original_shape = tuple(original_shape)
         self.original_dtype = original_dtype
@@ -45,18 +51,18 @@ class PackedTensor(TorchAOBaseTensor):
     @classmethod
     def of(cls, weight: QuantizedWeight) -> PackedTensor:
         """``weight``, over the same storage."""
+        parts = {name: getattr(weight, name) for name in PARTS}
         return cls(
-            weight.qdata, weight.scale, weight.format, weight.shape, weight.dtype, weight.zero_point
+            format=weight.format,
+            original_shape=weight.shape,
+            original_dtype=weight.dtype,
+            **parts,
         )
 
     def quantized_weight(self) -> QuantizedWeight:
-        return QuantizedWeight(
-            self.format,
-            self.qdata,
-            self.scale,
-            self.zero_point,
-            self.original_shape,
-            self.original_dtype,
+        parts = {name: getattr(self, name) for name in PARTS}
+        return QuantizedWeight.of_parts(
+            self.format, parts, self.original_shape, self.original_dtype
         )
 
     def dequantize(self, output_dtype: torch.dtype | None = None) -> torch.Tensor:

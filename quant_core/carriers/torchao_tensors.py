@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from ..errors import TorchAOError
-from ..formats import Float8, Format, Int4, Int8, QuantizedWeight
+from ..formats import Float8, Format, Int8, QuantizedWeight
 
 _OLDEST = (0, 17)
 _INSTALL = 'Run: python -m pip install "torchao>=0.17,<0.19"'
@@ -36,7 +36,13 @@ def to_torchao(weight: QuantizedWeight) -> torch.Tensor:
 
 @singledispatch
 def _carry(fmt: Format, weight: QuantizedWeight) -> torch.Tensor:
-    raise TypeError(f"No torchao tensor carries {fmt}.")
+    return _packed(weight)
+
+
+def _packed(weight: QuantizedWeight) -> torch.Tensor:
+    from .packed import PackedTensor
+
+    return PackedTensor.of(weight)
 
 
 def _block_size(fmt: Int8 | Float8, shape: tuple[int, ...]) -> list[int]:
@@ -46,12 +52,6 @@ def _block_size(fmt: Int8 | Float8, shape: tuple[int, ...]) -> list[int]:
 def _scale(weight: QuantizedWeight) -> torch.Tensor:
     """torchao keeps one dimension a weight dimension: [1, 1] for one scale a tensor."""
     return weight.scale.reshape(weight.scale.shape or (1,) * len(weight.shape))
-
-
-def _packed(weight: QuantizedWeight) -> torch.Tensor:
-    from .packed import PackedTensor
-
-    return PackedTensor.of(weight)
 
 
 @_carry.register
@@ -92,8 +92,3 @@ def _(fmt: Float8, weight: QuantizedWeight) -> torch.Tensor:
         act_quant_kwargs=dynamic,
         dtype=weight.dtype,
     )
-
-
-@_carry.register
-def _(fmt: Int4, weight: QuantizedWeight) -> torch.Tensor:
-    return _packed(weight)

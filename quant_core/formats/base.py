@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -23,6 +23,11 @@ _CPU_BLOCK = 256 * 1024
 
 FORMATS: dict[str, type[Format]] = {}
 
+# The tensors that a weight may consist of. What carries or saves one knows no others.
+REQUIRED_PARTS = ("qdata", "scale")
+OPTIONAL_PARTS = ("zero_point", "scale_2", "input_scale")
+PARTS = (*REQUIRED_PARTS, *OPTIONAL_PARTS)
+
 
 def register_format(cls: type[Format]) -> type[Format]:
     """Class decorator: makes ``format_from_dict`` know ``cls`` by its ``kind``."""
@@ -31,7 +36,8 @@ def register_format(cls: type[Format]) -> type[Format]:
 
 
 def format_from_dict(values: dict[str, Any]) -> Format:
-    """The format that ``Format.to_dict`` wrote. KeyError for an unknown ``kind``."""
+    """The format that ``Format.to_dict`` wrote. KeyError for an unknown ``kind``, TypeError or
+    ValueError for values that it cannot have."""
     values = dict(values)
     return FORMATS[values.pop("kind")](**values)
 
@@ -40,9 +46,9 @@ def format_from_dict(values: dict[str, Any]) -> Format:
 class QuantizedWeight:
     """One weight as stored.
 
-    qdata: the codes, of the format's own dtype and shape. scale: float, broadcastable as the format
-    says. zero_point: the same shape as scale, or None. shape and dtype are those of the weight that
-    was quantized.
+    qdata: the codes, of the format's own dtype and shape. scale, zero_point: as the format says,
+    the zero point in weight units. scale_2: the scale of the scales. input_scale: of activations,
+    float32. shape and dtype are those of the weight that was quantized.
     """
 
     format: Format
@@ -51,10 +57,24 @@ class QuantizedWeight:
     zero_point: torch.Tensor | None
     shape: tuple[int, ...]
     dtype: torch.dtype
+    scale_2: torch.Tensor | None = None
+    input_scale: torch.Tensor | None = None
+
+    @classmethod
+    def of_parts(
+        cls,
+        fmt: Format,
+        parts: Mapping[str, torch.Tensor | None],
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+    ) -> QuantizedWeight:
+        """The weight whose ``tensors`` are ``parts``."""
+        return cls(fmt, shape=tuple(shape), dtype=dtype, **{"zero_point": None, **parts})
 
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
-        parts = {"qdata": self.qdata, "scale": self.scale, "zero_point": self.zero_point}
+        """The parts that there are, in the order of PARTS."""
+        parts = {name: getattr(self, name) for name in PARTS}
         return {name: part for name, part in parts.items() if part is not None}
 
     @property
@@ -63,15 +83,7 @@ class QuantizedWeight:
 
     def map(self, fn: Callable[[torch.Tensor], torch.Tensor]) -> QuantizedWeight:
         """The same weight with ``fn`` applied to each stored tensor."""
-        parts = {name: fn(part) for name, part in self.tensors.items()}
-        return QuantizedWeight(
-            self.format,
-            parts["qdata"],
-            parts["scale"],
-            parts.get("zero_point"),
-            self.shape,
-            self.dtype,
-        )
+        return replace(self, **{name: fn(part) for name, part in self.tensors.items()})
 
     def dequantize(self, dtype: torch.dtype | None = None) -> torch.Tensor:
         """The weight as a plain tensor of ``shape``, in ``dtype`` (default: the original one)."""
@@ -95,9 +107,21 @@ class Format(ABC):
     def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
         """The inverse map, rounded once to ``dtype``."""
 
-    @abstractmethod
+    def parts(self, shape: tuple[int, ...]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        """dtype and shape of each stored part of a weight of ``shape``.
+
+        Here for formats that store row by row: one quantized row of zeros shows them.
+        """
+        row = self.quantize(torch.zeros(1, *shape[1:])).tensors
+        return {
+            part: (tensor.dtype, (shape[0], *tensor.shape[1:]) if tensor.dim() else ())
+            for part, tensor in row.items()
+        }
+
     def nbytes(self, shape: tuple[int, ...]) -> int:
-        """Stored bytes of a weight of ``shape``: codes, scales and zero points."""
+        """Stored bytes of a weight of ``shape``: all its parts."""
+        parts = self.parts(shape).values()
+        return sum(dtype.itemsize * math.prod(part) for dtype, part in parts)
 
     @abstractmethod
     def __str__(self) -> str:
@@ -108,6 +132,10 @@ class Format(ABC):
     ) -> torch.Tensor:
         """``x @ W.T + bias`` for x [..., K]; computed in the dtype of x, whatever the weight's."""
         return F.linear(x, self.dequantize(weight, x.dtype), bias)
+
+    def stock_marker(self) -> dict[str, Any] | None:
+        """What marks a matrix of these very parts for ComfyUI's own loader; None: it reads none."""
+        return None
 
     def kernel(self, device: torch.device) -> str:
         """What runs for this format on ``device``, in words."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -94,6 +94,12 @@ class Float8(Format):
             use_fast_accum=True,
         )
         return y.to(x.dtype).reshape(*x.shape[:-1], weight.shape[0])
+
+    def stock_marker(self) -> dict[str, Any] | None:
+        if self.granularity != "per-tensor":
+            return None
+        weight_only = {} if self.activations else {"full_precision_matrix_mult": True}
+        return {"format": self.dtype, **weight_only}
 
     def kernel(self, device: torch.device) -> str:
         if self.activations is None or device.type != "cuda":

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -80,6 +80,9 @@ class Int8(Format):
         if bias is not None:
             y += bias
         return y.to(x.dtype).reshape(*x.shape[:-1], weight.shape[0])
+
+    def stock_marker(self) -> dict[str, Any]:
+        return {"format": "int8_tensorwise"}
 
     def kernel(self, device: torch.device) -> str:
         if self.activations is None or device.type not in _INT8_MATMUL_DEVICES:

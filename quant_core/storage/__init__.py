@@ -2,6 +2,7 @@
 
 from .header import TensorSpec
 from .layers import (
+    ENTRIES,
     LAYERS,
     PREFIX,
     StoredLayer,
@@ -15,6 +16,7 @@ from .stock import check_stock_layers
 from .writer import refuse_to_replace, write_file
 
 __all__ = [
+    "ENTRIES",
     "INDEX_SUFFIX",
     "LAYERS",
     "PREFIX",

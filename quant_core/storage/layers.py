@@ -1,10 +1,11 @@
 """Quantized layers in a file: their tensors' names, and the marker that tells the format.
 
-A layer L is the tensors ``L.weight`` (the codes), ``L.weight_scale`` and, for affine formats,
-``L.weight_zero_point``. How to read them stands in a JSON object: the format's own values and the
-weight's shape. In a file of ours it is the tensor ``L.graphquant``, and every name of the file
-starts with ``graphquant.``, so that a ComfyUI without this pack finds no model in it where it would
-load wrong weights. In a file of ComfyUI's formats the objects stand in the metadata, as
+A layer L is the tensors ``L.weight`` (the codes), ``L.weight_scale`` and what else its format has:
+``L.weight_zero_point``, ``L.weight_scale_2``, ``L.input_scale``. How to read them stands in a JSON
+object: the format's own values and the weight's shape. In a file of ours it is the tensor
+``L.graphquant``, and every name of the file starts with ``graphquant.``, so that a ComfyUI without
+this pack finds no model in it where it would load wrong weights. In a file of ComfyUI's formats the
+objects stand in the metadata, as
 ``graphquant.layers``, beside ComfyUI's own markers.
 """
 
@@ -21,13 +22,18 @@ import torch
 
 from ..errors import StorageError
 from ..formats import Format, QuantizedWeight, format_from_dict
+from ..formats.base import PARTS
 from .header import TensorSpec
 from .reader import TensorFiles
 
 MARKER = "graphquant"
 PREFIX = f"{MARKER}."
 LAYERS = f"{PREFIX}layers"
-_SUFFIXES = {"qdata": "weight", "scale": "weight_scale", "zero_point": "weight_zero_point"}
+# ComfyUI's names, so that a part that it knows needs no other.
+ENTRIES = {part: f"weight_{part}" for part in PARTS} | {
+    "qdata": "weight",
+    "input_scale": "input_scale",
+}
 # No format stores a weight in less than a bit.
 _MAX_WEIGHTS_PER_BYTE = 8
 
@@ -42,9 +48,9 @@ class StoredLayer:
 
     @property
     def specs(self) -> dict[str, TensorSpec]:
-        """The tensor of each part (qdata, scale, zero_point) under the layer's name."""
+        """The tensor of each part (qdata, scale, ...) under the layer's name."""
         return {
-            part: TensorSpec(f"{self.name}.{_SUFFIXES[part]}", dtype, shape)
+            part: TensorSpec(f"{self.name}.{ENTRIES[part]}", dtype, shape)
             for part, (dtype, shape) in stored_parts(self.format, self.shape).items()
         }
 
@@ -59,29 +65,14 @@ class StoredLayer:
     def read(self, files: TensorFiles, prefix: str, dtype: torch.dtype) -> QuantizedWeight:
         """The weight from ``files``, whose names carry ``prefix``; dtype: what it computes in."""
         parts = {part: files.read(prefix + spec.name) for part, spec in self.specs.items()}
-        return QuantizedWeight(
-            self.format,
-            parts["qdata"],
-            parts["scale"],
-            parts.get("zero_point"),
-            self.shape,
-            dtype,
-        )
+        return QuantizedWeight.of_parts(self.format, parts, self.shape, dtype)
 
 
 @lru_cache(maxsize=1024)
 def stored_parts(
     fmt: Format, shape: tuple[int, ...]
 ) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-    """dtype and shape of each stored part of a weight of ``shape``.
-
-    Every format stores row by row, so one quantized row of zeros shows them.
-    """
-    row = fmt.quantize(torch.zeros(1, *shape[1:])).tensors
-    return {
-        part: (tensor.dtype, (shape[0], *tensor.shape[1:]) if tensor.dim() else ())
-        for part, tensor in row.items()
-    }
+    return fmt.parts(shape)
 
 
 def find_layers(files: TensorFiles) -> tuple[str, dict[str, StoredLayer]]:
@@ -92,9 +83,7 @@ def find_layers(files: TensorFiles) -> tuple[str, dict[str, StoredLayer]]:
     """
     prefix = PREFIX if any(name.startswith(PREFIX) for name in files.specs) else ""
     described = _markers(files, prefix) if prefix else _described(files)
-    return prefix, {
-        name: _layer(files, prefix, name, values) for name, values in described.items()
-    }
+    return prefix, {name: _layer(files, prefix, name, values) for name, values in described.items()}
 
 
 def marker_name(layer: str) -> str:
@@ -171,7 +160,7 @@ def _plausible(shape: Any, codes: TensorSpec) -> bool:
 def _format(files: TensorFiles, name: str, values: dict[str, Any]) -> Format:
     try:
         return format_from_dict({key: value for key, value in values.items() if key != "shape"})
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise _fault(
             files, f"stores {name} in the format {values!r}, which this version does not know"
         ) from error

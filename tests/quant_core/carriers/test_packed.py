@@ -1,6 +1,7 @@
 """The tensor for what torchao has no class for: it lives through what modules do to weights."""
 
 import copy
+import dataclasses
 import io
 
 import pytest
@@ -56,6 +57,18 @@ def test_moving_takes_all_parts_along(layer):
     assert type(moved) is PackedTensor
     parts = (moved.qdata, moved.scale, moved.zero_point)
     assert [part.device.type for part in (moved, *parts)] == ["meta"] * 4
+
+
+def test_every_part_that_a_weight_may_have_is_carried(layer):
+    weight = layer.weight.quantized_weight()
+    one = torch.ones(())
+    full = dataclasses.replace(weight, scale_2=one, input_scale=2 * one)
+    tensor = PackedTensor.of(full)
+    moved = copy.deepcopy(tensor).to("meta").quantized_weight()
+    assert list(moved.tensors) == ["qdata", "scale", "zero_point", "scale_2", "input_scale"]
+    assert {part.device.type for part in moved.tensors.values()} == {"meta"}
+    assert tensor.quantized_weight().input_scale == 2
+    assert full.nbytes == weight.nbytes + 8
 
 
 def test_a_state_dict_goes_through_a_file_and_back(layer, x, normal):

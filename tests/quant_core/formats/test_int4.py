@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from graphquant.quant_core.formats import Int4
-from graphquant.quant_core.formats.int4 import ALGORITHMS, GROUP_SIZES, group_size_for
+from graphquant.quant_core.formats.affine import ALGORITHMS
+from graphquant.quant_core.formats.int4 import GROUP_SIZES, group_size_for
 from lab.sampling import relative_l2
 
 

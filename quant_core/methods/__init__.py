@@ -1,0 +1,25 @@
+"""Methods: what a user can choose, and the format that each gives a layer. Importing registers."""
+
+from . import standard  # isort: split - the order of registration is the order of the choice
+from .method import GRANULARITIES, METHODS, Choice, Method, register_method
+from .names import ALIASES, Named, get_method, method_for, named_method, resolve_method
+from .standard import with_algorithm
+
+VALID_METHODS = tuple(METHODS)
+
+__all__ = [
+    "ALIASES",
+    "GRANULARITIES",
+    "METHODS",
+    "VALID_METHODS",
+    "Choice",
+    "Method",
+    "Named",
+    "get_method",
+    "method_for",
+    "named_method",
+    "register_method",
+    "resolve_method",
+    "standard",
+    "with_algorithm",
+]
