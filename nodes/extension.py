@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .compare_models import GQCompareModels
 from .fp8_capability_check import GQFP8CapabilityCheck
 from .layerwise_fp8_cast import GQLayerwiseFP8Cast
 from .load_quantized_model import GQLoadQuantizedModel
+from .quantization_report import GQQuantizationReport
 from .quantize_model import GQQuantizeModel
 from .quantize_text_encoder import GQQuantizeTextEncoder
 from .quantize_vae import GQQuantizeVAE
@@ -27,4 +29,6 @@ class GraphQuantExtension(ComfyExtension):
             GQLoadQuantizedModel,
             GQQuantizeTextEncoder,
             GQFP8CapabilityCheck,
+            GQQuantizationReport,
+            GQCompareModels,
         ]

@@ -53,3 +53,27 @@ def qwen_clip(comfy):
     """A CLIP of Z-Image's kind, tiny. No test may change it."""
     with torch.inference_mode():
         return tiny_clips.qwen_clip()
+
+
+@pytest.fixture
+def with_lora(comfy):
+    """``with_lora(patcher, layers, scale=0.1, seed=1)`` -> a clone with a LoRA of rank 4 on
+    ``layers``, and the change of each one's weight by name."""
+    import comfy.lora
+
+    def run(patcher, layers, scale=0.1, seed=1):
+        generator = torch.Generator().manual_seed(seed)
+        lora, deltas = {}, {}
+        for layer in layers:
+            n, k = patcher.model.diffusion_model.get_submodule(layer).weight.shape
+            up = torch.randn(n, 4, generator=generator) * scale
+            down = torch.randn(4, k, generator=generator) * 0.1
+            lora[f"diffusion_model.{layer}.lora_up.weight"] = up
+            lora[f"diffusion_model.{layer}.lora_down.weight"] = down
+            deltas[layer] = up @ down
+        patched = patcher.clone()
+        keys = comfy.lora.model_lora_keys_unet(patcher.model, {})
+        assert patched.add_patches(comfy.lora.load_lora(lora, keys))
+        return patched, deltas
+
+    return run

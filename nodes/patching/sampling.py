@@ -1,0 +1,55 @@
+"""ComfyUI's own sampler, as KSampler calls it, for nodes that measure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import comfy.model_management
+import comfy.sample
+import comfy.utils
+import torch
+from comfy.model_patcher import ModelPatcher
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """KSampler's inputs but for the MODEL, the seed and denoise, which is 1. negative None: the
+    positive in its place, where cfg 1 ignores it. latent: a LATENT."""
+
+    positive: list
+    negative: list | None
+    latent: Mapping
+    steps: int
+    cfg: float
+    sampler_name: str
+    scheduler: str
+
+    def run(self, patcher: ModelPatcher, seed: int, bar: comfy.utils.ProgressBar) -> torch.Tensor:
+        """The latent at the end. Each step moves ``bar`` by one; cancelling raises."""
+        image = comfy.sample.fix_empty_latent_channels(
+            patcher,
+            self.latent["samples"],
+            self.latent.get("downscale_ratio_spacial"),
+            self.latent.get("downscale_ratio_temporal"),
+        )
+
+        def on_step(*_) -> None:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            bar.update(1)
+
+        return comfy.sample.sample(
+            patcher,
+            comfy.sample.prepare_noise(image, seed, self.latent.get("batch_index")),
+            self.steps,
+            self.cfg,
+            self.sampler_name,
+            self.scheduler,
+            self.positive,
+            self.positive if self.negative is None else self.negative,
+            image,
+            noise_mask=self.latent.get("noise_mask"),
+            callback=on_step,
+            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+            seed=seed,
+        )

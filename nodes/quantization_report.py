@@ -1,0 +1,102 @@
+"""The node "Quantization Report"."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io, ui
+
+from ..quant_core.measure.layers import LayerTable
+from .bar_chart import Bar, bar_chart
+from .patching.layer_report import measure_layers
+from .patching.sampling import Sampling
+from .sampling_inputs import sampler_inputs
+
+
+class GQQuantizationReport(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="GQQuantizationReport",
+            display_name="Quantization Report",
+            category="model/quantization",
+            description=(
+                "What quantization did to every layer: format, bytes, and, beside a reference "
+                "MODEL, the error of its weight and of its output on real activations. Worst "
+                "first, as text, JSON and a chart. No MODEL is changed."
+            ),
+            search_aliases=["quant", "error", "SQNR", "layers", "measure", "calibration"],
+            inputs=[
+                io.Model.Input("model", tooltip="A quantized MODEL. It is not changed."),
+                io.Model.Input(
+                    "reference",
+                    optional=True,
+                    tooltip="The MODEL before it was quantized. Without it there are no errors to "
+                    "measure. It is not changed.",
+                ),
+                io.Conditioning.Input(
+                    "positive",
+                    optional=True,
+                    tooltip="With latent_image: a short run of the sampler, in which the output "
+                    "of every quantized layer is compared.",
+                ),
+                io.Conditioning.Input(
+                    "negative", optional=True, tooltip="Needed only where cfg is not 1."
+                ),
+                io.Latent.Input(
+                    "latent_image", optional=True, tooltip="What the short run starts from."
+                ),
+                *sampler_inputs(steps=4, cfg=1.0, optional=True),
+            ],
+            outputs=[
+                io.String.Output(display_name="report", tooltip="The table, worst layer first."),
+                io.String.Output(display_name="json", tooltip="The same as JSON."),
+                io.Image.Output(display_name="chart", tooltip="A bar a layer, worst first."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        reference=None,
+        positive=None,
+        negative=None,
+        latent_image=None,
+        seed=0,
+        steps=4,
+        cfg=1.0,
+        sampler_name="euler",
+        scheduler="simple",
+    ) -> io.NodeOutput:
+        sampling = None
+        if (positive is None) != (latent_image is None):
+            missing = "latent_image" if latent_image is None else "positive"
+            raise ValueError(
+                f"{missing} is not connected: the short run needs positive and latent_image. "
+                "Connect both, or neither for a report of the weights alone."
+            )
+        if positive is not None:
+            sampling = Sampling(
+                positive, negative, latent_image, steps, cfg, sampler_name, scheduler
+            )
+        table = measure_layers(model, reference, sampling, seed)
+        report, chart = table.to_markdown(), draw(table)
+        shown = ui.PreviewImage(chart, cls=cls).as_dict() | ui.PreviewText(report).as_dict()
+        return io.NodeOutput(report, table.to_json(), chart, ui=shown)
+
+
+def draw(table: LayerTable) -> torch.Tensor:
+    """The chart: relative L2 errors where there are any, else the bytes."""
+    if any(each.worst >= 0 for each in table.quantized):
+        bars = [
+            Bar(each.layer.name, max(each.worst, 0), f"{each.worst:.4f}  {each.format}")
+            for each in table.quantized
+        ]
+        return bar_chart(f"relative L2 error a layer. {table.summary()}", bars)
+    largest = sorted(table.quantized, key=lambda each: -each.layer.bytes_after)
+    bars = [
+        Bar(e.layer.name, e.layer.bytes_after, f"{e.layer.bytes_after}  {e.format}")
+        for e in largest
+    ]
+    return bar_chart(f"bytes a layer. {table.summary()}", bars)

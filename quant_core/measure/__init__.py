@@ -1,0 +1,1 @@
+"""What quantization costs, in figures: of weights, of layers' outputs, of calls and of pictures."""

@@ -1,0 +1,176 @@
+"""Two models on the same noise: how far calls, latents and pictures are apart, and a verdict."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from .errors import Error
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What a seed must keep to pass. relative_l2 and cosine: of the latent at the end. psnr in dB,
+    mae in steps of 1/255, lpips: of the pictures."""
+
+    relative_l2: float
+    cosine: float
+    psnr: float
+    mae: float
+    lpips: float = 0.15
+
+
+# vLLM-Omni's published levels. Its cosine and relative L2 have two levels, the others three.
+LEVELS = {
+    "smoke": Thresholds(0.20, 0.98, 20, 12),
+    "good": Thresholds(0.20, 0.98, 25, 6),
+    "strict": Thresholds(0.08, 0.995, 30, 3),
+}
+
+
+@dataclass(frozen=True)
+class CallError:
+    """One call of the models on the same inputs, along the reference's run. sigma: the noise level.
+    error: of the predicted noise or velocity, the model's input less its prediction."""
+
+    sigma: float
+    error: Error
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Of a seed's pictures, the worst of them. ms_ssim and lpips: None where not measured."""
+
+    psnr: float
+    mae: float
+    ssim: float
+    ms_ssim: float | None = None
+    lpips: float | None = None
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """One seed: its calls, its latent at the end of a run of its own, its pictures."""
+
+    seed: int
+    calls: tuple[CallError, ...]
+    latent: Error
+    pictures: Likeness | None = None
+
+    def failures(self, level: Thresholds) -> list[str]:
+        """What is outside ``level``, in words."""
+        checks = [
+            ("latent L2", self.latent.relative_l2, level.relative_l2, False),
+            ("latent cosine", self.latent.cosine, level.cosine, True),
+        ]
+        if self.pictures is not None:
+            checks += [
+                ("PSNR", self.pictures.psnr, level.psnr, True),
+                ("MAE", self.pictures.mae, level.mae, False),
+                ("LPIPS", self.pictures.lpips, level.lpips, False),
+            ]
+        return [
+            f"{name} {value:.4g}, bound {bound:g}"
+            for name, value, bound, at_least in checks
+            if value is not None and not (value >= bound if at_least else value <= bound)
+        ]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """level: a key of LEVELS. notes: what a reader must know about what was measured."""
+
+    seeds: tuple[SeedResult, ...]
+    level: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def passes(self) -> bool:
+        return not any(each.failures(LEVELS[self.level]) for each in self.seeds)
+
+    def mean_call_errors(self) -> list[tuple[float, float, float]]:
+        """(sigma, relative L2, cosine) of each call in turn, the mean over the seeds."""
+        count = len(self.seeds)
+        return [
+            (
+                calls[0].sigma,
+                sum(call.error.relative_l2 for call in calls) / count,
+                sum(call.error.cosine for call in calls) / count,
+            )
+            for calls in zip(*(each.calls for each in self.seeds), strict=True)
+        ]
+
+    def to_dict(self) -> dict:
+        level = LEVELS[self.level]
+        return {
+            "level": self.level,
+            "thresholds": asdict(level),
+            "passes": self.passes,
+            "notes": list(self.notes),
+            "seeds": [_seed_dict(each, level) for each in self.seeds],
+        }
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def summary(self) -> str:
+        """One line: the verdict and what it rests on."""
+        failed = sum(bool(each.failures(LEVELS[self.level])) for each in self.seeds)
+        worst = max(each.latent.relative_l2 for each in self.seeds)
+        verdict = f"fail, {failed} of {len(self.seeds)} seeds" if failed else "pass"
+        return f"{self.level}: {verdict}; latent relative L2 {worst:.4f} at most"
+
+    def to_markdown(self) -> str:
+        """The verdict, a row a seed, then a row a call."""
+        level = LEVELS[self.level]
+        lines = [self.summary(), "", *(f"- {note}" for note in self.notes), ""]
+        lines += [_row(SEED_COLUMNS), _row(["---:"] * (len(SEED_COLUMNS) - 1) + ["---"])]
+        lines += [_row(_seed_cells(each, level)) for each in self.seeds]
+        lines += ["", "Calls on the same inputs, mean over the seeds:", ""]
+        lines += [_row(("call", "sigma", "relative L2", "cosine")), _row(["---:"] * 4)]
+        for call, (sigma, relative, cosine) in enumerate(self.mean_call_errors(), start=1):
+            lines.append(_row((str(call), f"{sigma:.4g}", f"{relative:.4f}", f"{cosine:.5f}")))
+        return "\n".join(lines)
+
+
+SEED_COLUMNS = (
+    *("seed", "call L2", "latent L2", "latent cosine"),
+    *("PSNR dB", "MAE", "SSIM", "MS-SSIM", "LPIPS", "verdict"),
+)
+
+
+def _seed_cells(each: SeedResult, level: Thresholds) -> list[str]:
+    call = sum(call.error.relative_l2 for call in each.calls) / len(each.calls)
+    cells = [str(each.seed), *(f"{value:.4f}" for value in (call, each.latent.relative_l2))]
+    shown = each.pictures
+    likeness = (
+        [None] * 5
+        if shown is None
+        else [shown.psnr, shown.mae, shown.ssim, shown.ms_ssim, shown.lpips]
+    )
+    digits = (1, 2, 4, 4, 4)
+    cells += [f"{each.latent.cosine:.5f}"]
+    cells += ["-" if v is None else f"{v:.{d}f}" for v, d in zip(likeness, digits, strict=True)]
+    return [*cells, "; ".join(each.failures(level)) or "pass"]
+
+
+def _seed_dict(each: SeedResult, level: Thresholds) -> dict:
+    likeness = None if each.pictures is None else _finite(asdict(each.pictures))
+    return {
+        "seed": each.seed,
+        "calls": [{"sigma": call.sigma, **call.error.to_dict()} for call in each.calls],
+        "latent": each.latent.to_dict(),
+        "pictures": likeness,
+        "failures": each.failures(level),
+    }
+
+
+def _finite(values: dict) -> dict:
+    """JSON has no infinity, which the PSNR of equal pictures is: None in its place."""
+    return {k: v if v is not None and math.isfinite(v) else None for k, v in values.items()}
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
