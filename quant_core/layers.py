@@ -13,9 +13,9 @@ COMPONENT_TYPES = ("encoder", "transformer", "vae")
 
 
 def layer_kind(module: nn.Module) -> str | None:
-    """"Linear", "Conv1d", "Conv2d", "Conv3d", or None.
+    """ "Linear", "Conv1d", "Conv2d", "Conv3d", or None.
 
-    A Linear need not derive from nn.Linear (ComfyUI's mixed-precision one does not): a 2-d weight
+    A Linear need not derive from torch's own (ComfyUI's mixed-precision one does not): a 2-d weight
     beside in_features and out_features is what counts. Not nn.MultiheadAttention's out_proj: the
     attention multiplies by its weight without calling it.
     """
@@ -28,9 +28,7 @@ def layer_kind(module: nn.Module) -> str | None:
     return "Linear" if is_linear and weight.dim() == 2 else None
 
 
-def supported_layers(
-    model: nn.Module, component_type: str
-) -> Iterator[tuple[str, str, nn.Module]]:
+def supported_layers(model: nn.Module, component_type: str) -> Iterator[tuple[str, str, nn.Module]]:
     """(name, kind, module) of every layer considered: Linear, and in a VAE convolutions too."""
     for name, module in model.named_modules():
         kind = layer_kind(module)
