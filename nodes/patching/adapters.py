@@ -1,9 +1,8 @@
-"""A LoRA's own factors, from the adapters that a ModelPatcher holds.
+"""Which adapters changed a weight: found among the live patchers of the model.
 
 ComfyUI hands a layer the patched weight, W + BA, rounded to the dtype it patches in (float16 on
-most GPUs), and not the adapters. They are found again among the live patchers of the model and
-checked against what came: a sum in float16 has lost a small LoRA's digits, but still tells which
-one it was.
+most GPUs), and not the adapters. They are looked for and checked against what came: a sum in
+float16 has lost a small LoRA's digits, but still tells which one it was.
 """
 
 from __future__ import annotations
@@ -17,48 +16,12 @@ from dataclasses import dataclass, field
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP
-from comfy.weight_adapter.lora import LoRAAdapter
+
+from .adapter_changes import adapter_change
+from .changes import Change
+from .rebinding import rebind
 
 log = logging.getLogger(__name__)
-
-Factors = tuple[torch.Tensor, torch.Tensor]
-
-
-def adapter_factors(
-    patches: Sequence[tuple], shape: tuple[int, int], device: torch.device
-) -> Factors | None:
-    """(up [N, r], down [r, K]), float32 on ``device``, with up @ down what ``patches`` add to a
-    weight of ``shape``; None where one of them is no plain LoRA (DoRA, LoKr, a full difference)."""
-    pairs = [_factors_of(patch, shape, device) for patch in patches]
-    if not pairs or None in pairs:
-        return None
-    ups, downs = zip(*pairs, strict=True)
-    return torch.cat(ups, dim=1), torch.cat(downs, dim=0)
-
-
-def _factors_of(patch: tuple, shape: tuple[int, int], device: torch.device) -> Factors | None:
-    strength, adapter, strength_model, offset, function = patch
-    if not isinstance(adapter, LoRAAdapter) or strength_model != 1.0 or function is not None:
-        return None
-    up, down, alpha, *others = adapter.weights
-    if any(other is not None for other in others):
-        return None
-    up = up.to(device, torch.float32).flatten(1)
-    down = down.to(device, torch.float32).flatten(1)
-    up = up * (strength * (1.0 if alpha is None else alpha / len(down)))
-    if offset is not None:  # the adapter changes a slice, say q of a fused qkv
-        dim, start, _ = offset
-        if dim == 0:
-            up = _embed(up, 0, start, shape[0])
-        else:
-            down = _embed(down, 1, start, shape[1])
-    return (up, down) if (len(up), down.shape[1]) == tuple(shape) else None
-
-
-def _embed(part: torch.Tensor, dim: int, start: int, size: int) -> torch.Tensor:
-    whole = part.new_zeros([size if d == dim else n for d, n in enumerate(part.shape)])
-    whole.narrow(dim, start, part.shape[dim]).copy_(part)
-    return whole
 
 
 class LivePatchers:
@@ -74,10 +37,13 @@ class LivePatchers:
     def follow(self, patcher: ModelPatcher) -> None:
         """Know ``patcher`` and everything cloned from it; log how its patches went, on load."""
         self._add(patcher)
-        patcher.add_callback_with_key(
-            CallbacksMP.ON_CLONE, "graphquant", lambda old, new: self._add(new)
-        )
+        patcher.add_callback_with_key(CallbacksMP.ON_CLONE, "graphquant", self._on_clone)
         patcher.add_callback_with_key(CallbacksMP.ON_LOAD, "graphquant", self._log_outcomes)
+
+    def _on_clone(self, old: ModelPatcher, new: ModelPatcher) -> None:
+        self._add(new)
+        if new.model is not old.model:
+            rebind(new, old.model)
 
     def _add(self, patcher: ModelPatcher) -> None:
         self._patchers = [ref for ref in self._patchers if ref() is not None]
@@ -108,15 +74,18 @@ class PatchSource:
     key: str = field(compare=False)
     patchers: LivePatchers = field(compare=False)
 
-    def factors(self, delta: torch.Tensor, tolerance: float) -> Factors | None:
-        """Those factors among the live patchers' that come nearest to ``delta`` [N, K], if they
-        come as near as ``tolerance``, in Frobenius norm."""
+    def change(
+        self, original: torch.Tensor, patched: torch.Tensor, tolerance: float
+    ) -> Change | None:
+        """That change of ``original`` [N, K], among those the live patchers hold, which comes
+        nearest to ``patched``, if as near as ``tolerance``, in Frobenius norm."""
         best, nearest = None, tolerance
+        original, patched = original.float(), patched.float()
         for patches in self.patchers.patches(self.key):
-            found = adapter_factors(patches, tuple(delta.shape), delta.device)
+            found = adapter_change(patches, tuple(original.shape), original.device, original)
             if found is None:
                 continue
-            distance = (delta - found[0] @ found[1]).norm().item()
+            distance = (patched - found.apply(original)).norm().item()
             if distance <= nearest:
                 best, nearest = found, distance
         return best

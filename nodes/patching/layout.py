@@ -24,13 +24,15 @@ from comfy_kitchen.tensor.base import BaseLayoutParams, dequantize_args
 
 from ...quant_core.formats import Format, QuantizedWeight
 from ...quant_core.formats.base import OPTIONAL_PARTS
-from .adapters import Factors, PatchSource
+from .adapters import PatchSource
+from .changes import FIELDS as CHANGE_FIELDS
+from .changes import Change
 from .low_rank import TOLERANCE, low_rank_factors
 
 LAYOUT = "GraphQuantLayout"
 
 # Of a layer beside its codes.
-TENSOR_FIELDS = ("scale", *OPTIONAL_PARTS, "lora_up", "lora_down")
+TENSOR_FIELDS = ("scale", *OPTIONAL_PARTS, *CHANGE_FIELDS)
 
 aten = torch.ops.aten
 
@@ -40,16 +42,19 @@ class GraphQuantLayout(QuantizedLayout):
 
     @dataclass(frozen=True)
     class Params(BaseLayoutParams):
-        """lora_up [N, r] and lora_down [r, K]: an unfused change of the weight, up @ down.
-        patches: where to look for the adapters behind a change. undo: puts back the weight that a
-        scheduled LoRA (a hook) replaced."""
+        """row_gain to kron_right: a Change beside the codes. patches: where to look for the
+        adapters behind one. undo: puts back the weight that a scheduled LoRA (a hook) replaced."""
 
         format: Format | None = None
         zero_point: torch.Tensor | None = None
         scale_2: torch.Tensor | None = None
         input_scale: torch.Tensor | None = None
+        row_gain: torch.Tensor | None = None
+        column_gain: torch.Tensor | None = None
         lora_up: torch.Tensor | None = None
         lora_down: torch.Tensor | None = None
+        kron_left: torch.Tensor | None = None
+        kron_right: torch.Tensor | None = None
         transposed: bool = False
         patches: PatchSource | None = None
         undo: Callable[[], None] | None = None
@@ -82,7 +87,7 @@ class GraphQuantLayout(QuantizedLayout):
         **_: Any,
     ) -> tuple[torch.Tensor, Params]:
         """Round ``tensor`` to ``format``; or, where ``base`` is the weight it was patched from,
-        keep base's codes and carry the change as low-rank factors. ComfyUI's other options
+        keep base's codes and carry the change beside them. ComfyUI's other options
         (scale, stochastic_rounding) have no meaning here: rounding is to nearest."""
         if base is None:
             return _leaves(format.quantize(tensor), tensor.dtype)
@@ -93,9 +98,8 @@ class GraphQuantLayout(QuantizedLayout):
     @classmethod
     def dequantize(cls, qdata: torch.Tensor, params: Params) -> torch.Tensor:
         weight = weight_of(qdata, params).dequantize(params.orig_dtype)
-        if params.lora_up is None:
-            return weight
-        return weight.add_(params.lora_up.to(weight) @ params.lora_down.to(weight))
+        change = Change.of(params)
+        return weight if change is None else change.apply(weight)
 
     @classmethod
     def get_plain_tensors(cls, qtensor: QuantizedTensor) -> tuple[torch.Tensor, ...]:
@@ -148,10 +152,10 @@ def _leaves(
 def _carry_change(
     tensor: torch.Tensor, base: QuantizedTensor
 ) -> tuple[torch.Tensor, GraphQuantLayout.Params] | None:
-    """``base`` with the difference to ``tensor`` as factors; None where that is not low-rank."""
+    """``base`` with the difference to ``tensor`` beside it; None where that must be rounded in."""
     qdata = base._qdata.to(tensor.device)
     params = dataclasses.replace(
-        base._params.to_device(tensor.device), orig_dtype=tensor.dtype, lora_up=None, lora_down=None
+        base._params.to_device(tensor.device), orig_dtype=tensor.dtype, **Change().parts()
     )
     if tensor.dim() != 2:
         return None
@@ -159,36 +163,37 @@ def _carry_change(
     original = weight_of(qdata, params).dequantize(tensor.dtype)
     if torch.equal(original, tensor):
         return qdata, params
-    factors, way = _find_factors(tensor, original, params.patches)
+    change, way = _find_change(tensor, original, params.patches)
     if params.patches is not None:
         params.patches.patchers.outcomes[way] += 1
-    if factors is None:
+    if change is None:
         return None
-    up, down = (factor.to(base._params.orig_dtype) for factor in factors)
-    return qdata, dataclasses.replace(params, lora_up=up, lora_down=down)
+    return qdata, dataclasses.replace(params, **change.to(base._params.orig_dtype).parts())
 
 
-def _find_factors(
+def _find_change(
     tensor: torch.Tensor, original: torch.Tensor, patches: PatchSource | None
-) -> tuple[Factors | None, str]:
-    """The factors of the change, and how they were found, in words."""
+) -> tuple[Change | None, str]:
+    """The change, and how it was found, in words."""
     delta = tensor.float() - original.float()
     if patches is not None:
         rounding = torch.finfo(tensor.dtype).eps * original.float().norm().item()
-        known = patches.factors(delta, TOLERANCE * delta.norm().item() + rounding)
+        known = patches.change(original, tensor, TOLERANCE * delta.norm().item() + rounding)
         if known is not None:
-            return known, "unfused, by the LoRA's own factors"
+            return known, "unfused, by the adapters' own factors"
     factors = low_rank_factors(delta)
-    return factors, "requantized" if factors is None else "unfused, by low-rank factors found"
+    if factors is None:
+        return None, "dequantized, patched and rounded again to nearest"
+    return Change(lora_up=factors[0], lora_down=factors[1]), "unfused, by low-rank factors found"
 
 
 def _linear(x: torch.Tensor, weight: QuantizedTensor, bias: torch.Tensor | None) -> torch.Tensor:
     params = weight._params
     stored = weight_of(weight._qdata, params)
-    y = params.format.linear(x, stored, bias)
-    if params.lora_up is not None:
-        y = y + F.linear(F.linear(x, params.lora_down.to(x.dtype)), params.lora_up.to(x.dtype))
-    return y
+    change = Change.of(params)
+    if change is None:
+        return params.format.linear(x, stored, bias)
+    return change.linear(x, bias, lambda x, bias: params.format.linear(x, stored, bias))
 
 
 @register_layout_op(aten.linear.default, GraphQuantLayout)

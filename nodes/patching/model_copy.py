@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from types import MethodType
 
 import torch
+from comfy.weight_adapter import BypassForwardHook
 from torch import nn
 
 # What ModelPatcher and aimdo keep on a module about where its weights are at the moment.
@@ -93,6 +94,9 @@ def _empty_copy(old: nn.Module) -> nn.Module:
         if name in new.__dict__:
             setattr(new, name, empty)
     new._compiled_call_impl = None  # it would call the original
+    # A bypassed LoRA of a patcher that is loaded: it comes with its patcher, not with the model.
+    while isinstance(getattr(new.__dict__.get("forward"), "__self__", None), BypassForwardHook):
+        new.forward = new.forward.__self__.original_forward
     return new
 
 

@@ -24,6 +24,7 @@ from .adapters import LivePatchers, PatchSource
 from .model_copy import copy_modules
 from .provenance import note_provenance, quantized_by
 from .quantized_layer import quantize_layer
+from .rebinding import rebind
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +129,7 @@ def with_weights(
     # later, as the faster mode does, ends in a copy that a QuantizedTensor refuses.
     quantized.hook_backup, quantized.cached_hook_patches = {}, {}
     quantized.hook_mode = comfy.hooks.EnumHookMode.MinVram
+    rebind(quantized, patcher.model)
     patchers.follow(quantized)
     register_rebuild(quantized)
     return quantized

@@ -1,0 +1,87 @@
+"""What adapters change about a weight, kept beside its codes so that none of it is rounded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+
+@dataclass(frozen=True)
+class Change:
+    """W' = row_gain * W * column_gain + lora_up @ lora_down + sum of kron(left, right).
+
+    For W [N, K]: row_gain [N, 1] and column_gain [1, K] (DoRA), lora_up [N, r] and lora_down [r, K]
+    (LoRA, LoHa), kron_left [T, a, b] and kron_right [T, c, d] with a c = N, b d = K (LoKr). What is
+    None changes nothing.
+    """
+
+    row_gain: torch.Tensor | None = None
+    column_gain: torch.Tensor | None = None
+    lora_up: torch.Tensor | None = None
+    lora_down: torch.Tensor | None = None
+    kron_left: torch.Tensor | None = None
+    kron_right: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, holder: Any) -> Change | None:
+        """From an object with attributes of these names; None where all of them are None."""
+        parts = {name: getattr(holder, name) for name in FIELDS}
+        return None if all(part is None for part in parts.values()) else cls(**parts)
+
+    def parts(self) -> dict[str, torch.Tensor | None]:
+        return {name: getattr(self, name) for name in FIELDS}
+
+    def to(self, target: torch.dtype | torch.device) -> Change:
+        parts = self.parts().items()
+        return Change(**{name: None if part is None else part.to(target) for name, part in parts})
+
+    def apply(self, weight: torch.Tensor) -> torch.Tensor:
+        """The changed weight [N, K], a new tensor in the dtype of ``weight``."""
+        result = weight.clone()
+        for gain in (self.row_gain, self.column_gain):
+            if gain is not None:
+                result *= gain.to(weight)
+        if self.lora_up is not None:
+            result += self.lora_up.to(weight) @ self.lora_down.to(weight)
+        if self.kron_left is not None:
+            for left, right in zip(self.kron_left, self.kron_right, strict=True):
+                result += torch.kron(left, right).to(weight)
+        return result
+
+    def linear(
+        self,
+        x: torch.Tensor,
+        bias: torch.Tensor | None,
+        product: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor],
+    ) -> torch.Tensor:
+        """x @ W'.T + bias for x [..., K]. product(x, bias): the same of the unchanged weight."""
+        inner = x if self.column_gain is None else x * self.column_gain[0].to(x.dtype)
+        if self.row_gain is None:
+            y = product(inner, bias)
+        else:
+            y = product(inner, None) * self.row_gain[:, 0].to(x.dtype)
+            y = y if bias is None else y + bias.to(x.dtype)
+        return self.add_branches(x, y)
+
+    def add_branches(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """y plus what the products add, without the gains."""
+        if self.lora_up is not None:
+            y = y + F.linear(F.linear(x, self.lora_down.to(x.dtype)), self.lora_up.to(x.dtype))
+        if self.kron_left is not None:
+            y = y + _kron_linear(x, self.kron_left.to(x.dtype), self.kron_right.to(x.dtype))
+        return y
+
+
+FIELDS = tuple(field.name for field in dataclasses.fields(Change))
+
+
+def _kron_linear(x: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """x @ (sum of kron(left, right)).T, 1 / a of the full product's multiplications a term."""
+    rows = x.unflatten(-1, (left.shape[2], right.shape[2]))
+    inner = torch.einsum("...bd,tcd->...tbc", rows, right)
+    return torch.einsum("tab,...tbc->...ac", left, inner).flatten(-2)

@@ -1,0 +1,80 @@
+"""What nodes before ours hung on a patcher and bound to the modules of its model.
+
+The quantized model has modules of its own. A bypassed LoRA, a compiled block or a replaced method
+that still led to the original's would run unquantized weights, or nothing, without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import PatcherInjection, WrappersMP
+from comfy.weight_adapter import BypassInjectionManager
+from comfy_api.torch_helpers.torch_compile import (
+    COMPILE_KEY,
+    TORCH_COMPILE_KWARGS,
+    set_torch_compile_wrapper,
+)
+from torch import nn
+from torch._dynamo.eval_frame import OptimizedModule
+
+from .model_copy import redirect
+
+
+class BoundToOriginalError(ValueError):
+    """A node before Quantize Model holds on to a module that has no way into the copy."""
+
+
+def rebind(patcher: ModelPatcher, original: nn.Module) -> None:
+    """Lead what ``patcher``, a clone with a copied model, holds of ``original`` into the copy.
+
+    BoundToOriginalError for a compiled module in ComfyUI's object patches.
+    """
+    copied = dict(patcher.model.named_modules())
+    copies = {
+        id(module): copied[name] for name, module in original.named_modules() if name in copied
+    }
+    for key, value in patcher.object_patches.items():
+        patcher.object_patches[key] = _redirected(key, value, copies)
+    for key, injections in patcher.injections.items():
+        patcher.injections[key] = [
+            bound for injection in injections for bound in _inject_into(injection, patcher.model)
+        ]
+    _compile_again(patcher)
+
+
+def _redirected(key: str, value: object, copies: Mapping[int, nn.Module]) -> object:
+    if isinstance(value, OptimizedModule) and id(value._orig_mod) in copies:
+        raise BoundToOriginalError(
+            f"{key} is compiled before it is quantized. Put the node that compiles it after "
+            "Quantize Model."
+        )
+    return redirect(value, copies)
+
+
+def _inject_into(injection: PatcherInjection, model: nn.Module) -> list[PatcherInjection]:
+    """A bypassed LoRA's hooks on ``model``; any other injection as it is, because what it hangs its
+    modules on is the patcher that it is called with."""
+    cells = getattr(injection.inject, "__closure__", None) or ()
+    for cell in cells:
+        if isinstance(cell.cell_contents, BypassInjectionManager):
+            bound = BypassInjectionManager()
+            bound.adapters = dict(cell.cell_contents.adapters)
+            return bound.create_injections(model)
+    return [injection]
+
+
+def _compile_again(patcher: ModelPatcher) -> None:
+    wrappers = patcher.get_wrappers(WrappersMP.APPLY_MODEL, COMPILE_KEY)
+    options = patcher.model_options.get(TORCH_COMPILE_KWARGS)
+    if not wrappers or options is None:
+        return
+    keys = [
+        key
+        for wrapper in wrappers
+        for cell in wrapper.__closure__ or ()
+        if isinstance(cell.cell_contents, dict)
+        for key in cell.cell_contents
+    ]
+    set_torch_compile_wrapper(patcher, keys=keys, **options)

@@ -1,0 +1,61 @@
+"""A change beside the codes computes what the changed weight computes."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+pytestmark = pytest.mark.usefixtures("comfy")
+
+N, K = 24, 40
+
+
+def gaussian(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def parts(*names):
+    every = {
+        "row_gain": gaussian(N, 1, seed=1),
+        "column_gain": gaussian(1, K, seed=2),
+        "lora_up": gaussian(N, 3, seed=3),
+        "lora_down": gaussian(3, K, seed=4),
+        "kron_left": gaussian(2, 4, 5, seed=5),
+        "kron_right": gaussian(2, 6, 8, seed=6),
+    }
+    return {name: every[name] for name in names or every}
+
+
+CHANGES = [
+    parts("row_gain"),
+    parts("column_gain"),
+    parts("lora_up", "lora_down"),
+    parts("kron_left", "kron_right"),
+    parts(),
+]
+
+
+@pytest.mark.parametrize("kept", CHANGES, ids=lambda kept: ",".join(kept))
+@pytest.mark.parametrize("bias", [None, gaussian(N, seed=7)], ids=["no bias", "bias"])
+def test_linear_multiplies_by_the_weight_that_apply_gives(kept, bias):
+    from graphquant.nodes.patching.changes import Change
+
+    change, weight, x = Change(**kept), gaussian(N, K, seed=8), gaussian(2, 7, K, seed=9)
+    y = change.linear(x, bias, lambda x, bias: F.linear(x, weight, bias))
+    assert y.shape == (2, 7, N)
+    assert torch.allclose(y, F.linear(x, change.apply(weight), bias), atol=1e-4)
+
+
+def test_apply_leaves_the_weight_as_it_was():
+    from graphquant.nodes.patching.changes import Change
+
+    weight = gaussian(N, K)
+    before = weight.clone()
+    assert not torch.equal(Change(**parts()).apply(weight), before)
+    assert torch.equal(weight, before)
+
+
+def test_what_has_no_part_of_a_change_has_none():
+    from graphquant.nodes.patching.changes import Change
+
+    assert Change.of(Change()) is None
+    assert Change.of(Change(**parts())) is not None
