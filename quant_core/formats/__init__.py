@@ -1,18 +1,34 @@
 """Formats: how one weight is stored and multiplied. One format a file; importing registers it."""
 
 from .base import FORMATS, Format, QuantizedWeight, format_from_dict
+from .block_float8 import BlockFloat8
 from .cast_float8 import CastFloat8
+from .code4 import Code4
 from .float8 import Float8
+from .float_x import FloatX
 from .int4 import Int4
+from .int4_dynamic import Int4Dynamic
 from .int8 import Int8
+from .int_n import IntN
+from .llm_int8 import LlmInt8
+from .mxfp8 import MXFP8
+from .nvfp4 import NVFP4
 
 __all__ = [
     "FORMATS",
+    "MXFP8",
+    "NVFP4",
+    "BlockFloat8",
     "CastFloat8",
+    "Code4",
     "Float8",
+    "FloatX",
     "Format",
     "Int4",
+    "Int4Dynamic",
     "Int8",
+    "IntN",
+    "LlmInt8",
     "QuantizedWeight",
     "format_from_dict",
 ]

@@ -26,17 +26,21 @@ _HQQ_ITERATIONS, _HQQ_NORM, _HQQ_BETA, _HQQ_GROWTH = 20, 0.7, 10.0, 1.01
 
 
 def choose_range(
-    values: torch.Tensor, levels: int, algorithm: str
+    values: torch.Tensor, levels: int, algorithm: str, symmetric: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale and zero, each [..., 1], for the groups ``values`` (float32 [..., group]).
 
-    NonFiniteWeightError where a value is not finite.
+    symmetric: the middle code, (levels + 1) / 2, is zero. NonFiniteWeightError where a value is not
+    finite.
     """
     low, high = torch.aminmax(values, dim=-1, keepdim=True)
-    require_finite(torch.maximum(high, -low))
+    largest = torch.maximum(high, -low)
+    require_finite(largest)
+    if symmetric:
+        low, high = -largest, largest
     if algorithm == "search":
-        return _search(values, low, high, levels)
-    step, zero = _range(low, high, levels, 1.0)
+        return _search(values, low, high, levels, symmetric)
+    step, zero = _range(low, high, levels, 1.0, symmetric)
     return _hqq(values, step, zero, levels) if algorithm == "hqq" else (step, zero)
 
 
@@ -48,19 +52,21 @@ def codes_of(
 
 
 def _range(
-    low: torch.Tensor, high: torch.Tensor, levels: int, shrink: float
+    low: torch.Tensor, high: torch.Tensor, levels: int, shrink: float, symmetric: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     half = (high - low) * (shrink / 2)
     step = (half * (2 / levels)).clamp_(_SMALLEST_SCALE).bfloat16().float()
+    if symmetric:
+        return step, step * (-(levels + 1) / 2)
     return step, ((low + high) / 2 - half).bfloat16().float()
 
 
 def _search(
-    values: torch.Tensor, low: torch.Tensor, high: torch.Tensor, levels: int
+    values: torch.Tensor, low: torch.Tensor, high: torch.Tensor, levels: int, symmetric: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     best = None
     for shrink in _SHRINKS if levels >= _FOUR_BITS else _FEW_BITS_SHRINKS:
-        step, zero = _range(low, high, levels, shrink)
+        step, zero = _range(low, high, levels, shrink, symmetric)
         rounded = codes_of(values, step, zero, levels).mul_(step).add_(zero)
         error = rounded.sub_(values).square_().sum(-1, keepdim=True)
         if best is None:

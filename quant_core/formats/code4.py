@@ -1,0 +1,123 @@
+"""bitsandbytes' NF4 and FP4: 4-bit codes into a table of 16 values, in blocks of the flat weight.
+
+A block's scale is its largest magnitude, float32: 4.5 bits a weight in blocks of 64. Double
+quantization stores these maxima, less their mean, in the dynamic 8-bit code in blocks of 256 with
+a float32 scale each: 4.127 bits. The first of two codes is the high nibble, as in bitsandbytes, to
+whose CPU codes these are equal bit by bit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from .base import Format, QuantizedWeight, register_format, require_finite, row_blocks
+from .dynamic_code import DYNAMIC_CODE
+from .minifloat import looked_up
+
+# fmt: off
+_NF4 = (  # quantiles of a normal distribution (Dettmers et al. 2023, arXiv 2305.14314)
+    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+    -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
+    0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
+    0.7229568362236023, 1.0,
+)
+_FP4 = (0.0, 0.0625, 8.0, 12.0, 4.0, 6.0, 2.0, 3.0)
+# fmt: on
+CODES = {"nf4": _NF4, "fp4": tuple(value / 12 for value in (*_FP4, *(-v for v in _FP4)))}
+
+_SCALES_BLOCK = 256
+_SMALLEST_MAXIMUM = 1e-38
+
+
+@register_format
+@dataclass(frozen=True)
+class Code4(Format):
+    """code: "nf4" or "fp4". block_size: weights that share a scale. double_quant: see above."""
+
+    kind: ClassVar[str] = "code4"
+
+    code: str = "nf4"
+    block_size: int = 64
+    double_quant: bool = False
+
+    def __post_init__(self):
+        if self.code not in CODES or self.block_size < 2 or self.block_size % 2:
+            raise ValueError(f"No 4-bit code {self.code!r} in blocks of {self.block_size}.")
+
+    def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
+        """weight: of any shape."""
+        flat = weight.reshape(-1)
+        blocks = F.pad(flat, (0, -len(flat) % self.block_size)).view(-1, self.block_size)
+        largest = blocks.abs().amax(dim=1).float()
+        require_finite(largest)
+        qdata = torch.empty(
+            len(blocks), self.block_size // 2, dtype=torch.uint8, device=weight.device
+        )
+        for rows in row_blocks(blocks):
+            inverse = 1.0 / largest[rows, None].clamp(_SMALLEST_MAXIMUM)
+            codes = _nearest((blocks[rows].float() * inverse).clamp_(-1, 1), CODES[self.code])
+            qdata[rows] = (codes[:, ::2] << 4) | codes[:, 1::2]
+        parts = {"qdata": qdata.view(-1)[: -(-len(flat) // 2)].clone()}
+        parts |= _quantize_scales(largest) if self.double_quant else {"scale": largest}
+        return QuantizedWeight.of_parts(self, parts, tuple(weight.shape), weight.dtype)
+
+    def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
+        count = math.prod(weight.shape)
+        half = self.block_size // 2
+        packed = F.pad(weight.qdata, (0, -len(weight.qdata) % half)).view(-1, half)
+        scale = self._scale(weight)
+        out = torch.empty(len(packed), self.block_size, dtype=dtype, device=packed.device)
+        for rows in row_blocks(out):
+            codes = torch.stack((packed[rows] >> 4, packed[rows] & 15), dim=-1).flatten(1)
+            out[rows] = looked_up(codes, CODES[self.code]).mul_(scale[rows, None])
+        return out.view(-1)[:count].view(weight.shape)
+
+    def _scale(self, weight: QuantizedWeight) -> torch.Tensor:
+        """float32 [blocks]."""
+        if weight.scale_2 is None:
+            return weight.scale
+        values = looked_up(weight.scale, DYNAMIC_CODE)
+        steps = weight.scale_2.repeat_interleave(_SCALES_BLOCK)[: len(values)]
+        return values * steps + weight.zero_point
+
+    def parts(self, shape: tuple[int, ...]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        count = math.prod(shape)
+        blocks = -(-count // self.block_size)
+        qdata = {"qdata": (torch.uint8, (-(-count // 2),))}
+        if not self.double_quant:
+            return {**qdata, "scale": (torch.float32, (blocks,))}
+        return {
+            **qdata,
+            "scale": (torch.uint8, (blocks,)),
+            "zero_point": (torch.float32, ()),
+            "scale_2": (torch.float32, (-(-blocks // _SCALES_BLOCK),)),
+        }
+
+    def __str__(self) -> str:
+        double = ", double quantization" if self.double_quant else ""
+        return f"{self.code} blocks of {self.block_size}{double}"
+
+
+def _quantize_scales(largest: torch.Tensor) -> dict[str, torch.Tensor]:
+    """zero_point: the mean of the maxima. scale: codes of the rest. scale_2: float32 a block."""
+    mean = largest.mean()
+    rest = largest - mean
+    blocks = F.pad(rest, (0, -len(rest) % _SCALES_BLOCK)).view(-1, _SCALES_BLOCK)
+    steps = blocks.abs().amax(dim=1)
+    inverse = 1.0 / steps[:, None].clamp(_SMALLEST_MAXIMUM)
+    codes = _nearest((blocks * inverse).clamp_(-1, 1), DYNAMIC_CODE)
+    return {"scale": codes.view(-1)[: len(rest)].clone(), "zero_point": mean, "scale_2": steps}
+
+
+def _nearest(values: torch.Tensor, code: tuple[float, ...]) -> torch.Tensor:
+    """The code, uint8, whose value is nearest; of two that are equally near the lower value's."""
+    table = torch.tensor(code, dtype=torch.float32, device=values.device)
+    order = torch.argsort(table, stable=True)
+    ordered = table[order]
+    places = torch.bucketize(values.contiguous(), (ordered[:-1] + ordered[1:]) / 2)
+    return order.to(torch.uint8)[places]

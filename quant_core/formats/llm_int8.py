@@ -1,0 +1,98 @@
+"""LLM.int8(): INT8 weights and activations, but for the columns in which activations are large.
+
+Weights have one scale a row, max |w| / 127. A column of activations with an entry of at least
+``threshold`` is computed in the input's dtype with the dequantized weights; what is left is rounded
+per token and multiplied in INT8 (Dettmers et al. 2022, arXiv 2208.07339). Codes are bitsandbytes'.
+Bits a weight: 8 + 32 / K.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from .base import Format, QuantizedWeight, absolute_maximum, register_format, row_blocks
+from .int8 import fits_int8_matmul
+
+_SMALLEST_MAXIMUM = 1e-30
+
+
+@register_format
+@dataclass(frozen=True)
+class LlmInt8(Format):
+    """threshold: of activations, 0 for none. activations: "int8", for ever."""
+
+    kind: ClassVar[str] = "llm_int8"
+
+    threshold: float = 6.0
+    activations: str = "int8"
+
+    def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
+        """weight: [N, K]."""
+        largest = absolute_maximum(weight, "per-row").clamp_(_SMALLEST_MAXIMUM)
+        qdata = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+        for block in row_blocks(weight):
+            qdata[block] = (weight[block].float() * (127.0 / largest[block])).round_()
+        return QuantizedWeight(self, qdata, largest / 127, None, tuple(weight.shape), weight.dtype)
+
+    def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
+        out = torch.empty(weight.qdata.shape, dtype=dtype, device=weight.qdata.device)
+        return torch.mul(weight.qdata, weight.scale, out=out)
+
+    def nbytes(self, shape: tuple[int, ...]) -> int:
+        return math.prod(shape) + 4 * shape[0]
+
+    def linear(
+        self, x: torch.Tensor, weight: QuantizedWeight, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        if not fits_int8_matmul(x, weight.qdata):
+            return F.linear(x, self.dequantize(weight, x.dtype), bias)
+        rows = x.reshape(-1, x.shape[-1])
+        large = rows.abs() >= self.threshold if self.threshold else None
+        outliers = None if large is None else large.any(dim=0)
+        codes, scale = _quantize_tokens(rows, large, outliers)
+        y = torch._int_mm(codes, weight.qdata.t()) * scale * weight.scale.view(1, -1)
+        if bias is not None:
+            y += bias
+        y = y.to(x.dtype)
+        if outliers is not None:
+            y = y + self._outliers(rows, weight, outliers)
+        return y.reshape(*x.shape[:-1], weight.shape[0])
+
+    def _outliers(
+        self, rows: torch.Tensor, weight: QuantizedWeight, outliers: torch.Tensor
+    ) -> torch.Tensor | float:
+        """The product of the outlier columns, which are few."""
+        if torch.compiler.is_compiling():  # no shape may depend on values
+            return F.linear(rows * outliers, self.dequantize(weight, rows.dtype))
+        columns = outliers.nonzero().view(-1)
+        if not len(columns):
+            return 0.0
+        kept = (weight.qdata[:, columns] * weight.scale).to(rows.dtype)
+        return F.linear(rows[:, columns], kept)
+
+    def kernel(self, device: torch.device) -> str:
+        if device.type not in ("cpu", "cuda"):
+            return super().kernel(device)
+        return "int8 x int8 matmul (torch._int_mm), outlier columns apart"
+
+    def __str__(self) -> str:
+        return f"llm.int8 per-row, int8 activations, threshold {self.threshold:g}"
+
+
+def _quantize_tokens(
+    rows: torch.Tensor, large: torch.Tensor | None, outliers: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """int8 codes [M, K], zero in the outlier columns; float32 scales [M, 1]."""
+    values = rows.float()
+    if large is not None:
+        values = values.masked_fill(large, 0)
+    largest = values.abs().amax(dim=1, keepdim=True).clamp_(_SMALLEST_MAXIMUM)
+    codes = (values * (127.0 / largest)).round_()
+    if outliers is not None:
+        codes = codes.masked_fill_(outliers, 0)
+    return codes.to(torch.int8), largest / 127

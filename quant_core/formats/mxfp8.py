@@ -1,0 +1,82 @@
+"""MXFP8: E4M3 codes in blocks of 32 along K, each with a power of two (E8M0) for a scale.
+
+The power is the least that brings the block within E4M3's range. Tensors are those of ComfyUI's
+stock layout, bit by bit (equal to comfy-kitchen's quantize_mxfp8): rows and columns padded to 32,
+scales swizzled for the tensor cores. They are uint8 here, which every backend computes with; the
+file's dtype means nothing to stock, which views the bytes. Bits a weight: 8.25, and the padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from .base import Format, QuantizedWeight, register_format, require_finite, row_blocks
+from .swizzle import padded_to, swizzle, swizzled_shape, unswizzle
+
+BLOCK = 32
+_LARGEST_CODE = 448.0
+_BIAS, _LARGEST_SCALE = 127, 254
+
+
+@register_format
+@dataclass(frozen=True)
+class MXFP8(Format):
+    kind: ClassVar[str] = "mxfp8"
+
+    def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
+        """weight: [N, K]."""
+        n, k = weight.shape
+        high, wide = padded_to(n, BLOCK), padded_to(k, BLOCK)
+        padded = F.pad(weight, (0, wide - k, 0, high - n))
+        scale = torch.empty(high, wide // BLOCK, dtype=torch.uint8, device=weight.device)
+        qdata = torch.empty(high, wide, dtype=torch.float8_e4m3fn, device=weight.device)
+        for rows in row_blocks(padded):
+            values = padded[rows].float().unflatten(1, (-1, BLOCK))
+            largest = values.abs().amax(dim=-1)
+            require_finite(largest)
+            scale[rows] = _power_over(largest / _LARGEST_CODE)
+            values = values / _value(scale[rows]).unsqueeze(-1)
+            qdata[rows] = values.clamp_(-_LARGEST_CODE, _LARGEST_CODE).flatten(1)
+        return QuantizedWeight(self, qdata, swizzle(scale), None, (n, k), weight.dtype)
+
+    def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
+        n, k = weight.shape
+        high, wide = weight.qdata.shape
+        scale = unswizzle(weight.scale, high, wide // BLOCK)
+        out = torch.empty(high, wide, dtype=dtype, device=weight.qdata.device)
+        for rows in row_blocks(out):
+            values = weight.qdata[rows].float().unflatten(1, (-1, BLOCK))
+            out[rows] = values.mul_(_value(scale[rows]).unsqueeze(-1)).flatten(1)
+        return out[:n, :k].contiguous()
+
+    def parts(self, shape: tuple[int, ...]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        n, k = shape
+        high, wide = padded_to(n, BLOCK), padded_to(k, BLOCK)
+        return {
+            "qdata": (torch.float8_e4m3fn, (high, wide)),
+            "scale": (torch.uint8, swizzled_shape(high, wide // BLOCK)),
+        }
+
+    def stock_marker(self) -> dict[str, Any]:
+        return {"format": "mxfp8"}
+
+    def __str__(self) -> str:
+        return "mxfp8 blocks of 32"
+
+
+def _power_over(ratio: torch.Tensor) -> torch.Tensor:
+    """The biased exponent, uint8, of the least power of two that is not below ``ratio``; zero for
+    zero, as stock has it."""
+    fraction, exponent = torch.frexp(ratio)
+    power = exponent - (fraction == 0.5).int() + _BIAS
+    return torch.where(ratio == 0, 0, power.clamp(0, _LARGEST_SCALE)).to(torch.uint8)
+
+
+def _value(scale: torch.Tensor) -> torch.Tensor:
+    """2 ** (scale - 127) as float32, put together from its bits; the least one is subnormal."""
+    bits = scale.int() << 23
+    return torch.where(scale == 0, 1 << 22, bits).view(torch.float32)

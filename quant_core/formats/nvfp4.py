@@ -1,0 +1,82 @@
+"""NVFP4: E2M1 codes in blocks of 16 along K, an E4M3 scale a block, a float32 scale a tensor.
+
+``w = code * scale * scale_2``. Tensors are those of ComfyUI's stock layout, bit by bit (equal to
+comfy-kitchen's quantize_nvfp4 under the same tensor scale): two codes a byte, the first in the high
+nibble, rows and columns padded to 16, block scales swizzled for the tensor cores. Bits a weight:
+4.5, and the padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from .base import Format, QuantizedWeight, absolute_maximum, register_format, row_blocks
+from .minifloat import encode, looked_up, values_of
+from .swizzle import padded_to, swizzle, swizzled_shape, unswizzle
+
+BLOCK = 16
+_LARGEST_CODE, _LARGEST_SCALE = 6.0, 448.0
+_SMALLEST_MAXIMUM = 1e-30
+
+
+@register_format
+@dataclass(frozen=True)
+class NVFP4(Format):
+    kind: ClassVar[str] = "nvfp4"
+
+    def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
+        """weight: [N, K]."""
+        largest = absolute_maximum(weight, "per-tensor").clamp_(_SMALLEST_MAXIMUM)
+        return self.quantize_with(weight, largest / (_LARGEST_CODE * _LARGEST_SCALE))
+
+    def quantize_with(self, weight: torch.Tensor, scale_2: torch.Tensor) -> QuantizedWeight:
+        """``weight`` under a given tensor scale, float32 []."""
+        n, k = weight.shape
+        high, wide = padded_to(n, BLOCK), padded_to(k, BLOCK)
+        padded = F.pad(weight, (0, wide - k, 0, high - n))
+        scale = torch.empty(high, wide // BLOCK, dtype=torch.float8_e4m3fn, device=weight.device)
+        qdata = torch.empty(high, wide // 2, dtype=torch.uint8, device=weight.device)
+        for rows in row_blocks(padded):
+            values = padded[rows].float().unflatten(1, (-1, BLOCK))
+            step = values.abs().amax(dim=-1) / _LARGEST_CODE / scale_2
+            scale[rows] = step.clamp_(max=_LARGEST_SCALE)
+            step = (scale[rows].float() * scale_2).unsqueeze(-1)
+            # Weights that are all nearly zero have a scale of zero, and codes of zero.
+            scaled = torch.where(step == 0, 0.0, values / step)
+            codes = encode(scaled, 2, 1).flatten(1)
+            qdata[rows] = (codes[:, ::2] << 4) | codes[:, 1::2]
+        return QuantizedWeight(
+            self, qdata, swizzle(scale), None, (n, k), weight.dtype, scale_2=scale_2
+        )
+
+    def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
+        n, k = weight.shape
+        high, half = weight.qdata.shape
+        scale = unswizzle(weight.scale, high, 2 * half // BLOCK)
+        out = torch.empty(high, 2 * half, dtype=dtype, device=weight.qdata.device)
+        for rows in row_blocks(out):
+            packed = weight.qdata[rows]
+            codes = torch.stack((packed >> 4, packed & 15), dim=-1).flatten(1)
+            step = (scale[rows].float() * weight.scale_2).unsqueeze(-1)
+            values = looked_up(codes, values_of(2, 1)).unflatten(1, (-1, BLOCK)).mul_(step)
+            out[rows] = values.flatten(1)
+        return out[:n, :k].contiguous()
+
+    def parts(self, shape: tuple[int, ...]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        n, k = shape
+        high, wide = padded_to(n, BLOCK), padded_to(k, BLOCK)
+        return {
+            "qdata": (torch.uint8, (high, wide // 2)),
+            "scale": (torch.float8_e4m3fn, swizzled_shape(high, wide // BLOCK)),
+            "scale_2": (torch.float32, ()),
+        }
+
+    def stock_marker(self) -> dict[str, Any]:
+        return {"format": "nvfp4"}
+
+    def __str__(self) -> str:
+        return "nvfp4 blocks of 16"

@@ -1,0 +1,37 @@
+"""Where NVIDIA's tensor cores look for block scales.
+
+Tiles of 128 x 4 scales, each stored as 32 x 4 x 4: row r of a tile stands at [r % 32, r // 32]. See
+"1D Block Scaling Factors Layout" in the cuBLAS documentation. Rows are padded to 128, columns to 4.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+_ROWS, _COLUMNS = 128, 4
+
+
+def padded_to(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
+
+
+def swizzled_shape(rows: int, columns: int) -> tuple[int, int]:
+    return padded_to(rows, _ROWS), padded_to(columns, _COLUMNS)
+
+
+def swizzle(scales: torch.Tensor) -> torch.Tensor:
+    """[H, W] of a one-byte dtype as [swizzled_shape(H, W)]; what is padded is zero bytes."""
+    rows, columns = scales.shape
+    high, wide = swizzled_shape(rows, columns)
+    octets = F.pad(scales.view(torch.uint8), (0, wide - columns, 0, high - rows))
+    tiles = octets.view(high // _ROWS, 4, 32, wide // _COLUMNS, _COLUMNS)
+    return tiles.permute(0, 3, 2, 1, 4).reshape(high, wide).view(scales.dtype)
+
+
+def unswizzle(swizzled: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """The inverse: the scales [rows, columns]."""
+    high, wide = swizzled_shape(rows, columns)
+    tiles = swizzled.view(torch.uint8).view(high // _ROWS, wide // _COLUMNS, 32, 4, _COLUMNS)
+    octets = tiles.permute(0, 3, 2, 1, 4).reshape(high, wide)
+    return octets[:rows, :columns].contiguous().view(swizzled.dtype)
