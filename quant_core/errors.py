@@ -18,9 +18,10 @@ class QuantizationError(ValueError):
 class UnknownNameError(QuantizationError):
     """A method, preset, granularity or component that does not exist."""
 
-    def __init__(self, kind: str, name: object, valid: Iterable[str]):
+    def __init__(self, kind: str, name: object, valid: Iterable[str], aliases: Iterable[str] = ()):
+        """aliases: valid too, and too many to tell but for the nearest."""
         valid = tuple(valid)
-        close = difflib.get_close_matches(str(name).lower(), valid, n=3)
+        close = difflib.get_close_matches(str(name).lower(), (*valid, *aliases), n=3)
         hint = f"Did you mean {' or '.join(close)}? " if close else ""
         super().__init__(f"Unknown {kind} {name!r}. {hint}Valid: {', '.join(valid)}.")
 

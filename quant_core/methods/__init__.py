@@ -1,8 +1,14 @@
 """Methods: what a user can choose, and the format that each gives a layer. Importing registers."""
 
-from . import standard  # isort: split - the order of registration is the order of the choice
+# The order of registration is the order of the choice.
+# isort: off
+from . import standard
+from . import low_bit
+
+# isort: on
+from .aliases import ALIASES
 from .method import GRANULARITIES, METHODS, Choice, Method, register_method
-from .names import ALIASES, Named, get_method, method_for, named_method, resolve_method
+from .names import Named, get_method, method_for, named_method, resolve_method
 from .standard import with_algorithm
 
 VALID_METHODS = tuple(METHODS)
@@ -16,6 +22,7 @@ __all__ = [
     "Method",
     "Named",
     "get_method",
+    "low_bit",
     "method_for",
     "named_method",
     "register_method",

@@ -1,4 +1,4 @@
-"""What the names of methods mean: the choice's own, families with numbers in them, and aliases."""
+"""What a name means: a method of the choice, one of a family, or an alias."""
 
 from __future__ import annotations
 
@@ -6,30 +6,10 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ..errors import UnknownNameError
+from ..errors import UnknownNameError, UnsupportedMethodError
 from ..hardware import Hardware
+from .aliases import ALIASES, GRANULARITY, NOTES, REFUSED
 from .method import FAMILIES, METHODS, Method
-
-ALIASES = {
-    "fp8": "fp8-dynamic",
-    "diffsynth-fp8": "fp8-dynamic",
-    "fp8-filtered": "fp8-weight-only",
-    "8bit": "int8",
-    "4bit": "int4",
-    "int8wo": "int8",
-    "int8_weight_only": "int8",
-    "int8dq": "int8-dynamic",
-    "int8_dynamic_activation_int8_weight": "int8-dynamic",
-    "int4wo": "int4",
-    "int4_weight_only": "int4",
-    "float8wo": "fp8-weight-only",
-    "float8wo_e4m3": "fp8-weight-only",
-    "float8_weight_only": "fp8-weight-only",
-    "float8dq": "fp8-dynamic",
-    "float8dq_e4m3": "fp8-dynamic",
-    "float8dq_e4m3_row": "fp8-dynamic",
-    "float8_dynamic_activation_float8_weight": "fp8-dynamic",
-}
 
 
 @dataclass(frozen=True)
@@ -44,26 +24,39 @@ class Named:
 
 @lru_cache(maxsize=256)
 def named_method(name: str) -> Named:
-    """The meaning of ``name``: a method's own, a family's or an alias. UnknownNameError if none."""
+    """The meaning of ``name``.
+
+    UnknownNameError with the nearest names if it has none, UnsupportedMethodError for what is
+    known elsewhere and cannot be had here.
+    """
+    if name in REFUSED:
+        raise UnsupportedMethodError(REFUSED[name].format(name))
     method = get_method(ALIASES.get(name, name))
     if method is None:
-        raise UnknownNameError("method", name, (*METHODS, *ALIASES))
-    return Named(method)
+        raise UnknownNameError("method", name, METHODS, ALIASES)
+    notes = (NOTES[name],) if name in NOTES else ()
+    return Named(method, GRANULARITY.get(name), notes)
 
 
 def get_method(name: str) -> Method | None:
-    """The method whose own name is ``name``, of the choice or of a family."""
+    """The method whose own name is ``name``, of the choice or of a family.
+
+    UnsupportedMethodError for a family's name with impossible numbers.
+    """
     if name in METHODS:
         return METHODS[name]
     for pattern, make in FAMILIES.items():
         match = re.fullmatch(pattern, str(name))
         if match:
-            return make(match)
+            try:
+                return make(match)
+            except ValueError as error:
+                raise UnsupportedMethodError(str(error)) from error
     return None
 
 
 def resolve_method(name: str) -> str:
-    """The name of the method that ``name`` means. UnknownNameError if there is none."""
+    """The name of the method that ``name`` means. Errors as ``named_method``'s."""
     return named_method(name).method.name
 
 
