@@ -204,7 +204,7 @@ def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[
     demo.add_argument("--port", help="the server's port (default: a free one)")
     commands.add_parser("test", help="the whole test suite; further arguments to pytest", **common)
     commands.add_parser("lint", help="ruff", **common)
-    commands.add_parser("pictures", help="take every picture anew in a browser", **common)
+    commands.add_parser("pictures", help="write the examples and every picture anew", **common)
     commands.add_parser("setup", help="only set up", **common)
     options, further = parser.parse_known_args(arguments)
     if further and options.command != "test":
@@ -228,7 +228,8 @@ def main() -> int:
     if options.command == "test":
         return run("pytest", *further, environment=environment)
     if options.command == "pictures":
-        return run("lab.screenshots", environment=environment)
+        workflows_failed = run("lab.examples", environment=environment)
+        return workflows_failed or run("lab.screenshots", environment=environment)
     if options.command == "lint":
         return run("ruff", "check", ".", environment=environment)
     return 0

@@ -11,7 +11,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from .browser import Editor, browser
+from .browser import browser
+from .editor import Editor
 from .examples import (
     EXAMPLES,
     FLUX_FP8_LORA,
@@ -21,12 +22,14 @@ from .examples import (
     tiny_files,
     workflow,
 )
+from .help_pictures import help_pictures
 from .pack import ROOT
 from .server import Server
+from .tiny_vaes import FLUX, tiny_vae_file
 
 IMAGES = ROOT / "docs" / "images"
-HELP = ROOT / "web" / "docs"
 MARGIN = 24
+NARROW = (WIDTH, 100)
 # The page of a thumbnail, and the part of it that is kept: between the editor's floating tools.
 THUMBNAIL = (720, 670)
 KEPT = {"x": 0, "y": 50, "width": 720, "height": 540}
@@ -36,7 +39,6 @@ NAMED_FILES = (
     "text_encoders/t5xxl_fp16.safetensors",
     "text_encoders/umt5_xxl_fp16.safetensors",
     "text_encoders/qwen_3_4b.safetensors",
-    "vae/ae.safetensors",
     "vae/wan_2.1_vae.safetensors",
 )
 
@@ -45,6 +47,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as base, browser() as running:
         server = Server(base)
         tiny_files(server.base / "models")
+        _tiny_vae(server.base / "models" / "vae" / "ae.safetensors")
         for name in NAMED_FILES:
             file = server.base / "models" / name
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -52,17 +55,22 @@ def main() -> None:
         with server:
             thumbnails(running, server)
             readme_pictures(running, server)
+            help_pictures(running, server)
+
+
+def _tiny_vae(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    tiny_vae_file(FLUX, file.parent).rename(file)
 
 
 def thumbnails(running, server: Server) -> None:
-    """One JPEG an example: its first node of this pack and what is around it, as it opens."""
+    """One JPEG an example: the node that it is about and what is around it, as it opens."""
     editor = Editor(running, server, nodes2=True, size=THUMBNAIL)
     editor.execute("Workspace.ToggleFocusMode")
     for example in EXAMPLES:
         editor.load(workflow(example, server.object_info))
-        kinds = [node["class_type"] for node in example.prompt.values()]
-        first = next(number for number, kind in enumerate(kinds, 1) if kind.startswith("GQ"))
-        _look_at(editor, first, left=(THUMBNAIL[0] - WIDTH) // 2, top=130)
+        subject = list(example.prompt).index(example.subject) + 1
+        editor.arrange({subject: NARROW}, left=(THUMBNAIL[0] - WIDTH) // 2, top=130)
         _take(editor, example.file.with_suffix(".jpg"), clip=KEPT, quality=82)
     editor.close()
 
@@ -72,9 +80,8 @@ def readme_pictures(running, server: Server) -> None:
     editor = Editor(running, server, nodes2=True, size=(1400, 860), scale=2)
     quantize = _run(editor, FLUX_FP8_LORA)
     editor.execute("Workspace.ToggleFocusMode")
-    _look_at(editor, quantize, left=200, top=100)
-    for file in (IMAGES / "panel.png", HELP / "GQQuantizeModel.png"):
-        _take(editor, file, clip=_around(editor, quantize))
+    editor.arrange({quantize: NARROW}, left=200, top=100)
+    _take(editor, IMAGES / "panel.png", clip=_around(editor, quantize))
     editor.panel(quantize).locator("button").click()
     dialog = editor.page.locator("dialog.graphquant-dialog")
     _take(editor, IMAGES / "details.png", clip=dialog.bounding_box())
@@ -95,26 +102,8 @@ def _run(editor: Editor, example: Example) -> int:
     editor.run()
     quantize = list(prompt).index("quantize") + 1
     editor.panel(quantize).locator(".graphquant-method").wait_for()
-    editor.page.wait_for_timeout(5000)  # until the notice "Job completed" has gone
+    editor.page.get_by_text("Job completed").wait_for(state="hidden")
     return quantize
-
-
-def _look_at(editor: Editor, node: int, left: int, top: int) -> None:
-    """Show the node, as small as it goes, this far from the page's corner."""
-    editor.evaluate(
-        """([id, width, left, top]) => {
-            const node = app.graph.getNodeById(id)
-            node.setSize([width, 100])
-            app.canvas.ds.scale = 1
-            app.canvas.ds.offset = [left - node.pos[0], top - node.pos[1]]
-            app.canvas.setDirty(true, true)
-        }""",
-        node,
-        WIDTH,
-        left,
-        top,
-    )
-    editor.page.wait_for_timeout(700)
 
 
 def _around(editor: Editor, node: int) -> dict:

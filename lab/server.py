@@ -39,7 +39,7 @@ class PromptError(RuntimeError):
 class Server:
     """ComfyUI on a free port with its models, custom nodes and output under ``base``.
 
-    ``pack_folder`` is the name this pack gets in custom_nodes (None leaves the pack out);
+    ``pack_folder`` is the name that ``pack`` gets in custom_nodes (None leaves the pack out);
     ``arguments`` are further ComfyUI command-line arguments. Use it as a context manager.
     """
 
@@ -49,6 +49,7 @@ class Server:
         pack_folder: str | None = "GraphQuant",
         port: int | None = None,
         arguments: Sequence[str] = (),
+        pack: Path = ROOT,
     ):
         self.base = Path(base).resolve()
         self.port = port or _free_port()
@@ -58,7 +59,7 @@ class Server:
         self.arguments = tuple(arguments)
         self._folders = {LAB_NODES: ROOT / "lab" / "nodes"}
         if pack_folder:
-            self._folders[pack_folder] = ROOT
+            self._folders[pack_folder] = pack
         self._process: subprocess.Popen | None = None
 
     def __enter__(self) -> Server:
@@ -159,9 +160,12 @@ class Server:
         """Cancel the running prompt, as the UI's button does."""
         self._post("/interrupt", {})
 
-    def cancel(self, prompt_id: str) -> None:
+    def cancel(self, prompt_id: str, timeout: float = 300.0) -> None:
         """Interrupt until that prompt has ended: ComfyUI forgets one that comes too early."""
+        deadline = time.monotonic() + timeout
         while self.history(prompt_id) is None:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"prompt still running after {timeout:.0f} s of interrupting")
             self.interrupt()
             time.sleep(0.05)
 

@@ -15,10 +15,11 @@ def ui_workflow(prompt: dict, object_info: Callable[[str], dict]) -> dict:
     Widgets that the prompt leaves out get their default; editor ids count from 1 in its order.
     """
     ids = {name: number for number, name in enumerate(prompt, 1)}
+    infos = {name: object_info(node["class_type"]) for name, node in prompt.items()}
     nodes, links = [], []
     rows: dict[int, int] = {}
     for order, (name, node) in enumerate(prompt.items()):
-        info = object_info(node["class_type"])
+        info = infos[name]
         column = _depth(prompt, name)
         row = rows[column] = rows.get(column, -1) + 1
         inputs = _sockets(info)
@@ -27,9 +28,8 @@ def ui_workflow(prompt: dict, object_info: Callable[[str], dict]) -> dict:
             if isinstance(value, list):
                 origin, origin_slot = value
                 socket["link"] = len(links) + 1
-                links.append(
-                    [len(links) + 1, ids[origin], origin_slot, ids[name], slot, socket["type"]]
-                )
+                kind = infos[origin]["output"][origin_slot]
+                links.append([len(links) + 1, ids[origin], origin_slot, ids[name], slot, kind])
         nodes.append(
             {
                 "id": ids[name],

@@ -1,4 +1,5 @@
 // Elements from text alone: whatever a report says, it is never read as HTML.
+import { app } from "../../scripts/app.js"
 
 /** An element of the pack's own class; children are elements or texts. */
 export function element(tag, name, ...children) {
@@ -19,6 +20,9 @@ export function button(name, text, onClick) {
   return made
 }
 
+/** Add an element to the page: beside the canvas, as the body and the head belong to every pack. */
+export const attach = (made) => app.canvas.canvas.parentElement.append(made)
+
 /** Show a modal dialog with a title and a close button; it removes itself when closed. */
 export function openDialog(title, closeWord, ...content) {
   const heading = element("h2", "title", title)
@@ -27,7 +31,7 @@ export function openDialog(title, closeWord, ...content) {
   dialog.addEventListener("close", () => dialog.remove())
   // The editor's one-letter shortcuts listen further out.
   dialog.addEventListener("keydown", (event) => event.stopPropagation())
-  document.body.append(dialog)
+  attach(dialog)
   dialog.showModal()
   return dialog
 }
@@ -36,5 +40,5 @@ export function loadStyles() {
   const link = document.createElement("link")
   link.rel = "stylesheet"
   link.href = new URL("./graphquant.css", import.meta.url).href
-  document.head.append(link)
+  attach(link)
 }

@@ -4,7 +4,7 @@ import { app } from "../../scripts/app.js"
 import { loadCapabilities } from "./capabilities.js"
 import { loadStyles } from "./dom.js"
 import { menuItems } from "./menu.js"
-import { attachPanel, refreshAll, showPanels, showRun } from "./node_panel.js"
+import { attachPanel, refreshAll, showEarlierRuns, showPanels, showRun } from "./node_panel.js"
 import { loadWords } from "./words.js"
 
 const isOurs = (node) => node?.comfyClass?.startsWith("GQ")
@@ -53,7 +53,7 @@ app.registerExtension({
   },
 
   // Only now do the nodes of a loaded workflow have their links.
-  afterConfigureGraph: refreshAll,
+  afterConfigureGraph: showEarlierRuns,
 
   nodeCreated(node) {
     if (!isOurs(node)) return

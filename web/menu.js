@@ -1,5 +1,6 @@
 // The right-click menu of a Quantize node.
 import { app } from "../../scripts/app.js"
+import { attach } from "./dom.js"
 import { openHelp } from "./help.js"
 import { lastRun } from "./node_panel.js"
 import { reportText } from "./report.js"
@@ -27,7 +28,7 @@ async function copy(text) {
 function copyBySelection(text) {
   const area = document.createElement("textarea")
   area.value = text
-  document.body.append(area)
+  attach(area)
   area.select()
   document.execCommand("copy")
   area.remove()

@@ -1,30 +1,26 @@
 // One panel a node: when it is there, what it remembers, and how tall it is.
 import { methodLabel } from "./capabilities.js"
 import { element } from "./dom.js"
+import { recall, remember } from "./last_runs.js"
 import { notesFor } from "./notes.js"
 import { panelContent } from "./panel.js"
-import { pack, unpack } from "./report.js"
 
 const WIDGET = "graphquant"
-const PROPERTY = "graphquant"
 const MARGIN = 10
 
 // Everything the pack keeps about its nodes on the canvas.
 const panels = new Map()
 let wanted = true
 
-/** What is known of a node's last run; reports is empty before the first. */
-export const lastRun = (node) => panels.get(node)?.run ?? { reports: [], saved: false }
+/** What is known of a node's last run. reports: none before the first. earlier: it was before the
+page was loaded. */
+export const lastRun = (node) => panels.get(node)?.run ?? { reports: [], earlier: false }
 
-/** Watch a new node: its runs, its saved state, the inputs that its notes speak of. */
+/** Watch a new node: its runs, and the inputs that its notes speak of. */
 export function attachPanel(node) {
-  panels.set(node, { run: { reports: [], saved: false }, shown: "", widget: null })
+  panels.set(node, { run: { reports: [], earlier: false }, shown: "", widget: null })
   after(node, "onExecuted", ({ graphquant }) => graphquant && showRun(node, graphquant))
-  after(node, "onConfigure", ({ properties }) => {
-    const saved = properties?.[PROPERTY]?.map(unpack)
-    if (saved) panels.get(node).run = { reports: saved, saved: true }
-    refresh(node)
-  })
+  after(node, "onConfigure", () => refresh(node))
   after(node, "onRemoved", () => panels.delete(node))
   for (const widget of node.widgets ?? []) {
     after(widget, "callback", () => refresh(node))
@@ -34,9 +30,18 @@ export function attachPanel(node) {
 
 /** The reports of a run that has just ended, or is the latest of this session. */
 export function showRun(node, reports) {
-  panels.get(node).run = { reports, saved: false }
-  node.properties[PROPERTY] = reports.map(pack)
+  panels.get(node).run = { reports, earlier: false }
+  remember(node, reports)
   refresh(node)
+}
+
+/** A workflow was loaded: its nodes get back what they showed when they last ran. */
+export function showEarlierRuns() {
+  for (const [node, panel] of panels) {
+    if (!node.graph || panel.run.reports.length) continue
+    panel.run = { reports: recall(node), earlier: true }
+  }
+  refreshAll()
 }
 
 /** Panels on or off, as the setting says. */

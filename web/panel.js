@@ -4,18 +4,18 @@ import { button, element } from "./dom.js"
 import { bytes, methodWords, percent } from "./report.js"
 import { t } from "./words.js"
 
-/** The panel's content. reports: of the last run, or none; saved: they came with the workflow. */
-export function panelContent(title, { reports, saved }, notes) {
-  const content = reports.map((report) => section(report, saved))
+/** The panel's content. reports: of the last run, or none; earlier: of one before a reload. */
+export function panelContent(title, { reports, earlier }, notes) {
+  const content = reports.map((report) => section(report, earlier))
   content.push(...notes.map(({ kind, text }) => note(kind, text)))
   if (reports.length) content.push(footer(title, reports))
   return content
 }
 
-function section(report, saved) {
+function section(report, earlier) {
   const method = element("strong", "method", methodWords(report))
   const part = report.part ? element("span", "part", report.part) : null
-  const mark = saved ? element("span", "saved", t("saved")) : null
+  const mark = earlier ? element("span", "earlier", t("earlier")) : null
   const words = { quantized: report.quantized_layers, kept: report.skipped_layers }
   return element(
     "section",

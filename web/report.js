@@ -2,8 +2,7 @@
 import { t } from "./words.js"
 
 const MIB = 1024 * 1024
-// A workflow is embedded in every picture it makes: a layer list above this many characters is
-// left out of it.
+// A layer list above this many characters is not kept for after a reload.
 const SAVED_LAYERS_LIMIT = 40_000
 
 export function bytes(count) {
@@ -45,7 +44,7 @@ function countReasons(layers) {
   return [...counts].sort((a, b) => b[1] - a[1]).map(([words, count]) => `- ${count} x ${words}`)
 }
 
-/** What is saved in the workflow: layers that differ only by name share one entry. */
+/** What is kept of a report: layers that differ only by name share one entry. */
 export function pack(report) {
   const { layers, ...summary } = report
   const groups = new Map()
@@ -57,7 +56,7 @@ export function pack(report) {
   return JSON.stringify(packed).length > SAVED_LAYERS_LIMIT ? summary : { ...summary, packed }
 }
 
-/** The report that `pack` was given; without layers where they were too many to save. */
+/** The report that `pack` was given; without layers where they were too many to keep. */
 export function unpack({ packed, ...summary }) {
   const layers = packed?.flatMap(([same, names]) => names.map((name) => ({ name, ...same })))
   return { ...summary, layers }

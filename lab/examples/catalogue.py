@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from ..tiny_models import FLUX, WAN
-from .parts import Example, decode, flux_parts, image, node, sample, text
+from .parts import Example, decode, flux_encoded, flux_parts, image, node, sample, text
+
+_SAVED = "flux1-dev-int8"
 
 FLUX_FP8_LORA = Example(
     "flux_fp8_lora",
@@ -109,6 +111,7 @@ Z_IMAGE_INT4_SAVE = Example(
         ("decode", "save"),
     ),
     FLUX,
+    subject="keep",
 )
 
 COMPARE_QUANTIZED = Example(
@@ -159,6 +162,7 @@ LAYERWISE_FP8_CAST = Example(
         ("save",),
     ),
     FLUX,
+    subject="cast",
 )
 
 QUANTIZE_VAE = Example(
@@ -184,6 +188,7 @@ QUANTIZE_VAE = Example(
         ("compare",),
     ),
     FLUX,
+    subject="quantize_vae",
 )
 
 QUANTIZE_TEXT_ENCODER = Example(
@@ -210,6 +215,7 @@ QUANTIZE_TEXT_ENCODER = Example(
         ("save",),
     ),
     FLUX,
+    subject="quantize_clip",
 )
 
 FP8_CAPABILITY_CHECK = Example(
@@ -226,6 +232,36 @@ FP8_CAPABILITY_CHECK = Example(
     },
     (("note", "load"), ("check",), ("method", "report")),
     FLUX,
+    subject="check",
+)
+
+SAVE_AND_LOAD = Example(
+    "save_and_load",
+    "## Quantize once, load ever after\n\n1. Run. The upper row quantizes FLUX.1 and saves it to "
+    "models/diffusion_models.\n2. Press **R**, so that the new file is listed.\n3. Mute the upper "
+    "row (**Ctrl+M**) and unmute the lower one. It loads half the bytes and quantizes nothing.\n\n"
+    "INT8 is saved in ComfyUI's own format: Load Diffusion Model reads it too, without this pack.",
+    {
+        "load": node("UNETLoader", unet_name="flux1-dev.safetensors", weight_dtype="default"),
+        "quantize": node("GQQuantizeModel", model=["load", 0], method="int8"),
+        "keep": node("GQSaveQuantizedModel", model=["quantize", 0], filename_prefix=_SAVED),
+        "report": node("PreviewAny", source=["keep", 1]),
+        "load_saved": node("GQLoadQuantizedModel", unet_name=f"{_SAVED}.safetensors"),
+        **flux_encoded("a lighthouse keeper's kitchen, storm outside, oil lamp"),
+        "sample": sample("load_saved", "zero", steps=20),
+        "decode": decode("sample"),
+        "save": node("SaveImage", images=["decode", 0], filename_prefix="flux-int8"),
+    },
+    (("note",), ("load",), ("quantize",), ("keep",), ("report",)),
+    FLUX,
+    (
+        ("load_saved", "clip", "vae"),
+        ("text", "positive", "zero", "latent"),
+        ("sample",),
+        ("decode",),
+        ("save",),
+    ),
+    subject="keep",
 )
 
 EXAMPLES = (
@@ -237,4 +273,5 @@ EXAMPLES = (
     QUANTIZE_VAE,
     QUANTIZE_TEXT_ENCODER,
     FP8_CAPABILITY_CHECK,
+    SAVE_AND_LOAD,
 )

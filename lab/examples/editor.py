@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 from ..ui_workflow import ui_workflow
@@ -23,9 +24,11 @@ HEIGHTS = {
     "CLIPLoader": 106,
     "EmptySD3LatentImage": 106,
     "EmptyHunyuanLatentVideo": 130,
-    "note": 170,
+    "PreviewAny": 300,
+    "note": 250,
 }
 USUAL_HEIGHT = 82
+MUTED = 2
 
 
 def workflow(
@@ -41,13 +44,24 @@ def workflow(
     nodes["note"] = _note(example.note, len(nodes) + 1)
     made["nodes"].append(nodes["note"])
     made["last_node_id"] = len(nodes)
-    for number, column in enumerate(example.columns):
-        top = 0
+    bottom = _place(nodes, example.columns, 0)
+    _place(nodes, example.muted, bottom + GAP)
+    for name in filter(nodes.__contains__, itertools.chain(*example.muted)):
+        nodes[name]["mode"] = MUTED
+    return made
+
+
+def _place(nodes: dict, columns: tuple[tuple[str, ...], ...], top: int) -> int:
+    """Lay the nodes of each column out from ``top``; returns where the lowest ends."""
+    bottom = top
+    for number, column in enumerate(columns):
+        y = top
         for name in filter(nodes.__contains__, column):
             height = HEIGHTS.get(name, HEIGHTS.get(nodes[name]["type"], USUAL_HEIGHT))
-            nodes[name] |= {"pos": [number * COLUMN, top], "size": [WIDTH, height]}
-            top += height + GAP
-    return made
+            nodes[name] |= {"pos": [number * COLUMN, y], "size": [WIDTH, height]}
+            y += height + GAP
+        bottom = max(bottom, y)
+    return bottom
 
 
 def _note(text: str, number: int) -> dict:

@@ -13,8 +13,9 @@ FOLDER = ROOT / "example_workflows"
 
 @dataclass(frozen=True)
 class Example:
-    """columns: node names from left to right, each column from the top. heights: of those whose
-    content is taller than the usual. tiny: the tiny model that stands in for the real one in tests.
+    """columns: node names from left to right, each column from the top. tiny: the tiny model that
+    stands in for the real one in tests. muted: columns of nodes that do not run until the user
+    unmutes them, below the others. subject: the node that the thumbnail shows.
     """
 
     name: str
@@ -22,6 +23,14 @@ class Example:
     prompt: dict
     columns: tuple[tuple[str, ...], ...]
     tiny: TinyModel
+    muted: tuple[tuple[str, ...], ...] = ()
+    subject: str = "quantize"
+
+    @property
+    def running(self) -> dict:
+        """The prompt without what is muted."""
+        muted = {name for column in self.muted for name in column}
+        return {name: node for name, node in self.prompt.items() if name not in muted}
 
     @property
     def file(self) -> Path:
@@ -51,8 +60,13 @@ def decode(sampler: str, vae: str = "vae") -> dict:
 
 
 def flux_parts(prompt: str) -> dict:
+    load = node("UNETLoader", unet_name="flux1-dev.safetensors", weight_dtype="default")
+    return {"load": load, **flux_encoded(prompt)}
+
+
+def flux_encoded(prompt: str) -> dict:
+    """FLUX.1 but for its diffusion model: encoders, VAE, conditioning and an empty latent."""
     return {
-        "load": node("UNETLoader", unet_name="flux1-dev.safetensors", weight_dtype="default"),
         "clip": node(
             "DualCLIPLoader",
             clip_name1="clip_l.safetensors",

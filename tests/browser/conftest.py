@@ -2,9 +2,13 @@
 
 import pytest
 
-from lab.browser import ARTEFACTS, BrowserMissingError, Editor, browser
+from lab.browser import BrowserMissingError, browser
 from lab.comfyui import comfyui_version
+from lab.editor import Editor
 from lab.examples import tiny_files
+from lab.pack import ROOT
+
+ARTEFACTS = ROOT / ".browser"
 
 
 @pytest.fixture(scope="package")

@@ -1,7 +1,7 @@
 """The pack in another language: its nodes, and the panel's own words."""
 
 from lab import workflows
-from lab.browser import Editor
+from lab.editor import Editor
 from lab.tiny_models import FLUX
 from lab.ui_workflow import ui_workflow
 

@@ -27,3 +27,11 @@ def test_the_editors_json_holds_the_prompts_nodes_values_and_links(server):
         "latent_image": nodes["empty"]["id"],
     }
     assert len(nodes["condition"]["outputs"][0]["links"]) == 2
+
+
+def test_a_link_into_an_input_of_any_type_has_its_origins_type(server):
+    prompt = {
+        "check": {"class_type": "GQFP8CapabilityCheck", "inputs": {}},
+        "shown": {"class_type": "PreviewAny", "inputs": {"source": ["check", 2]}},
+    }
+    assert ui_workflow(prompt, server.object_info)["links"] == [[1, 1, 2, 2, 0, "STRING"]]
