@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 
+from ..kernels import dequantize_scaled, float8_linear
 from .base import (
     Format,
     QuantizedWeight,
@@ -71,9 +72,7 @@ class Float8(Format):
         return largest / torch.finfo(self.storage).max
 
     def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
-        # Every float dtype holds the codes exactly; the product is formed in float32, rounded once.
-        codes = weight.qdata.to(dtype)
-        return torch.mul(codes, weight.scale, out=codes)
+        return dequantize_scaled(weight.qdata, weight.scale, dtype)
 
     def nbytes(self, shape: tuple[int, ...]) -> int:
         return math.prod(shape) + 4 * scale_count(shape, self.granularity)
@@ -83,17 +82,7 @@ class Float8(Format):
     ) -> torch.Tensor:
         if self.activations is None or x.device.type != "cuda":
             return F.linear(x, self.dequantize(weight, x.dtype), bias)
-        codes, scale = quantize_rows(x.reshape(-1, x.shape[-1]), self.storage)
-        y = torch._scaled_mm(
-            codes,
-            weight.qdata.t(),
-            scale_a=scale,
-            scale_b=weight.scale.expand(weight.shape[0], 1).t().contiguous(),
-            bias=None if bias is None else bias.to(torch.bfloat16),
-            out_dtype=torch.bfloat16,
-            use_fast_accum=True,
-        )
-        return y.to(x.dtype).reshape(*x.shape[:-1], weight.shape[0])
+        return float8_linear(x, weight.qdata, weight.scale, bias)
 
     def stock_marker(self) -> dict[str, Any] | None:
         if self.granularity != "per-tensor":
@@ -109,14 +98,6 @@ class Float8(Format):
     def __str__(self) -> str:
         activations = f", {self.activations} activations" if self.activations else ""
         return f"{self.dtype} {self.granularity}{activations}"
-
-
-def quantize_rows(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Activations [M, K] as FP8 codes [M, K], float32 scales [M, 1]; an all-zero row is zeros."""
-    limit = torch.finfo(dtype).max
-    values = x.float()
-    scale = values.abs().amax(dim=1, keepdim=True).clamp_(_SMALLEST_MAXIMUM).div_(limit)
-    return values.div(scale).clamp_(-limit, limit).to(dtype), scale
 
 
 def fits_scaled_mm(shape: tuple[int, ...]) -> bool:

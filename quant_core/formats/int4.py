@@ -16,6 +16,7 @@ from typing import ClassVar
 
 import torch
 
+from ..kernels import dequantize_int4, int4_linear
 from .affine import choose_range, codes_of
 from .base import Format, QuantizedWeight, register_format, row_blocks
 
@@ -58,15 +59,14 @@ class Int4(Format):
         return QuantizedWeight(self, qdata, scale, zero_point, (n, k), weight.dtype)
 
     def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
-        n, k = weight.shape
-        out = torch.empty(n, k, dtype=dtype, device=weight.qdata.device)
-        for block in row_blocks(out):
-            packed = weight.qdata[block]
-            codes = torch.stack((packed & 15, packed >> 4), dim=-1)
-            codes = codes.view(len(packed), -1, self.group_size).float()
-            scale, zero = weight.scale[block, :, None], weight.zero_point[block, :, None]
-            out[block] = codes.mul_(scale).add_(zero).view(len(packed), k)
-        return out
+        parts = (weight.qdata, weight.scale, weight.zero_point)
+        return dequantize_int4(*parts, self.group_size, dtype)
+
+    def linear(
+        self, x: torch.Tensor, weight: QuantizedWeight, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        parts = (weight.qdata, weight.scale, weight.zero_point)
+        return int4_linear(x, *parts, self.group_size, bias)
 
     def nbytes(self, shape: tuple[int, ...]) -> int:
         weights = math.prod(shape)

@@ -15,6 +15,8 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 
+from ..kernels import dequantize_scaled, int8_linear
+from ..kernels.matmul import INT8_MATMUL_DEVICES, fits_int8_matmul
 from .base import (
     Format,
     QuantizedWeight,
@@ -28,7 +30,6 @@ from .base import (
 _HALF_RANGE = 127.5
 # An all-zero row gets a harmless scale, whose reciprocal is finite.
 _SMALLEST_SCALE = 1e-30
-_INT8_MATMUL_DEVICES = ("cpu", "cuda")  # whose torch._int_mm exists
 
 
 @register_format
@@ -62,9 +63,7 @@ class Int8(Format):
         )
 
     def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
-        # The product is formed in float32 and rounded once, inside one kernel.
-        out = torch.empty(weight.qdata.shape, dtype=dtype, device=weight.qdata.device)
-        return torch.mul(weight.qdata, weight.scale, out=out)
+        return dequantize_scaled(weight.qdata, weight.scale, dtype)
 
     def nbytes(self, shape: tuple[int, ...]) -> int:
         return math.prod(shape) + 4 * scale_count(shape, self.granularity)
@@ -74,37 +73,16 @@ class Int8(Format):
     ) -> torch.Tensor:
         if self.activations is None or not fits_int8_matmul(x, weight.qdata):
             return F.linear(x, self.dequantize(weight, x.dtype), bias)
-        codes, scale = quantize_rows(x.reshape(-1, x.shape[-1]))
-        products = torch._int_mm(codes, weight.qdata.t())
-        y = products * scale * weight.scale.reshape(1, -1)
-        if bias is not None:
-            y += bias
-        return y.to(x.dtype).reshape(*x.shape[:-1], weight.shape[0])
+        return int8_linear(x, weight.qdata, weight.scale, bias)
 
     def stock_marker(self) -> dict[str, Any]:
         return {"format": "int8_tensorwise"}
 
     def kernel(self, device: torch.device) -> str:
-        if self.activations is None or device.type not in _INT8_MATMUL_DEVICES:
+        if self.activations is None or device.type not in INT8_MATMUL_DEVICES:
             return super().kernel(device)
         return "int8 x int8 matmul (torch._int_mm)"
 
     def __str__(self) -> str:
         activations = f", {self.activations} activations" if self.activations else ""
         return f"int8 {self.granularity}{activations}"
-
-
-def quantize_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Activations [M, K] as int8 codes [M, K], float32 scales [M, 1]; an all-zero row is zeros."""
-    values = x.float()
-    scale = values.abs().amax(dim=1, keepdim=True).div_(127).clamp_(_SMALLEST_SCALE)
-    return values.div(scale).round_().to(torch.int8), scale
-
-
-def fits_int8_matmul(x: torch.Tensor, codes: torch.Tensor) -> bool:
-    """CUDA's int8 matmul wants more than 16 rows of x, K and N in eights; a CPU takes any K but 1,
-    where torch 2.11 gives wrong numbers."""
-    if x.device.type != "cuda":
-        return x.device.type in _INT8_MATMUL_DEVICES and codes.dim() == 2 and codes.shape[1] > 1
-    m = x.numel() // x.shape[-1]
-    return codes.dim() == 2 and m > 16 and codes.shape[0] % 8 == 0 and codes.shape[1] % 8 == 0

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torchao.quantization import Float8Tensor, PerRow, PerTensor
 
 from graphquant.quant_core.formats import Float8
-from graphquant.quant_core.formats.float8 import fits_scaled_mm, quantize_rows
+from graphquant.quant_core.formats.float8 import fits_scaled_mm
+from graphquant.quant_core.kernels import quantize_rows
 from lab.sampling import relative_l2
 
 GRANULARITIES = {"per-row": PerRow(), "per-tensor": PerTensor()}

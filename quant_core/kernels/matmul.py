@@ -1,0 +1,102 @@
+"""Matmuls of 8-bit codes by 8-bit codes, from activations to the scaled result."""
+
+from __future__ import annotations
+
+import torch
+
+from .blocks import is_traced
+from .dispatch import quantize_rows, scale_products
+
+INT8_MATMUL_DEVICES = ("cpu", "cuda")  # whose torch._int_mm exists
+# Which way FP8 runs, by device: found once.
+_float8_ways: dict[torch.device, str | None] = {}
+
+
+def int8_linear(
+    x: torch.Tensor, codes: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """``x @ W.T + bias`` in the dtype of x [..., K], with x in INT8, a scale a row.
+
+    codes: int8 [N, K]. scale: float32, [N, 1] or []. ``fits_int8_matmul`` says where it runs.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    activations, row_scale = quantize_rows(rows, torch.int8)
+    products = torch._int_mm(activations, codes.t())
+    y = scale_products(products, row_scale, scale.reshape(1, -1), bias, x.dtype)
+    return y.view(*x.shape[:-1], len(codes))
+
+
+def fits_int8_matmul(x: torch.Tensor, codes: torch.Tensor) -> bool:
+    """CUDA's int8 matmul wants more than 16 rows of x, K and N in eights; a CPU takes any K but 1,
+    where torch 2.11 gives wrong numbers."""
+    if x.device.type != "cuda":
+        return x.device.type in INT8_MATMUL_DEVICES and codes.dim() == 2 and codes.shape[1] > 1
+    m = x.numel() // x.shape[-1]
+    return codes.dim() == 2 and m > 16 and codes.shape[0] % 8 == 0 and codes.shape[1] % 8 == 0
+
+
+def float8_linear(
+    x: torch.Tensor, codes: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """``x @ W.T + bias`` in the dtype of x [..., K], with x in FP8 E4M3, a scale a row.
+
+    codes: float8_e4m3fn [N, K], both in sixteens. scale: float32, [N, 1] or []. RuntimeError where
+    ``float8_way`` is None.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    activations, row_scale = quantize_rows(rows, codes.dtype)
+    column_scale = scale.reshape(1, -1)
+    # Under torch.compile nothing can be tried.
+    way = _float8_ways.get(x.device) if is_traced(x) else float8_way(x.device)
+    if way == "tensor-wise":
+        one = scale.new_ones(())
+        products = _scaled_mm(activations, codes, one, one, None, torch.float32)
+        y = scale_products(products, row_scale, column_scale, bias, x.dtype)
+        return y.view(*x.shape[:-1], len(codes))
+    column_scale = column_scale.expand(1, len(codes)).contiguous()
+    # With a scale a row the library gives bfloat16 alone, and adds a bias of that dtype.
+    inside = bias if x.dtype == torch.bfloat16 else None
+    y = _scaled_mm(activations, codes, row_scale, column_scale, inside, torch.bfloat16)
+    y = y.to(x.dtype)
+    if inside is None and bias is not None:
+        y += bias
+    return y.view(*x.shape[:-1], len(codes))
+
+
+def _scaled_mm(activations, codes, scale_a, scale_b, bias, dtype) -> torch.Tensor:
+    return torch._scaled_mm(
+        activations,
+        codes.t(),
+        scale_a=scale_a,
+        scale_b=scale_b,
+        bias=bias,
+        out_dtype=dtype,
+        use_fast_accum=True,
+    )
+
+
+def float8_way(device: torch.device) -> str | None:
+    """ "row-wise", where torch._scaled_mm takes a scale a row and gives the right numbers;
+    "tensor-wise", where it takes one scale alone, and rows and columns are scaled afterwards; None
+    where it does not run. Tried on a 16 x 16 matmul, once a device."""
+    if device not in _float8_ways:
+        works = (way for way in ("row-wise", "tensor-wise") if _problem(way, device) is None)
+        _float8_ways[device] = next(works, None)
+    return _float8_ways[device]
+
+
+def float8_problem(device: torch.device) -> str | None:
+    """Why neither way runs, in PyTorch's words; None where one does."""
+    return None if float8_way(device) else _problem("tensor-wise", device)
+
+
+def _problem(way: str, device: torch.device) -> str | None:
+    try:
+        ones = torch.ones(16, 16, device=device).to(torch.float8_e4m3fn)
+        shape = (16, 1) if way == "row-wise" else ()
+        scale = torch.full(shape, 0.5, device=device)
+        product = _scaled_mm(ones, ones, scale, scale.t(), None, torch.bfloat16)
+        right = bool((product == 4).all())
+    except RuntimeError as error:  # how PyTorch says that device or library has no such kernel
+        return str(error)
+    return None if right else "Its FP8 matmul gives wrong numbers."

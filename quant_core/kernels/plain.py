@@ -1,0 +1,161 @@
+"""The kernels in plain PyTorch: what every other way of computing them must equal.
+
+On a CPU each works in blocks that fit the cache, on operands of one dtype: PyTorch's own mixing of
+dtypes takes ten times as long there. Numbers that are not finite stay so, in the whole row (of a
+tensor with one scale: everywhere), and rows of zeros stay zeros.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from .blocks import in_one_block, is_traced, row_blocks
+from .float8_bits import decode_float8, has_bits
+
+# Under the largest magnitude of a row: its scale stays above zero, its reciprocal finite.
+SMALLEST_MAXIMUM = 1e-30
+
+
+def largest_code(dtype: torch.dtype) -> float:
+    """127 or FP8's largest finite number."""
+    return 127.0 if dtype == torch.int8 else torch.finfo(dtype).max
+
+
+def quantize_rows(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """x [M, K], float, as codes [M, K] in int8 or FP8 and scales [M, 1] in float32: the largest
+    magnitude of a row becomes the largest code, the others the nearest, ties to even."""
+    if in_one_block(x):
+        return _quantize_block(x, dtype)
+    codes = torch.empty(x.shape, dtype=dtype)
+    scale = torch.empty(len(x), 1)
+    for block in row_blocks(x):
+        codes[block], scale[block] = _quantize_block(x[block], dtype)
+    return codes, scale
+
+
+def _quantize_block(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    values = x.float()
+    scale = values.abs().amax(1, keepdim=True).clamp_(SMALLEST_MAXIMUM).div_(largest_code(dtype))
+    return _round(values * scale.reciprocal(), dtype), scale
+
+
+def quantize_tensor(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """As ``quantize_rows``, with one scale [] for the tensor."""
+    largest = torch.stack([x[block].abs().amax() for block in row_blocks(x)]).amax().float()
+    scale = largest.clamp_(SMALLEST_MAXIMUM).div_(largest_code(dtype))
+    inverse = scale.reciprocal()
+    codes = torch.empty(x.shape, dtype=dtype, device=x.device)
+    for block in row_blocks(x):
+        codes[block] = _round(x[block].float() * inverse, dtype)
+    return codes, scale
+
+
+def _round(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    if dtype == torch.int8:
+        return values.round_().to(dtype)
+    limit = torch.finfo(dtype).max
+    return values.clamp_(-limit, limit).to(dtype)  # a cast to FP8 does not saturate
+
+
+def dequantize_scaled(codes: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """``codes * scale`` of int8 or FP8 codes [N, ...], formed in float32, rounded once to
+    ``dtype``. scale: float32, [N, 1, ...] or []."""
+    if codes.device.type != "cpu" or is_traced(codes):
+        # One kernel of int8; two of FP8, whose codes every float dtype holds exactly.
+        out = torch.empty_like(codes, dtype=dtype) if codes.dtype == torch.int8 else None
+        codes = codes if out is not None else codes.to(dtype)
+        return torch.mul(codes, scale, out=codes if out is None else out)
+    matrix = codes.reshape(len(codes), -1)
+    steps = scale.view(-1, 1)
+    if in_one_block(matrix):
+        return _decode(matrix).mul_(steps).to(dtype).view(codes.shape)
+    out = torch.empty(matrix.shape, dtype=dtype)
+    for block in row_blocks(matrix):
+        out[block] = _decode(matrix[block]).mul_(steps[block] if scale.dim() else steps)
+    return out.view(codes.shape)
+
+
+def _decode(codes: torch.Tensor) -> torch.Tensor:
+    return decode_float8(codes) if has_bits(codes.dtype) else codes.float()
+
+
+def dequantize_int4(
+    codes: torch.Tensor,
+    scale: torch.Tensor,
+    zero_point: torch.Tensor,
+    group_size: int,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """``code * scale + zero_point`` [N, K], formed in float32, rounded once to ``dtype``.
+
+    codes: uint8 [N, K / 2], the low nibble first. scale, zero_point: [N, K / group_size].
+    """
+    n, k = codes.shape[0], 2 * codes.shape[1]
+    if k == 0 or in_one_block(codes):
+        return _dequantize_groups(codes, scale, zero_point, group_size).to(dtype)
+    out = torch.empty(n, k, dtype=dtype)
+    for block in row_blocks(out):
+        parts = (codes[block], scale[block], zero_point[block])
+        out[block] = _dequantize_groups(*parts, group_size)
+    return out
+
+
+def _dequantize_groups(
+    codes: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor, group_size: int
+) -> torch.Tensor:
+    values = unpack_nibbles(codes).float().view(len(codes), -1, group_size)
+    scale, zero_point = scale.float().unsqueeze(-1), zero_point.float().unsqueeze(-1)
+    return values.mul_(scale).add_(zero_point).flatten(1)
+
+
+def unpack_nibbles(packed: torch.Tensor) -> torch.Tensor:
+    """uint8 [N, B] as uint8 [N, 2 B], the low nibble first."""
+    if is_traced(packed) or packed.device.type != "cpu":
+        return torch.stack((packed & 15, packed >> 4), dim=-1).flatten(-2)
+    # Both nibbles into the two bytes of one number, the lower into the first.
+    pairs = packed.to(torch.int16)
+    pairs |= pairs << 4
+    return pairs.bitwise_and_(0x0F0F).view(torch.uint8)
+
+
+def scale_products(
+    products: torch.Tensor,
+    row_scale: torch.Tensor,
+    column_scale: torch.Tensor,
+    bias: torch.Tensor | None,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """``products * row_scale * column_scale + bias`` in float32, rounded once to ``dtype``.
+
+    products: int32 or float32 [M, N]. row_scale: [M, 1]. column_scale: [1, N] or [1, 1]. bias: [N].
+    """
+    bias = None if bias is None else bias.float()
+    if in_one_block(products):
+        return _scale_block(products, row_scale, column_scale, bias).to(dtype)
+    out = torch.empty(products.shape, dtype=dtype)
+    for block in row_blocks(products):
+        out[block] = _scale_block(products[block], row_scale[block], column_scale, bias)
+    return out
+
+
+def _scale_block(products, row_scale, column_scale, bias):
+    values = (
+        products.float().mul_(row_scale)
+        if products.dtype != torch.float32
+        else (products * row_scale)
+    )
+    values = values.mul_(column_scale)
+    return values if bias is None else values.add_(bias)
+
+
+def int4_linear(
+    x: torch.Tensor,
+    codes: torch.Tensor,
+    scale: torch.Tensor,
+    zero_point: torch.Tensor,
+    group_size: int,
+    bias: torch.Tensor | None,
+) -> torch.Tensor:
+    """``x @ W.T + bias`` in the dtype of x [M, K], W as ``dequantize_int4`` gives it."""
+    weight = dequantize_int4(codes, scale, zero_point, group_size, x.dtype)
+    return torch.nn.functional.linear(x, weight, bias)

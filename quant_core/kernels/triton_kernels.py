@@ -1,0 +1,237 @@
+"""The kernels in Triton. Imported when the first of them runs: importing Triton takes a second.
+
+Magnitudes are compared as the integers that their bits are: NaN is then the largest of all, and
+stays visible. FP8 codes are decoded by integer arithmetic, for GPUs before SM 8.9 know no FP8.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+# Added and taken off again, it rounds a float32 below 2 ** 22 to nearest, ties to even.
+_ROUNDER = tl.constexpr(12582912.0)
+
+
+@triton.jit
+def _magnitude_bits(values):
+    return values.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+
+
+@triton.jit
+def _round(values, LIMIT: tl.constexpr, INTEGER: tl.constexpr):
+    # Comparisons with NaN are false: it stays.
+    values = tl.where(values > LIMIT, LIMIT, values)
+    values = tl.where(values < -LIMIT, -LIMIT, values)
+    if INTEGER:
+        values = (values + _ROUNDER) - _ROUNDER
+    return values
+
+
+@triton.jit
+def quantize_rows(
+    x,
+    codes,
+    scales,
+    K,
+    x_stride,
+    LIMIT: tl.constexpr,
+    SMALLEST: tl.constexpr,
+    INTEGER: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ONE_BLOCK: tl.constexpr,
+):
+    """One program a row. x [M, K] of row stride x_stride; codes [M, K], scales [M] contiguous.
+    ONE_BLOCK: BLOCK holds a row, which is then read once."""
+    row = tl.program_id(0).to(tl.int64)
+    offsets = tl.arange(0, BLOCK)
+    x += row * x_stride
+    codes += row * K
+    values = tl.load(x + offsets, mask=offsets < K, other=0.0).to(tl.float32)
+    largest = tl.max(_magnitude_bits(values), axis=0)
+    if not ONE_BLOCK:
+        start = BLOCK
+        while start < K:
+            inside = start + offsets < K
+            more = tl.load(x + start + offsets, mask=inside, other=0.0).to(tl.float32)
+            largest = tl.maximum(largest, tl.max(_magnitude_bits(more), axis=0))
+            start += BLOCK
+    maximum = largest.to(tl.float32, bitcast=True)
+    maximum = tl.where(maximum < SMALLEST, SMALLEST, maximum)
+    scale = tl.div_rn(maximum, LIMIT)
+    inverse = tl.div_rn(1.0, scale)
+    tl.store(scales + row, scale)
+    rounded = _round(values * inverse, LIMIT, INTEGER).to(codes.dtype.element_ty)
+    tl.store(codes + offsets, rounded, mask=offsets < K)
+    if not ONE_BLOCK:
+        start = BLOCK
+        while start < K:
+            inside = start + offsets < K
+            more = tl.load(x + start + offsets, mask=inside, other=0.0).to(tl.float32)
+            rounded = _round(more * inverse, LIMIT, INTEGER).to(codes.dtype.element_ty)
+            tl.store(codes + start + offsets, rounded, mask=inside)
+            start += BLOCK
+
+
+@triton.jit
+def maximum_of_tensor(x, largest, COUNT, BLOCK: tl.constexpr):
+    """largest: int32 [], zero before: the bits of the largest magnitude of x, contiguous."""
+    offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    values = tl.load(x + offsets, mask=offsets < COUNT, other=0.0).to(tl.float32)
+    tl.atomic_max(largest, tl.max(_magnitude_bits(values), axis=0))
+
+
+@triton.jit
+def quantize_tensor(
+    x,
+    largest,
+    codes,
+    scale_out,
+    COUNT,
+    LIMIT: tl.constexpr,
+    SMALLEST: tl.constexpr,
+    INTEGER: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The second pass over x, contiguous, after ``maximum_of_tensor``."""
+    program = tl.program_id(0).to(tl.int64)
+    offsets = program * BLOCK + tl.arange(0, BLOCK)
+    maximum = tl.load(largest).to(tl.float32, bitcast=True)
+    maximum = tl.where(maximum < SMALLEST, SMALLEST, maximum)
+    scale = tl.div_rn(maximum, LIMIT)
+    if program == 0:
+        tl.store(scale_out, scale)
+    values = tl.load(x + offsets, mask=offsets < COUNT, other=0.0).to(tl.float32)
+    rounded = _round(values * tl.div_rn(1.0, scale), LIMIT, INTEGER).to(codes.dtype.element_ty)
+    tl.store(codes + offsets, rounded, mask=offsets < COUNT)
+
+
+@triton.jit
+def _decode_float8(codes, MANTISSA: tl.constexpr, BIAS: tl.constexpr, SPECIAL: tl.constexpr):
+    """uint8 codes as float32. SPECIAL: the code of infinity, or where there is none of NaN."""
+    bits = codes.to(tl.int32)
+    magnitude = bits & 127
+    normal = (magnitude << (23 - MANTISSA)) + ((127 - BIAS) << 23)
+    # Not by way of float32's own subnormals, which a GPU may take for zero.
+    subnormal = magnitude.to(tl.float32) * (2.0 ** (1 - BIAS - MANTISSA))
+    exact = tl.where(magnitude >> MANTISSA == 0, subnormal, normal.to(tl.float32, bitcast=True))
+    exact = tl.where(magnitude == SPECIAL, float("inf"), exact)
+    exact = tl.where((magnitude > SPECIAL) | (magnitude == 127), float("nan"), exact)
+    return tl.where(bits > 127, -exact, exact)
+
+
+@triton.jit
+def dequantize_scaled(
+    codes,
+    scales,
+    out,
+    K,
+    MANTISSA: tl.constexpr,
+    BIAS: tl.constexpr,
+    SPECIAL: tl.constexpr,
+    PER_ROW: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """codes [N, K] contiguous, int8 (MANTISSA 0) or FP8 seen as uint8; scales [N] or []."""
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    stored = tl.load(codes + row * K + columns, mask=columns < K, other=0)
+    if MANTISSA == 0:
+        values = stored.to(tl.float32)
+    else:
+        values = _decode_float8(stored, MANTISSA, BIAS, SPECIAL)
+    scale = tl.load(scales + row) if PER_ROW else tl.load(scales)
+    result = (values * scale).to(out.dtype.element_ty)
+    tl.store(out + row * K + columns, result, mask=columns < K)
+
+
+@triton.jit
+def dequantize_int4(
+    codes, scales, zero_points, out, HALF_K, GROUPS, HALF_GROUP: tl.constexpr, BLOCK: tl.constexpr
+):
+    """codes: uint8 [N, HALF_K], the low nibble first; scales, zero_points [N, GROUPS]."""
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = columns < HALF_K
+    packed = tl.load(codes + row * HALF_K + columns, mask=inside, other=0).to(tl.int32)
+    groups = row * GROUPS + columns // HALF_GROUP
+    scale = tl.load(scales + groups, mask=inside, other=0.0).to(tl.float32)
+    zero = tl.load(zero_points + groups, mask=inside, other=0.0).to(tl.float32)
+    low = (packed & 15).to(tl.float32) * scale + zero
+    high = (packed >> 4).to(tl.float32) * scale + zero
+    both = tl.interleave(low, high).to(out.dtype.element_ty)
+    places = tl.program_id(1) * BLOCK * 2 + tl.arange(0, 2 * BLOCK)
+    tl.store(out + row * HALF_K * 2 + places, both, mask=places < 2 * HALF_K)
+
+
+@triton.jit
+def scale_products(
+    products,
+    row_scales,
+    column_scales,
+    bias,
+    out,
+    N,
+    PER_COLUMN: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """products: int32 or float32 [M, N], contiguous; row_scales [M]; column_scales [N] or []."""
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = columns < N
+    values = tl.load(products + row * N + columns, mask=inside, other=0).to(tl.float32)
+    values *= tl.load(row_scales + row)
+    if PER_COLUMN:
+        values *= tl.load(column_scales + columns, mask=inside, other=0.0)
+    else:
+        values *= tl.load(column_scales)
+    if HAS_BIAS:
+        values += tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * N + columns, values.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def int4_linear(
+    x,
+    codes,
+    scales,
+    zero_points,
+    bias,
+    out,
+    M,
+    N,
+    HALF_K,
+    GROUPS: tl.constexpr,
+    HALF_GROUP: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """M rows of x, at most BLOCK_M, by BLOCK_N columns of the result. A step takes one group along
+    K: its even places, which are low nibbles, then its odd ones."""
+    rows = tl.arange(0, BLOCK_M)
+    columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    places = tl.arange(0, HALF_GROUP)
+    row_inside, inside = rows < M, columns < N
+    wide = columns.to(tl.int64)
+    total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    for group in range(GROUPS):
+        k = group * HALF_GROUP + places
+        packed = tl.load(
+            codes + wide[None, :] * HALF_K + k[:, None], mask=inside[None, :], other=0
+        ).to(tl.int32)
+        scale = tl.load(scales + wide * GROUPS + group, mask=inside, other=0.0).to(tl.float32)
+        zero = tl.load(zero_points + wide * GROUPS + group, mask=inside, other=0.0).to(tl.float32)
+        low = (packed & 15).to(tl.float32) * scale[None, :] + zero[None, :]
+        high = (packed >> 4).to(tl.float32) * scale[None, :] + zero[None, :]
+        pair = x + rows[:, None] * (2 * HALF_K) + 2 * k[None, :]
+        even = tl.load(pair, mask=row_inside[:, None], other=0.0)
+        odd = tl.load(pair + 1, mask=row_inside[:, None], other=0.0)
+        total += tl.dot(even, low.to(even.dtype), input_precision="ieee")
+        total += tl.dot(odd, high.to(odd.dtype), input_precision="ieee")
+    if HAS_BIAS:
+        total += tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)[None, :]
+    target = out + rows[:, None] * N + columns[None, :]
+    mask = row_inside[:, None] & inside[None, :]
+    tl.store(target, total.to(out.dtype.element_ty), mask=mask)
