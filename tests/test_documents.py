@@ -1,0 +1,27 @@
+"""The documents: what they point to is there, and README leads to each of them."""
+
+import re
+
+import pytest
+
+from lab.pack import ROOT
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def _links(document):
+    text = document.read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)#\s]+)", text)
+    return [target for target in targets if not target.startswith("https://")]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_every_link_leads_to_a_file(document):
+    missing = [link for link in _links(document) if not (document.parent / link).is_file()]
+    assert missing == []
+
+
+def test_the_readme_leads_to_every_document():
+    pages = {f"docs/{document.name}" for document in DOCUMENTS[1:]}
+    assert len(pages) >= 8
+    assert pages <= set(_links(ROOT / "README.md"))
