@@ -12,6 +12,7 @@ from .options import AUTO, choose_method, choose_preset, resolve_device
 from .output import node_output, unchanged
 from .patching.architecture import architecture_name
 from .patching.patcher import quantize_patcher
+from .patching.weight_cache import WeightCache, cache_folder
 
 
 class GQQuantizeModel(io.ComfyNode):
@@ -33,6 +34,15 @@ class GQQuantizeModel(io.ComfyNode):
                     PRESETS,
                     "auto: the list of the detected architecture.",
                     ("double_blocks.0", "*.img_mlp.*"),
+                ),
+                io.Boolean.Input(
+                    "cache",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Keep the quantized weights on disk, in models/graphquant_cache, so "
+                    "that the next start reads them instead of quantizing again. Takes as much "
+                    "disk as the quantized model, for each model and each choice here.",
                 ),
             ],
             outputs=[
@@ -57,6 +67,7 @@ class GQQuantizeModel(io.ComfyNode):
         exclude="",
         compute_device=AUTO,
         compile_mode="none",
+        cache=False,
     ) -> io.NodeOutput:
         hardware = hardware_of(model.load_device)
         method, granularity, notes = choose_default(
@@ -75,10 +86,13 @@ class GQQuantizeModel(io.ComfyNode):
         notes += [*reasons, *get_quant_compile_warnings(method, compile_mode)]
         if not plan.quantized:
             return unchanged(model, model, plan, notes)
+        kept = WeightCache(cache_folder()) if cache else None
         quantized, reports = quantize_patcher(
             model,
             {"diffusion_model.": plan},
             compute_dtype=model.model.get_dtype_inference(),
             device=resolve_device(compute_device, model.load_device),
+            cache=kept,
         )
+        notes += kept.notes if kept else []
         return node_output(quantized, reports["diffusion_model."], notes)

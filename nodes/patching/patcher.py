@@ -6,6 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import comfy.hooks
 import comfy.lora
@@ -24,7 +25,8 @@ from .adapters import LivePatchers, PatchSource
 from .model_copy import copy_modules
 from .provenance import note_provenance, quantized_by
 from .quantized_layer import quantize_layer
-from .rebinding import rebind
+from .rebinding import copy_to_devices, rebind
+from .weight_cache import WeightCache
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +37,14 @@ def quantize_patcher(
     *,
     compute_dtype: torch.dtype,
     device: torch.device | None = None,
+    cache: WeightCache | None = None,
 ) -> tuple[ModelPatcher, dict[str, Report]]:
     """Carry out ``plans``, by the prefix of their layer names ("diffusion_model."), on a copy.
 
     Pending patches (LoRAs added before) of quantized layers are added in float32 and rounded once
     with the weight; the others stay pending. compute_dtype: what the model computes in, which the
     quantized weights present themselves as. device: where the arithmetic runs (default: where each
-    weight is).
+    weight is). cache: where results are kept on disk.
 
     The input patcher is unloaded, because a loaded clone's LoRA sits in the shared weights; nothing
     else about it changes. Cancelling in ComfyUI, or any error, leaves it as it was.
@@ -55,9 +58,15 @@ def quantize_patcher(
     seconds: dict[str, float] = {}
     for prefix, plan in plans.items():
         started = time.perf_counter()
-        done = quantize_plan(
-            plan, lambda name, prefix=prefix: read(prefix + name), device=device, on_layer=on_layer
+        quantize = partial(
+            quantize_plan,
+            plan,
+            lambda name, prefix=prefix: read(prefix + name),
+            device=device,
+            on_layer=on_layer,
         )
+        kept = cache and partial(cache.weights, patcher, prefix, plan, device, quantize)
+        done = (kept or quantize)()
         weights |= {prefix + name: weight for name, weight in done.items()}
         seconds[prefix] = time.perf_counter() - started
     quantized = with_weights(patcher, weights, compute_dtype)
@@ -132,6 +141,7 @@ def with_weights(
     rebind(quantized, patcher.model)
     patchers.follow(quantized)
     register_rebuild(quantized)
+    copy_to_devices(quantized)
     return quantized
 
 

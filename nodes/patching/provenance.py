@@ -112,6 +112,11 @@ def _stamp(path: str | None) -> tuple[str, int, int] | None:
     return path, status.st_size, status.st_mtime_ns
 
 
+def file_sha256(path: str, on_bytes: Callable[[int], None]) -> str:
+    """Of the file's bytes, hexadecimal; hashed once while it stays as it is."""
+    return _sha256(_stamp(path), on_bytes)
+
+
 def _sha256(stamp: tuple[str, int, int], on_bytes: Callable[[int], None]) -> str:
     if stamp not in _HASHES:
         digest = hashlib.sha256()

@@ -44,6 +44,18 @@ def rebind(patcher: ModelPatcher, original: nn.Module) -> None:
     _compile_again(patcher)
 
 
+def copy_to_devices(patcher: ModelPatcher) -> None:
+    """Give every further GPU of MultiGPU CFG Split a copy of ``patcher``'s model, in place of the
+    original's that it has."""
+    clones = patcher.get_additional_models_with_key("multigpu")
+    if clones:
+        copies = [patcher.deepclone_multigpu(clone.load_device) for clone in clones]
+        for copied in copies:
+            copied.is_multigpu_base_clone = True
+        patcher.set_additional_models("multigpu", copies)
+        patcher.match_multigpu_clones()
+
+
 def _redirected(key: str, value: object, copies: Mapping[int, nn.Module]) -> object:
     if isinstance(value, OptimizedModule) and id(value._orig_mod) in copies:
         raise BoundToOriginalError(
