@@ -1,8 +1,6 @@
 """A file in ComfyUI's models folder to a MODEL.
 
-ComfyUI's own loader does all that it can: it recognises the model and reads what is not quantized.
-The layers of our formats it sees as placeholders, and they are attached when it is done, so that
-their full-precision weights never exist.
+Whose file it is decides the way in: this pack's, another library's, GGUF's or ComfyUI's own.
 """
 
 from __future__ import annotations
@@ -20,69 +18,71 @@ from comfy.model_patcher import ModelPatcher
 
 from ...quant_core.detect import FLOAT8_DTYPES
 from ...quant_core.errors import StorageError
+from ...quant_core.formats import QuantizedWeight
 from ...quant_core.report import MIB
 from ...quant_core.storage import (
+    GGUF_SUFFIX,
     StoredLayer,
     TensorFiles,
     check_stock_layers,
+    find_foreign,
     find_layers,
     marker_name,
 )
+from .building import build_model
 from .file_report import FileReport, model_report
-from .patcher import register_rebuild, with_weights
-from .placeholder import Placeholder
+from .foreign_loading import Loaded, load_foreign, load_gguf
+from .patcher import register_rebuild
 from .provenance import note_provenance, read_provenance
 from .quantized_layer import STOCK_MARKER
-from .saved_tensors import MODEL
 
 
 def load_quantized_model(path: Path) -> tuple[ModelPatcher, FileReport]:
-    """The model in ``path``: a safetensors file, or the index of a sharded one.
+    """The model in ``path``: a safetensors file, the index of a sharded one, or a GGUF file.
 
-    Reads what Save Quantized Model wrote, bit by bit, and everything that ComfyUI reads: plain,
-    plain FP8 and its own quantized formats. All headers and markers are checked before anything is
-    loaded; StorageError says what is wrong with the file.
+    Reads what Save Quantized Model wrote, bit by bit; what bitsandbytes, torchao, ModelOpt and GGUF
+    quantized; and everything that ComfyUI reads: plain, plain FP8 and its own quantized formats.
+    All headers and markers are checked before anything is loaded; StorageError says what is wrong
+    with the file.
     """
     started = time.perf_counter()
-    with TensorFiles(path) as files:
-        prefix, layers = find_layers(files)
-        stock = check_stock_layers(files, {prefix + name for name in layers})
-        ours = bool(prefix or layers)
-        patcher = _load_ours(files, prefix, layers) if ours else _load_stock(files)
-    source = read_provenance(files.metadata, None if ours else str(path))
-    note_provenance(patcher, source)
+    loaded = load_gguf(path) if path.suffix.lower() == GGUF_SUFFIX else _load_safetensors(path)
+    note_provenance(loaded.patcher, loaded.provenance)
     seconds = time.perf_counter() - started
-    size = sum(spec.nbytes for spec in files.specs.values())
-    report = model_report(patcher, source, seconds)
-    if not layers:
+    report = model_report(loaded.patcher, loaded.provenance, seconds)
+    if not loaded.layers:
         report = dataclasses.replace(report, kernel="ComfyUI's own")
-    return patcher, FileReport(
-        headline=f"Loaded {path.name}: {size / MIB:.1f} MiB in {seconds:.1f} s.",
+    return loaded.patcher, FileReport(
+        headline=f"Loaded {path.name}: {loaded.size / MIB:.1f} MiB in {seconds:.1f} s.",
         path=path,
         report=report,
-        facts=tuple(_facts(files, layers, {k: v for k, v in stock.items() if k not in layers})),
+        facts=loaded.facts,
     )
 
 
-def _load_ours(
-    files: TensorFiles, prefix: str, layers: Mapping[str, StoredLayer]
-) -> ModelPatcher:
+def _load_safetensors(path: Path) -> Loaded:
+    with TensorFiles(path) as files:
+        prefix, layers = find_layers(files)
+        foreign = None if prefix or layers else find_foreign(files)
+        if foreign:
+            return load_foreign(files, foreign)
+        stock = check_stock_layers(files, {prefix + name for name in layers})
+        ours = bool(prefix or layers)
+        patcher = _load_ours(files, prefix, layers) if ours else _load_stock(files)
+        facts = _facts(files, layers, {k: v for k, v in stock.items() if k not in layers})
+        provenance = read_provenance(files.metadata, None if ours else str(path))
+        return Loaded(patcher, provenance, files.nbytes, len(layers), tuple(facts))
+
+
+def _load_ours(files: TensorFiles, prefix: str, layers: Mapping[str, StoredLayer]) -> ModelPatcher:
     state = {name: files.read(prefix + name) for name in _other_names(files, prefix, layers)}
-    dtype = _common_dtype(state)
-    state |= {f"{name}.weight": Placeholder(la.shape, dtype) for name, la in layers.items()}
-    names = set(state)
     metadata = {k: v for k, v in files.metadata.items() if k != "_quantization_metadata"}
-    patcher = comfy.sd.load_diffusion_model_state_dict(state, metadata=metadata)
-    if patcher is None:
-        raise StorageError(
-            f"ComfyUI does not recognise the model in {files.path.name}. Update ComfyUI."
-        )
-    _require_complete(files, patcher, names, layers)
-    compute_dtype = patcher.model.get_dtype_inference()
-    weights = {
-        MODEL + name: layer.read(files, prefix, compute_dtype) for name, layer in layers.items()
-    }
-    return with_weights(patcher, weights, compute_dtype)
+    shapes = {name: layer.shape for name, layer in layers.items()}
+
+    def read(name: str, dtype: torch.dtype) -> QuantizedWeight:
+        return layers[name].read(files, prefix, dtype)
+
+    return build_model(files.path.name, state, shapes, read, metadata)
 
 
 def _other_names(
@@ -93,36 +93,6 @@ def _other_names(
     ours |= {marker_name(name) for name in layers} | {f"{name}.{STOCK_MARKER}" for name in layers}
     names = (name.removeprefix(prefix) for name in files.specs)
     return (name for name in names if name not in ours)
-
-
-def _common_dtype(state: Mapping[str, torch.Tensor]) -> torch.dtype:
-    """The dtype of most unquantized weights: by it ComfyUI chooses what to compute in."""
-    counts: Counter[torch.dtype] = Counter()
-    for tensor in state.values():
-        if tensor.is_floating_point() and tensor.dtype.itemsize > 1:
-            counts[tensor.dtype] += tensor.numel()
-    return counts.most_common(1)[0][0] if counts else torch.bfloat16
-
-
-def _require_complete(
-    files: TensorFiles, patcher: ModelPatcher, names: set[str], layers: Mapping[str, StoredLayer]
-) -> None:
-    """ComfyUI only warns of what a file lacks, and leaves those weights as the memory was."""
-    model = patcher.model.diffusion_model
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    missing = sorted(parameters.keys() - names)
-    if missing:
-        raise StorageError(
-            f"{files.path.name} lacks {len(missing)} weights of {type(model).__name__}, such as "
-            f"{missing[0]}. Download or save it again."
-        )
-    for name, layer in layers.items():
-        weight = parameters.get(f"{name}.weight")
-        if weight is None or tuple(weight.shape) != layer.shape:
-            raise StorageError(
-                f"{files.path.name} has a quantized {name} of {list(layer.shape)}, which "
-                f"{type(model).__name__} has not. Download or save it again."
-            )
 
 
 def _load_stock(files: TensorFiles) -> ModelPatcher:

@@ -8,11 +8,11 @@ from pathlib import Path
 import folder_paths
 
 from ...quant_core.errors import StorageError
-from ...quant_core.storage import INDEX_SUFFIX
+from ...quant_core.storage import GGUF_SUFFIX, INDEX_SUFFIX
 
 FOLDER = "diffusion_models"
 _SUFFIX = ".safetensors"
-_READABLE = (_SUFFIX, ".sft")
+_READABLE = (_SUFFIX, ".sft", GGUF_SUFFIX)
 _SHARD = re.compile(r"(.+)-\d+-of-\d+\.safetensors")
 # What some system takes for more than a name; a name may not end in a dot or a space either.
 _UNSAFE = re.compile(r'[<>:"|?*\x00-\x1f]|[. ]$')
@@ -34,9 +34,9 @@ def save_target(prefix: str) -> Path:
 
 
 def choices() -> list[str]:
-    """The names that can be read: safetensors files, and the index in place of its shards."""
+    """The names that can be read: safetensors, GGUF, and the index in place of its shards."""
     names: dict[str, None] = {}
-    for name in folder_paths.get_filename_list(FOLDER):
+    for name in (*folder_paths.get_filename_list(FOLDER), *_gguf_files()):
         shard = _SHARD.fullmatch(name)
         index = f"{shard[1]}{INDEX_SUFFIX}" if shard else ""
         if index and folder_paths.get_full_path(FOLDER, index):
@@ -44,6 +44,15 @@ def choices() -> list[str]:
         elif name.lower().endswith(_READABLE):
             names[name] = None
     return list(names)
+
+
+def _gguf_files() -> list[str]:
+    """ComfyUI lists only what it reads itself."""
+    found: set[str] = set()
+    for folder in folder_paths.get_folder_paths(FOLDER):
+        names, _ = folder_paths.recursive_search(folder, excluded_dir_names=[".git"])
+        found |= {name for name in names if name.lower().endswith(GGUF_SUFFIX)}
+    return sorted(found)
 
 
 def find(name: str) -> Path:

@@ -13,7 +13,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ...quant_core.errors import StorageError
 from ...quant_core.plan import KEEP, Plan
-from ...quant_core.storage import LAYERS, PREFIX, TensorFile
+from ...quant_core.storage import LAYERS, PREFIX, TORCHAO_NAMES, TensorFile
 from ...quant_core.version import VERSION
 
 _ATTACHMENT = "graphquant"
@@ -78,7 +78,7 @@ def file_metadata(provenance: Provenance, on_bytes: Callable[[int], None]) -> di
 def read_provenance(metadata: Mapping[str, str], source: str | None) -> Provenance:
     """From a file's metadata. source: the file itself, or None for one of ours: the source of a
     copy is its original's."""
-    return Provenance(source, {k: v for k, v in metadata.items() if k not in _NOT_INHERITED})
+    return Provenance(source, _heritable(metadata))
 
 
 def bytes_to_hash(provenance: Provenance) -> int:
@@ -101,7 +101,14 @@ def _inherited(source: str | None) -> dict[str, str]:
     except StorageError:  # a .ckpt, or safetensors of a kind that only its loader knows
         return {}
     file.close()
-    return {k: v for k, v in file.header.metadata.items() if k not in _NOT_INHERITED}
+    return _heritable(file.header.metadata)
+
+
+def _heritable(metadata: Mapping[str, str]) -> dict[str, str]:
+    """torchao's metadata describe its own tensors, each under the tensor's name."""
+    if TORCHAO_NAMES in metadata:
+        return {}
+    return {k: v for k, v in metadata.items() if k not in _NOT_INHERITED}
 
 
 def _stamp(path: str | None) -> tuple[str, int, int] | None:

@@ -1,5 +1,7 @@
 """Quantized models on disk: safetensors, streamed, verified, and never believed unchecked."""
 
+from .foreign import TORCHAO_NAMES, ForeignFile, ForeignLayer, find_foreign
+from .gguf import GGUF_SUFFIX, GGUFFile, GGUFTensor
 from .header import TensorSpec
 from .layers import (
     ENTRIES,
@@ -17,14 +19,21 @@ from .writer import refuse_to_replace, write_file
 
 __all__ = [
     "ENTRIES",
+    "GGUF_SUFFIX",
     "INDEX_SUFFIX",
     "LAYERS",
     "PREFIX",
+    "TORCHAO_NAMES",
+    "ForeignFile",
+    "ForeignLayer",
+    "GGUFFile",
+    "GGUFTensor",
     "StoredLayer",
     "TensorFile",
     "TensorFiles",
     "TensorSpec",
     "check_stock_layers",
+    "find_foreign",
     "find_layers",
     "marker_name",
     "marker_tensor",

@@ -87,6 +87,11 @@ class TensorFiles:
             _check_shard(self.path.name, shard, file.header, weight_map)
         return {name: shards[shard] for name, shard in weight_map.items()}
 
+    @property
+    def nbytes(self) -> int:
+        """Of all tensors."""
+        return sum(spec.nbytes for spec in self.specs.values())
+
     def read(self, name: str) -> torch.Tensor:
         return self._places[name].read(name)
 

@@ -37,6 +37,13 @@ _FORMATS: dict[str, tuple[torch.dtype, tuple[str, ...]]] = {
 }
 
 
+def is_marked(files: TensorFiles) -> bool:
+    """Whether anything says that ComfyUI's own formats are in the files."""
+    if METADATA in files.metadata:
+        return True
+    return any(name.rpartition(".")[2] in (MARKER, _FLAG) for name in files.specs)
+
+
 def check_stock_layers(files: TensorFiles, others: Collection[str] = ()) -> dict[str, str]:
     """The layers that ComfyUI will read as quantized: layer name -> format.
 

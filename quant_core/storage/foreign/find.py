@@ -1,0 +1,50 @@
+"""Whose file is it?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..reader import TensorFiles
+from . import bitsandbytes, modelopt, torchao
+from .layer import ForeignLayer, fault
+
+# ModelOpt's files have no mark of their own: they are what nobody else's are.
+_RECOGNISERS = (torchao.recognise, bitsandbytes.recognise, modelopt.recognise)
+
+# What only a quantized layer has, by the last part of its name: bitsandbytes' and other parts.
+_BITSANDBYTES = frozenset(("SCB", "absmax", "nested_absmax", "nested_quant_map", "quant_map"))
+_PARTS = _BITSANDBYTES | frozenset(
+    (
+        "input_scale",
+        "pre_quant_scale",
+        "weight_format",
+        "weight_scale",
+        "weight_scale_2",
+        "weight_scale_inv",
+        "weight_zero_point",
+    )
+)
+
+
+@dataclass(frozen=True)
+class ForeignFile:
+    """layers: by name, as the file has it. plain: the names of all other tensors."""
+
+    layers: Mapping[str, ForeignLayer] = field(default_factory=dict)
+    plain: tuple[str, ...] = ()
+
+
+def find_foreign(files: TensorFiles) -> ForeignFile | None:
+    """What another library quantized in ``files``; None where no recogniser knows them.
+
+    StorageError: a layer that lacks a part, a part that no layer takes.
+    """
+    layers = next(filter(None, (recognise(files) for recognise in _RECOGNISERS)), {})
+    taken = {name for layer in layers.values() for name in layer.tensors}
+    plain = tuple(name for name in files.specs if name not in taken)
+    for name in plain:
+        # Of files that are nobody's here, ComfyUI's own parts are checked by their markers.
+        if name.rpartition(".")[2] in (_PARTS if layers else _BITSANDBYTES):
+            raise fault(files, f"has {name}, which belongs to no quantized layer in it")
+    return ForeignFile(layers, plain) if layers else None

@@ -1,0 +1,82 @@
+"""Layers that another library quantized, as its files hold them.
+
+A recogniser knows one library's files by their tensors. It reads headers and small markers, never a
+weight: what it finds can be checked in whole before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ...errors import StorageError
+from ...formats import Format, QuantizedWeight
+from ..header import TensorSpec
+from ..layers import raw_bytes
+from ..reader import TensorFiles
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class ForeignLayer:
+    """name: the layer's, as the file has it. origin: whose it is, for reports. format: what it is
+    kept as. dtype: the weight's before it was quantized, or None if the file does not say. tensors:
+    the names of all that belong to it. make: of those, the weight's parts."""
+
+    name: str
+    origin: str
+    format: Format
+    shape: tuple[int, ...]
+    dtype: torch.dtype | None
+    tensors: tuple[str, ...]
+    make: Callable[[Tensors], Tensors]
+
+    def read(self, files: Any, dtype: torch.dtype) -> QuantizedWeight:
+        """The weight from ``files`` (anything with ``read``); dtype: what it computes in.
+
+        StorageError where the parts are not as the format has them.
+        """
+        parts = self.make({name: files.read(name) for name in self.tensors})
+        expected = self.format.parts(self.shape)
+        found = {part: (tensor.dtype, tuple(tensor.shape)) for part, tensor in parts.items()}
+        if found != expected:
+            raise StorageError(f"{self.name} is {found}, where {self.format} has {expected}.")
+        return QuantizedWeight.of_parts(self.format, parts, self.shape, dtype)
+
+
+def layers_with(files: TensorFiles, ending: str) -> list[str]:
+    """The layers L that have a tensor ``L.ending``."""
+    return [name.removesuffix(f".{ending}") for name in files.specs if name.endswith(f".{ending}")]
+
+
+def require_spec(
+    files: TensorFiles, name: str, dtype: torch.dtype, shape: tuple[int, ...] | None = None
+) -> TensorSpec:
+    """What the header says of ``name``. StorageError where it is missing or otherwise."""
+    spec = files.specs.get(name)
+    if spec is None:
+        raise fault(files, f"lacks {name}")
+    if spec.dtype != dtype or (shape is not None and spec.shape != shape):
+        wanted = f"{dtype} {list(shape)}" if shape is not None else str(dtype)
+        raise fault(files, f"has {name} as {spec.dtype} {list(spec.shape)}, not {wanted}")
+    return spec
+
+
+def read_json(files: TensorFiles, name: str, text: bytes | str | None = None) -> dict[str, Any]:
+    """The JSON object in the tensor ``name``, or in ``text``."""
+    try:
+        values = json.loads(raw_bytes(files.read(name)) if text is None else text)
+    except (ValueError, RecursionError) as error:
+        raise fault(files, f"has {name} that is no JSON") from error
+    if not isinstance(values, dict):
+        raise fault(files, f"has {name} that is no JSON object")
+    return values
+
+
+def fault(files: TensorFiles, text: str) -> StorageError:
+    return StorageError(f"{files.path.name} {text}. Download it again; nothing was loaded.")

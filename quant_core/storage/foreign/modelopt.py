@@ -1,0 +1,92 @@
+"""NVIDIA ModelOpt's exports: FP8 with a scale a tensor or a row, and NVFP4.
+
+A layer L is ``L.weight``, ``L.weight_scale``, of NVFP4 ``L.weight_scale_2``, and ``L.input_scale``
+where activations were calibrated. No marker says so; ComfyUI's own files, which use the same names,
+have markers. Of NVFP4's two codes in a byte the first is in the low nibble, and block scales lie in
+rows: both are turned to where ComfyUI and the tensor cores look for them.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from ...formats import NVFP4, Float8
+from ...formats.nvfp4 import BLOCK
+from ...formats.swizzle import padded_to, swizzle
+from ..header import TensorSpec
+from ..reader import TensorFiles
+from ..stock import is_marked
+from .layer import ForeignLayer, Tensors, fault, layers_with, require_spec
+
+_INPUT = "input_scale"
+
+
+def recognise(files: TensorFiles) -> dict[str, ForeignLayer]:
+    """The layers of its kind, by name; none where the files are not its own."""
+    if is_marked(files):
+        return {}
+    found = {}
+    for name in layers_with(files, "weight_scale"):
+        weight = files.specs.get(f"{name}.weight")
+        if weight is None:
+            raise fault(files, f"has {name}.weight_scale, but no {name}.weight")
+        if len(weight.shape) != 2:
+            raise fault(files, f"has {weight.name} of shape {list(weight.shape)}, no matrix")
+        if weight.dtype == torch.float8_e4m3fn:
+            found[name] = _float8(files, name, weight)
+        elif weight.dtype == torch.uint8:
+            found[name] = _nvfp4(files, name, weight)
+        else:
+            raise fault(files, f"has {weight.name} as {weight.dtype}, and nothing says how")
+    return found
+
+
+def _float8(files: TensorFiles, name: str, weight: TensorSpec) -> ForeignLayer:
+    rows = weight.shape[0]
+    scale = require_spec(files, f"{name}.weight_scale", torch.float32)
+    counts = {(): "per-tensor", (1,): "per-tensor", (rows,): "per-row", (rows, 1): "per-row"}
+    granularity = counts.get(scale.shape)
+    if granularity is None:
+        raise fault(files, f"has {scale.name} of shape {list(scale.shape)}, wrong for FP8")
+    fmt = Float8(granularity=granularity)
+
+    def make(tensors: Tensors) -> Tensors:
+        scales = tensors[scale.name].reshape(fmt.parts(weight.shape)["scale"][1])
+        return {"qdata": tensors[weight.name], "scale": scales}
+
+    return _layer(files, name, "ModelOpt FP8", fmt, weight.shape, (weight, scale), make)
+
+
+def _nvfp4(files: TensorFiles, name: str, weight: TensorSpec) -> ForeignLayer:
+    n, k = weight.shape[0], 2 * weight.shape[1]
+    if k % BLOCK:
+        raise fault(files, f"has {weight.name} with rows of {k} codes, which are no blocks")
+    scale = require_spec(files, f"{name}.weight_scale", torch.float8_e4m3fn, (n, k // BLOCK))
+    whole = require_spec(files, f"{name}.weight_scale_2", torch.float32)
+    if whole.shape not in ((), (1,)):
+        raise fault(files, f"has {whole.name} of shape {list(whole.shape)}, not one number")
+
+    def make(tensors: Tensors) -> Tensors:
+        return nvfp4_parts(
+            tensors[weight.name], tensors[scale.name], tensors[whole.name].reshape(())
+        )
+
+    return _layer(files, name, "ModelOpt NVFP4", NVFP4(), (n, k), (weight, scale, whole), make)
+
+
+def nvfp4_parts(codes: torch.Tensor, scale: torch.Tensor, scale_2: torch.Tensor) -> Tensors:
+    """The parts of NVFP4 from codes [N, K / 2], the first in the low nibble, and scales in rows."""
+    padding = (0, 0, 0, padded_to(len(codes), BLOCK) - len(codes))
+    swapped = (codes << 4) | (codes >> 4)
+    scales = F.pad(scale.view(torch.uint8), padding).view(scale.dtype)
+    return {"qdata": F.pad(swapped, padding), "scale": swizzle(scales), "scale_2": scale_2}
+
+
+def _layer(files, name, origin, fmt, shape, specs, make) -> ForeignLayer:
+    names = tuple(spec.name for spec in specs)
+    calibrated = f"{name}.{_INPUT}"
+    if calibrated in files.specs:
+        require_spec(files, calibrated, torch.float32)
+        names += (calibrated,)
+    return ForeignLayer(name, origin, fmt, shape, None, names, make)
