@@ -31,11 +31,17 @@ class UnsupportedMethodError(QuantizationError):
 
 
 class ConfigError(QuantizationError):
-    """A configuration that cannot be. path: to the key, (section,) or (section, key)."""
+    """A configuration that cannot be. path: to the key, (section,) or (section, key). at_key: the
+    key itself is wrong, not its value."""
 
-    def __init__(self, message: str, path: tuple[str, ...] = ()):
+    def __init__(self, message: str, path: tuple[str, ...] = (), *, at_key: bool = False):
         super().__init__(message)
         self.path = path
+        self.at_key = at_key
+
+
+class CalibrationError(QuantizationError):
+    """A static scale without a measured activation, or one measured on something else."""
 
 
 class PatternError(QuantizationError):

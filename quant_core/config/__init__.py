@@ -1,12 +1,32 @@
-"""What a user writes down: defaults by architecture, and one quantization in a backend's words."""
+"""What a user writes down: defaults by architecture, and one quantization in a library's words."""
 
+from .bitsandbytes import BitsAndBytesConfig
 from .defaults import BUILT_IN, INHERIT, SETTINGS, ComponentConfig, DefaultsConfig, SectionConfig
+from .gguf import GGUFQuantizationConfig
+from .graphquant import GraphQuantConfig
+from .json_text import config_from_text
+from .modelopt import NVIDIAModelOptConfig
+from .quant_config import CONFIGS, Meaning, QuantConfig
+from .quanto import QuantoConfig
+from .torchao import TorchAoConfig
+from .vllm import VLLMOmniConfig
 
 __all__ = [
     "BUILT_IN",
+    "CONFIGS",
     "INHERIT",
     "SETTINGS",
+    "BitsAndBytesConfig",
     "ComponentConfig",
     "DefaultsConfig",
+    "GGUFQuantizationConfig",
+    "GraphQuantConfig",
+    "Meaning",
+    "NVIDIAModelOptConfig",
+    "QuantConfig",
+    "QuantoConfig",
     "SectionConfig",
+    "TorchAoConfig",
+    "VLLMOmniConfig",
+    "config_from_text",
 ]

@@ -1,0 +1,32 @@
+"""GGUF, as diffusers writes it down: it describes files that are quantized already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ..errors import ConfigError
+from .fields import checked_by, dtype, names
+from .quant_config import Meaning, QuantConfig, register_config
+
+
+def _only_true(key: str, value: Any) -> bool:
+    if value is not True:
+        raise ConfigError(f"{key} is {value!r}. Of GGUF it is always true.", (key,))
+    return value
+
+
+@register_config
+@dataclass(frozen=True)
+class GGUFQuantizationConfig(QuantConfig):
+    quant_method: ClassVar[str] = "gguf"
+
+    compute_dtype: str = dtype("float32")
+    pre_quantized: bool = checked_by(_only_true, True)
+    modules_to_not_convert: tuple[str, ...] | None = names()
+
+    def meaning(self) -> Meaning:
+        raise ConfigError(
+            "A configuration of gguf describes a file that is quantized already. "
+            "Load the file with Load Quantized Model."
+        )

@@ -1,0 +1,43 @@
+"""A quantization in this pack's own words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ..errors import ConfigError, QuantizationError
+from ..methods import GRANULARITIES, named_method
+from .fields import checked_by, names
+from .quant_config import Meaning, QuantConfig, register_config
+
+
+def _method(key: str, value: Any) -> str:
+    try:
+        named_method(value)
+    except QuantizationError as error:
+        raise ConfigError(str(error), (key,)) from None
+    return value
+
+
+def _granularity(key: str, value: Any) -> str | None:
+    if value is not None and value not in GRANULARITIES:
+        raise ConfigError(f"{key} is {value!r}. Valid: {', '.join(GRANULARITIES)}.", (key,))
+    return value
+
+
+@register_config
+@dataclass(frozen=True)
+class GraphQuantConfig(QuantConfig):
+    """method: any method, family or alias. granularity: None for what the method's name asks for.
+    include, exclude: patterns."""
+
+    quant_method: ClassVar[str] = "graphquant"
+    method_key: ClassVar[str] = "method"
+
+    method: str = checked_by(_method)
+    granularity: str | None = checked_by(_granularity, None)
+    include: tuple[str, ...] = names(())
+    exclude: tuple[str, ...] = names(())
+
+    def meaning(self) -> Meaning:
+        return Meaning(self.method, self.granularity, self.include, self.exclude)

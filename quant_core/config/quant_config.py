@@ -1,0 +1,179 @@
+"""One quantization, as one of the field's libraries writes it down: a frozen value.
+
+Every backend's dictionary has a class of its own, whose fields carry that dictionary's names. What
+all have in common is what they come to here, their ``meaning``.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, fields, replace
+from typing import Any, ClassVar
+
+from ..errors import ConfigError, QuantizationError, UnknownNameError
+from ..methods import named_method
+
+CONFIGS: dict[str, type[QuantConfig]] = {}
+
+METHOD_KEY = "quant_method"
+NESTED = "quantization_config"
+
+
+def register_config(cls: type[QuantConfig]) -> type[QuantConfig]:
+    """Class decorator: makes ``QuantConfig.from_dict`` know ``cls`` by its ``quant_method``."""
+    CONFIGS[cls.quant_method] = cls
+    return cls
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """method: a name of ``methods``. granularity: None where nothing is said of it. include,
+    exclude: patterns (see ``patterns``) of layers. notes: what is said and has no effect."""
+
+    method: str
+    granularity: str | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class QuantConfig(ABC):
+    """ConfigError (a ValueError) for a value that its key cannot have, or that another excludes."""
+
+    quant_method: ClassVar[str]
+    # What decides the method: faults of the method are pointed at there.
+    method_key: ClassVar[str] = ""
+
+    def __post_init__(self):
+        for each in fields(self):
+            kept = each.metadata["check"](each.name, getattr(self, each.name))
+            object.__setattr__(self, each.name, kept)
+        self.check()
+
+    def check(self) -> None:  # noqa: B027 - most dictionaries have no such rule
+        """ConfigError where values exclude each other."""
+
+    def checked_meaning(self) -> Meaning:
+        """``meaning``, its method one that there is. ConfigError otherwise."""
+        meaning = self.meaning()
+        try:
+            named_method(meaning.method)
+        except QuantizationError as error:
+            raise ConfigError(str(error), (self.method_key,)) from None
+        return meaning
+
+    @abstractmethod
+    def meaning(self) -> Meaning:
+        """What this comes to here. ConfigError where it comes to nothing."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every setting, as the backend itself writes them; ``from_dict`` reads it back."""
+        values = {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
+        return {METHOD_KEY: self.quant_method, **values}
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """As ``to_dict``, without what is as it is by default."""
+        values = self.to_dict()
+        same = {each.name for each in fields(self) if getattr(self, each.name) == _default(each)}
+        return {key: value for key, value in values.items() if key not in same}
+
+    def to_json(self, use_diff: bool = True) -> str:
+        values = self.to_diff_dict() if use_diff else self.to_dict()
+        return json.dumps(values, indent=2, sort_keys=True)
+
+    def update(self, **values: Any) -> tuple[QuantConfig, dict[str, Any]]:
+        """A configuration with those ``values`` that it has keys for, and the others."""
+        own = {key: value for key, value in values.items() if key in self.keys()}
+        unused = {key: value for key, value in values.items() if key not in own}
+        return replace(self, **own), unused
+
+    @classmethod
+    def keys(cls) -> tuple[str, ...]:
+        return tuple(each.name for each in fields(cls))
+
+    @classmethod
+    def read(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """``values`` by this class's keys, where the backend has other spellings for some."""
+        return values
+
+    @classmethod
+    def from_dict(
+        cls, values: Mapping[str, Any], return_unused_kwargs: bool = False, **kwargs: Any
+    ) -> Any:
+        """The inverse of ``to_dict``; on QuantConfig itself, of any backend's dictionary.
+
+        values may also be the whole config.json of a model that has a ``quantization_config``.
+        kwargs override its values. With return_unused_kwargs the result is the configuration and
+        those of kwargs that it has no key for; otherwise such a one is an error, as an unknown key
+        always is. ConfigError names the key or value, and the nearest valid ones.
+        """
+        if NESTED in values:
+            return _below(NESTED, cls.from_dict, values[NESTED], return_unused_kwargs, **kwargs)
+        kind = _kind(values) if cls is QuantConfig else cls
+        values = {key: value for key, value in values.items() if key != METHOD_KEY}
+        values = kind.read(values)
+        _require_known(kind, values)
+        _require_complete(kind, values)
+        config, unused = kind(**values).update(**kwargs)
+        if return_unused_kwargs:
+            return config, unused
+        _require_known(kind, unused)
+        return config
+
+
+def _below(key: str, read: Any, values: Any, *arguments: Any, **kwargs: Any) -> Any:
+    """``read`` on ``values``, which stand at ``key``: so do the faults that it finds."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{key} is no object {{ }}.", (key,))
+    try:
+        return read(values, *arguments, **kwargs)
+    except ConfigError as error:
+        raise ConfigError(str(error), (key, *error.path), at_key=error.at_key) from None
+
+
+def _kind(values: Mapping[str, Any]) -> type[QuantConfig]:
+    """The class whose dictionary ``values`` are: by its name, else by its keys."""
+    if METHOD_KEY in values:
+        name = values[METHOD_KEY]
+        if name not in CONFIGS:
+            raise ConfigError(str(UnknownNameError(METHOD_KEY, name, CONFIGS)), (METHOD_KEY,))
+        return CONFIGS[name]
+    if "_class_name" in values or "model_type" in values:
+        raise ConfigError(
+            f"This config.json has no {NESTED}: its model is not quantized. "
+            "Write the name of a method instead."
+        )
+    found = [kind for kind in CONFIGS.values() if values.keys() <= set(kind.keys()) and values]
+    if len(found) > 1 and "method" in values:
+        return CONFIGS.get(values["method"], CONFIGS["graphquant"])
+    if len(found) != 1:
+        raise ConfigError(
+            f'Nothing says which library\'s dictionary this is. Add "{METHOD_KEY}": one of '
+            f"{', '.join(CONFIGS)}."
+        )
+    return found[0]
+
+
+def _require_known(kind: type[QuantConfig], values: Mapping[str, Any]) -> None:
+    known = kind.keys()
+    for key in values:
+        if key not in known:
+            message = str(UnknownNameError(f"key of {kind.quant_method}", key, known))
+            raise ConfigError(message, (key,), at_key=True)
+
+
+def _require_complete(kind: type[QuantConfig], values: Mapping[str, Any]) -> None:
+    for each in fields(kind):
+        if _default(each) is MISSING and each.name not in values:
+            raise ConfigError(f"A dictionary of {kind.quant_method} needs {each.name}. Add it.")
+
+
+def _default(each: Field) -> Any:
+    return each.default if each.default_factory is MISSING else each.default_factory()
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else json.loads(json.dumps(value))

@@ -1,0 +1,132 @@
+"""torchao, as diffusers writes it down: a shorthand with options, or a torchao configuration."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from ..errors import ConfigError, UnknownNameError
+from .fields import names
+from .quant_config import Meaning, QuantConfig, register_config
+from .torchao_types import meaning_of_type
+
+# diffusers' shorthands but for fp3_e1m1 and its like, and the options that each takes here.
+_GROUP = ("group_size",)
+SHORTHANDS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("int4wo", "int4_weight_only", "int_a16w4"), (*_GROUP, "use_hqq")),
+    **dict.fromkeys(("int4dq", "int8_dynamic_activation_int4_weight", "int_a8w4"), ()),
+    **dict.fromkeys(("int8wo", "int8_weight_only", "int_a16w8"), ()),
+    **dict.fromkeys(("int8dq", "int8_dynamic_activation_int8_weight", "int_a8w8"), ()),
+    **dict.fromkeys(("float8wo", "float8_weight_only", "float8wo_e5m2", "float8wo_e4m3"), ()),
+    **dict.fromkeys(("float8dq", "float8_dynamic_activation_float8_weight"), ()),
+    **dict.fromkeys(("float8dq_tensor", "float8dq_row", "float8dq_e4m3"), ()),
+    **dict.fromkeys(("float8dq_e4m3_tensor", "float8dq_e4m3_row"), ()),
+    **dict.fromkeys(("float8_e4m3_tensor", "float8_e4m3_row"), ()),
+    **dict.fromkeys(("float8_e5m2_a16w8", "float8_e4m3_a16w8", "float_a8w8", "float_a16w8"), ()),
+    **dict.fromkeys(("float8sq", "float8_static_activation_float8_weight"), ()),
+    **dict.fromkeys((f"fp{bits}" for bits in range(3, 8)), ()),
+    **dict.fromkeys((f"float_a16w{bits}" for bits in range(3, 8)), ()),
+    "fpx_weight_only": ("ebits", "mbits"),
+    **dict.fromkeys((f"uint{bits}wo" for bits in range(1, 8)), (*_GROUP, "use_hqq")),
+    **dict.fromkeys((f"uint_a16w{bits}" for bits in range(1, 8)), (*_GROUP, "use_hqq")),
+    "uintx_weight_only": ("dtype", *_GROUP, "use_hqq"),
+}
+_FLOAT = re.compile(r"fp(\d)_e(\d)[mw](\d)")
+# What they mean to diffusers, where this pack's own names mean something else.
+_MEANT = {"float8wo": "float8wo_e5m2", "fp4": "fp4_e2m1"}
+_E5M2 = "diffusers stores float8wo as float8_e5m2, which rounds twice as coarsely as float8wo_e4m3."
+
+
+def _quant_type(key: str, value: Any) -> str | dict[str, Any]:
+    """A shorthand, or a dictionary of torchao; diffusers wraps it as {"default": ...}."""
+    if isinstance(value, Mapping):
+        kept = copy.deepcopy(dict(value))
+        meaning_of_type(kept, (key,))
+        return kept
+    float_x = _FLOAT.fullmatch(value) if isinstance(value, str) else None
+    if float_x:
+        bits, exponent, mantissa = map(int, float_x.groups())
+        if bits != exponent + mantissa + 1:
+            raise ConfigError(
+                f"{value} cannot be: {exponent} exponent bits, {mantissa} mantissa bits and a sign "
+                f"are {exponent + mantissa + 1} bits. Write "
+                f"fp{exponent + mantissa + 1}_e{exponent}m{mantissa}.",
+                (key,),
+            )
+    elif value not in SHORTHANDS:
+        valid = (*SHORTHANDS, "fp6_e3m2")
+        raise ConfigError(str(UnknownNameError(key, value, valid)), (key,))
+    return value
+
+
+def _options(key: str, value: Any) -> dict[str, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigError(f"{key} is {value!r}. It has to be an object {{ }}.", (key,))
+    return copy.deepcopy(dict(value or {}))
+
+
+@register_config
+@dataclass(frozen=True)
+class TorchAoConfig(QuantConfig):
+    """quant_type_kwargs: what a shorthand's function takes besides."""
+
+    quant_method: ClassVar[str] = "torchao"
+    method_key: ClassVar[str] = "quant_type"
+
+    quant_type: str | Mapping[str, Any] = field(hash=False, metadata={"check": _quant_type})
+    modules_to_not_convert: tuple[str, ...] | None = names()
+    quant_type_kwargs: Mapping[str, Any] = field(
+        default_factory=dict, hash=False, metadata={"check": _options}
+    )
+
+    def check(self) -> None:
+        valid = () if isinstance(self.quant_type, Mapping) else self._options_of_shorthand()
+        for key, value in self.quant_type_kwargs.items():
+            path = ("quant_type_kwargs", key)
+            if key not in valid:
+                unknown = UnknownNameError(f"option of {self._name()}", key, valid or ("none",))
+                raise ConfigError(str(unknown), path, at_key=True)
+            if key == "group_size" and (type(value) is not int or value < 1):
+                raise ConfigError(f"group_size is {value!r}. It has to be 32, 64 or 128.", path)
+
+    def _options_of_shorthand(self) -> tuple[str, ...]:
+        return SHORTHANDS.get(self.quant_type, ())
+
+    def _name(self) -> str:
+        return self.quant_type if isinstance(self.quant_type, str) else "a torchao configuration"
+
+    def meaning(self) -> Meaning:
+        exclude = self.modules_to_not_convert or ()
+        if isinstance(self.quant_type, Mapping):
+            method, granularity, notes = meaning_of_type(self.quant_type, ("quant_type",))
+            return Meaning(method, granularity, exclude=exclude, notes=notes)
+        notes = [_E5M2] if self.quant_type == "float8wo" else []
+        if self.quant_type_kwargs.get("use_hqq"):
+            notes.append("use_hqq has no effect: the range of a group is searched.")
+        return Meaning(self._method(), exclude=exclude, notes=tuple(notes))
+
+    def _method(self) -> str:
+        name, options = self.quant_type, self.quant_type_kwargs
+        if name == "fpx_weight_only" and {"ebits", "mbits"} <= options.keys():
+            exponent, mantissa = options["ebits"], options["mbits"]
+            return f"fp{exponent + mantissa + 1}-e{exponent}m{mantissa}"
+        bits = re.fullmatch(r"u?int_a16w(\d)|u?int(\d)(?:wo|_weight_only)", name)
+        number = next(filter(None, bits.groups())) if bits else None
+        if name == "uintx_weight_only":
+            number = str(options.get("dtype", "uint4")).removeprefix("torch.").removeprefix("uint")
+        if number and (name == "uintx_weight_only" or "group_size" in options):
+            return f"int{number}-g{options.get('group_size', 64)}"
+        return _MEANT.get(name, name)
+
+    @classmethod
+    def read(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """diffusers takes options beside the keys as well as in ``quant_type_kwargs``."""
+        options = {key for known in SHORTHANDS.values() for key in known}
+        beside = {key: value for key, value in values.items() if key in options}
+        if not beside:
+            return values
+        kept = {key: value for key, value in values.items() if key not in beside}
+        return {**kept, "quant_type_kwargs": {**(values.get("quant_type_kwargs") or {}), **beside}}
