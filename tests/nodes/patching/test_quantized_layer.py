@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from graphquant.quant_core.formats import Float8, Int4, Int8
+from graphquant.quant_core.formats import MXFP8, NVFP4, Code4, Float8, Int4, Int8, IntN
 
 pytestmark = pytest.mark.usefixtures("comfy", "inference_mode")
 
@@ -45,17 +45,20 @@ def test_it_is_still_an_instance_of_its_own_class():
             Float8(granularity="per-tensor", activations="float8_e4m3fn"),
             {"format": "float8_e4m3fn"},
         ),
+        (MXFP8(), {"format": "mxfp8"}),
+        (NVFP4(), {"format": "nvfp4"}),
     ],
     ids=str,
 )
 def test_the_state_dict_of_a_stock_format_has_stocks_keys(fmt, values):
     entries = layer_with(fmt).state_dict(prefix="x.")
-    assert set(entries) == {"x.weight", "x.bias", "x.weight_scale", "x.comfy_quant"}
+    second = {"x.weight_scale_2"} if isinstance(fmt, NVFP4) else set()
+    assert set(entries) == {"x.weight", "x.bias", "x.weight_scale", "x.comfy_quant"} | second
     assert json.loads(entries["x.comfy_quant"].numpy().tobytes()) == values
     assert entries["x.weight"].dtype == fmt.quantize(torch.ones(2, 2)).qdata.dtype
 
 
-@pytest.mark.parametrize("fmt", [Float8(), Int4(64)], ids=str)
+@pytest.mark.parametrize("fmt", [Float8(), Int4(64), Code4(), IntN()], ids=str)
 def test_a_private_format_never_hides_under_stocks_key(fmt):
     entries = layer_with(fmt).state_dict(prefix="x.")
     assert not any("comfy_quant" in key for key in entries)
@@ -70,7 +73,7 @@ def test_module_size_counts_codes_scales_and_marker():
     assert comfy.model_management.module_size(layer) == 96 * 128 + 96 * 4 + 96 * 4 + marker
 
 
-@pytest.mark.parametrize("fmt", [Int8(), Int4(64)], ids=str)
+@pytest.mark.parametrize("fmt", [Int8(), Int4(64), NVFP4(), Code4(double_quant=True)], ids=str)
 def test_every_key_of_the_state_dict_is_an_attribute(fmt):
     layer = layer_with(fmt)
     for key in layer.state_dict():

@@ -17,6 +17,13 @@ METHODS = [
     ("fp8-weight-only", "per-tensor", True),
     ("fp8-weight-only", "per-row", False),
     ("int4", "per-row", False),
+    ("mxfp8", "per-row", True),
+    ("nvfp4", "per-row", True),
+    ("nf4-double", "per-row", False),
+    ("int3", "per-row", False),
+    ("fp6", "per-row", False),
+    ("fp8-block", "per-row", False),
+    ("llm.int8", "per-row", False),
 ]
 
 
@@ -59,7 +66,14 @@ def test_a_saved_unet_samples_bit_by_bit_as_it_did(
 
 
 @pytest.mark.parametrize(
-    "method, bound", [("int8", 0.02), ("int8-dynamic", 0.02), ("fp8-weight-only", 0.005)]
+    "method, bound",
+    [
+        ("int8", 0.02),
+        ("int8-dynamic", 0.02),
+        ("fp8-weight-only", 0.005),
+        ("mxfp8", 0.005),
+        ("nvfp4", 0.005),
+    ],
 )
 def test_comfyuis_own_loader_reads_a_stock_file(
     flux_patcher, latent, file, method, bound, quantize, save

@@ -14,6 +14,7 @@ from graphquant.quant_core.carriers.packed import PackedTensor
 from graphquant.quant_core.carriers.torchao_tensors import require_torchao, to_torchao
 from graphquant.quant_core.detect import stored_bytes
 from graphquant.quant_core.formats import Float8, Format, Int4, Int8
+from lab.formats import EACH_KIND
 from lab.sampling import relative_l2
 
 WEIGHT_ONLY = {
@@ -23,6 +24,7 @@ WEIGHT_ONLY = {
     Float8(granularity="per-tensor"): Float8Tensor,
     Float8(dtype="float8_e5m2"): Float8Tensor,
     Int4(64): PackedTensor,
+    **dict.fromkeys(EACH_KIND, PackedTensor),
 }
 # Row-wise FP8 products are for GPUs: torch says so on a CPU.
 DYNAMIC = {

@@ -7,7 +7,18 @@ import torch
 import torch.nn.functional as F
 
 from graphquant.quant_core import NonFiniteWeightError
-from graphquant.quant_core.formats import Float8, Int4, Int8, base, format_from_dict
+from graphquant.quant_core.formats import (
+    BlockFloat8,
+    Code4,
+    Float8,
+    FloatX,
+    Int4,
+    Int8,
+    IntN,
+    base,
+    format_from_dict,
+)
+from lab.formats import EACH_KIND, FIGURES
 from lab.sampling import relative_l2
 
 FORMATS = [
@@ -21,10 +32,16 @@ FORMATS = [
     Int4(128),
     Int4(64, "minmax"),
     Int4(32, "hqq"),
+    *EACH_KIND,
 ]
-WITH_CONVOLUTIONS = [fmt for fmt in FORMATS if not isinstance(fmt, Int4)]
+WITH_CONVOLUTIONS = [fmt for fmt in FORMATS if isinstance(fmt, Int8 | Float8)]
 
 every_format = pytest.mark.parametrize("fmt", FORMATS, ids=repr)
+
+
+def bound(fmt):
+    """A generous tenth for what rounds to four bits and more; else what the format is known for."""
+    return max(0.1, 1.1 * FIGURES[fmt].error if fmt in FIGURES else 0.0)
 
 
 def equal(one, other):
@@ -36,7 +53,32 @@ def equal(one, other):
 def test_a_format_is_a_value_that_json_can_hold(fmt):
     assert format_from_dict(fmt.to_dict()) == fmt
     assert hash(format_from_dict(fmt.to_dict())) == hash(fmt)
-    assert all(isinstance(value, str | int | None) for value in fmt.to_dict().values())
+    assert all(isinstance(value, str | int | float | None) for value in fmt.to_dict().values())
+
+
+def test_every_kind_that_files_may_name_is_tested_here():
+    assert {fmt.kind for fmt in FORMATS} == set(base.FORMATS) - {"cast_float8"}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: IntN(0),
+        lambda: IntN(8),
+        lambda: IntN(3, 0),
+        lambda: IntN(1, symmetric=True),
+        lambda: FloatX(0, 4),
+        lambda: FloatX(1, 0),
+        lambda: FloatX(4, 3),
+        lambda: Code4("nf5"),
+        lambda: Code4(block_size=63),
+        lambda: BlockFloat8(rows=0),
+        lambda: BlockFloat8("float16"),
+    ],
+)
+def test_a_format_that_cannot_be_is_a_value_error(make):
+    with pytest.raises(ValueError, match=r"[Nn]o |Symmetric"):
+        make()
 
 
 def test_an_unknown_kind_is_a_key_error():
@@ -58,7 +100,7 @@ def test_dequantize_gives_the_shape_and_dtype_that_went_in_or_the_one_asked_for(
 @every_format
 def test_quantizing_loses_something_and_no_more_than_a_tenth(fmt, normal):
     weight = normal(64, 512)
-    assert 1e-3 < relative_l2(fmt.quantize(weight).dequantize(), weight) < 0.1
+    assert 1e-3 < relative_l2(fmt.quantize(weight).dequantize(), weight) < bound(fmt)
 
 
 @every_format
@@ -67,6 +109,24 @@ def test_nbytes_is_what_the_tensors_hold(fmt, shape, normal):
     weight = fmt.quantize(normal(*shape))
     stored = sum(part.untyped_storage().nbytes() for part in weight.tensors.values())
     assert weight.nbytes == fmt.nbytes(shape) == stored
+
+
+@pytest.mark.parametrize(
+    "fmt", [fmt for fmt in EACH_KIND if not hasattr(fmt, "group_size")], ids=repr
+)
+@pytest.mark.parametrize("shape", [(1, 1), (7, 33), (130, 17), (200, 336)])
+def test_a_matrix_of_any_shape_is_stored_to_the_byte_and_comes_back(fmt, shape, normal):
+    exact = normal(*shape)
+    weight = fmt.quantize(exact)
+    stored = sum(part.untyped_storage().nbytes() for part in weight.tensors.values())
+    assert weight.nbytes == fmt.nbytes(shape) == stored
+    assert fmt.parts(shape) == {n: (t.dtype, tuple(t.shape)) for n, t in weight.tensors.items()}
+    assert weight.dequantize().shape == shape
+    assert weight.dequantize().is_contiguous()
+    assert relative_l2(weight.dequantize(), exact) < 1.3 * FIGURES[fmt].error
+    x = normal(5, shape[1], std=1.0, seed=1)
+    expected = F.linear(x, weight.dequantize())
+    assert relative_l2(fmt.linear(x, weight, None), expected) < 0.02
 
 
 @pytest.mark.parametrize("fmt", WITH_CONVOLUTIONS, ids=repr)
@@ -103,7 +163,7 @@ def test_an_all_zero_row_comes_back_as_zeros_and_the_others_are_not_disturbed(fm
     weight[3] = 0
     result = fmt.quantize(weight).dequantize()
     assert torch.equal(result[3], torch.zeros(256))
-    assert relative_l2(result, weight) < 0.1
+    assert relative_l2(result, weight) < bound(fmt)
 
 
 @every_format
@@ -119,7 +179,7 @@ def test_weights_of_any_magnitude_lose_the_same_share(fmt, normal):
     """A power of two changes exponents alone, so the codes must be the same."""
     usual, tiny = fmt.quantize(normal(16, 256)), fmt.quantize(normal(16, 256) * 2.0**-20)
     assert torch.equal(usual.qdata.float(), tiny.qdata.float())
-    assert torch.equal(usual.scale, tiny.scale * 2.0**20)
+    assert torch.equal(usual.dequantize(), tiny.dequantize() * 2.0**20)
 
 
 @every_format
@@ -167,7 +227,7 @@ def test_linear_is_near_the_float_product_and_adds_the_bias_by_position_and_by_k
     weight = fmt.quantize(exact.to(dtype))
     plain = fmt.linear(x.to(dtype), weight, None)
     assert (plain.shape, plain.dtype) == ((2, 9, 48), dtype)
-    assert 1e-3 < relative_l2(plain, F.linear(x, exact)) < 0.1
+    assert 1e-3 < relative_l2(plain, F.linear(x, exact)) < bound(fmt)
     biased = fmt.linear(x.to(dtype), weight, bias)
     assert torch.equal(biased, fmt.linear(x.to(dtype), weight=weight, bias=bias))
     assert relative_l2(biased.float() - plain.float(), bias.float().expand_as(biased)) < 0.01
@@ -199,7 +259,9 @@ def test_an_all_zero_token_gives_the_bias_alone(fmt, normal):
     assert relative_l2(y[0], bias) > 0.1
 
 
-@pytest.mark.parametrize("fmt", [Int8(), Float8(), Int4(128)], ids=repr)
+@pytest.mark.parametrize(
+    "fmt", [fmt for fmt in FORMATS if not getattr(fmt, "activations", None)], ids=repr
+)
 def test_a_format_without_activations_dequantizes_everywhere(fmt):
     for device in ("cpu", "cuda", "mps"):
         assert fmt.kernel(torch.device(device)) == "dequantize + matmul"

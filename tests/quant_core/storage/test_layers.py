@@ -16,6 +16,7 @@ from graphquant.quant_core.storage import (
     marker_name,
     marker_tensor,
 )
+from lab.formats import EACH_KIND
 
 FORMATS = [
     Int8(),
@@ -26,6 +27,7 @@ FORMATS = [
     CastFloat8(),
     Int4(),
     Int4(32),
+    *EACH_KIND,
 ]
 
 
