@@ -18,6 +18,7 @@ from graphquant.quant_core.formats import (
     base,
     format_from_dict,
 )
+from graphquant.quant_core.kernels import blocks
 from lab.formats import EACH_KIND, FIGURES
 from lab.sampling import relative_l2
 
@@ -202,11 +203,11 @@ def test_a_matrix_of_many_blocks_gives_the_codes_of_one_block(fmt, normal, monke
     weight = normal(300, 1280)
     many = fmt.quantize(weight)
     assert len(list(base.row_blocks(weight))) > 1
-    monkeypatch.setattr(base, "_CPU_BLOCK", weight.numel())
+    monkeypatch.setattr(blocks, "_CPU_BLOCK", weight.numel())
     assert len(list(base.row_blocks(weight))) == 1
     one = fmt.quantize(weight)
     assert equal(many, one)
-    monkeypatch.setattr(base, "_CPU_BLOCK", 1)
+    monkeypatch.setattr(blocks, "_CPU_BLOCK", 1)
     assert torch.equal(many.dequantize(), one.dequantize())
 
 
