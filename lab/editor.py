@@ -186,7 +186,7 @@ class Editor:
             """([kind]) => {
                 const node = LiteGraph.createNode(kind)
                 const { scale, offset } = app.canvas.ds
-                node.pos = [400 / scale - offset[0], 300 / scale - offset[1]]
+                node.pos = [660 / scale - offset[0], 420 / scale - offset[1]]
                 return app.graph.add(node).id
             }""",
             kind,

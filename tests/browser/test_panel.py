@@ -117,7 +117,8 @@ def test_a_saved_and_reopened_workflow_has_the_same_widget_values(editor, quanti
     editor.panel(node).locator(".graphquant-method").wait_for()
     saved = editor.save_as(f"round trip, {editor.renderer}")
     assert _saved(saved, node)["widgets_values"] == before
-    assert before == ["int8", "per-row", "auto", "double_blocks\nsingle_blocks", "", "auto", "none"]
+    first = ["int8", "per-row", "auto", "double_blocks\nsingle_blocks", "", "auto", "none"]
+    assert before[: len(first)] == first
     editor.load(saved)
     assert _saved(editor.serialize(), node)["widgets_values"] == before
     assert editor.prompt()[str(node)]["inputs"]["include"] == "double_blocks\nsingle_blocks"
