@@ -31,9 +31,13 @@ def encode(values: torch.Tensor, exponent: int, mantissa: int) -> torch.Tensor:
     # frexp has mantissas in [0.5, 1), and for zero an exponent that means nothing.
     power = (torch.frexp(magnitude).exponent - 1).clamp_(min=1 - bias)
     power = power.masked_fill_(magnitude == 0, 1 - bias)
-    steps = torch.ldexp(magnitude, mantissa - power).round_().int()
+    exact = torch.ldexp(magnitude, mantissa - power)
+    steps = exact.round().int()
+    below = (power + (bias - 1)) << mantissa
+    if mantissa == 0:  # the last bit of a code, by which ties are even, is the exponent's
+        steps = steps - ((exact == 1.5) & (below % 2 == 1)).int()
     # A mantissa that is rounded up to the next power carries into the exponent by itself.
-    codes = ((power + (bias - 1)) << mantissa) + steps
+    codes = below + steps
     codes = codes.clamp_(max=2 ** (exponent + mantissa) - 1)
     sign = torch.signbit(values).int() << (exponent + mantissa)
     return (codes | sign).to(torch.uint8)
