@@ -119,6 +119,16 @@ def test_what_stays_unfused_is_as_exact_as_if_it_were_baked_in(flux_patcher, qua
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_what_was_added_before_is_rounded_once(flux_patcher, quantize, method):
+    base = weight_of(flux_patcher).float()
+    for name, adapters in (UNFUSED | ROUNDED).items():
+        patched = with_adapters(flux_patcher, adapters)
+        weight = weight_of(quantize(patched, method, preset=None, include=(LAYER,)))
+        once = weight._params.format.quantize(exact(patched, base)).dequantize()
+        assert relative(weight.dequantize(), once) < 1e-6, name
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_what_is_rounded_again_is_rounded_to_nearest_from_the_pristine_codes(quantized, method):
     patcher, fmt = quantized(method)
     pristine = weight_of(patcher).dequantize()

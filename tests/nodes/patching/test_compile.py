@@ -1,8 +1,13 @@
-"""Stock's TorchCompileModel after Quantize Model: the same output, no more graph breaks, and no
-recompilation when a seed or a LoRA's strength changes."""
+"""torch.compile after Quantize Model, of the whole model and of each block: the same output, no
+more graph breaks than without, and no recompilation when a seed or a LoRA's strength changes."""
+
+from dataclasses import replace
 
 import pytest
 import torch
+
+from lab.sampling import sample as sample_with
+from lab.tiny_models import FLUX
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
@@ -67,3 +72,65 @@ def test_compiling_changes_nothing_but_speed(flux_patcher, sample):
     weak = sample(with_lora(fast, 0.5))
     assert graphs_and_breaks() == after_lora
     assert relative(weak, strong) > 1e-3
+
+
+def block_compiled(model):
+    """As KJNodes compiles: a torch.compile for each block, set by ComfyUI's own wrapper."""
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+    from torch._dynamo import reset
+    from torch._dynamo.utils import counters
+
+    reset()
+    counters.clear()
+    compiled = model.clone()
+    blocks = [f"diffusion_model.double_blocks.{index}" for index in range(2)]
+    blocks += [f"diffusion_model.single_blocks.{index}" for index in range(4)]
+    # What is compiled to does not matter to graphs and breaks; "eager" is quick.
+    set_torch_compile_wrapper(compiled, backend="eager", keys=blocks)
+    return compiled
+
+
+def run(model, seed=0, side=16):
+    return sample_with(model, replace(FLUX, latent=(16, side, side)), steps=1, seed=seed)
+
+
+def new_graphs(action):
+    before = graphs_and_breaks()[0]
+    action()
+    return graphs_and_breaks()[0] - before
+
+
+@pytest.fixture(scope="module")
+def plain_blocks(tiny_flux_file):
+    """Graphs and breaks of the unquantized blocks, and graphs more for each of two resolutions."""
+    import comfy.sd
+
+    with torch.inference_mode():
+        model = block_compiled(comfy.sd.load_diffusion_model(str(tiny_flux_file)))
+        run(model)
+        first = graphs_and_breaks()
+        return first, [new_graphs(lambda side=side: run(model, side=side)) for side in (20, 24)]
+
+
+@pytest.mark.parametrize("method", ["int8", "int4", "fp8-weight-only", "int8-dynamic"])
+def test_compiled_blocks_are_compiled_as_often_as_without_quantizing(
+    flux_patcher, plain_blocks, method
+):
+    from graphquant.nodes.quantize_model import GQQuantizeModel
+
+    (graphs, breaks), resolutions = plain_blocks
+    quantized = GQQuantizeModel.execute(model=flux_patcher, method=method)[0]
+    fast = block_compiled(quantized)
+    assert relative(run(fast), run(quantized)) < 1e-4
+    found = graphs_and_breaks()
+    assert found[0] <= graphs and found[1] <= breaks
+    assert new_graphs(lambda: run(fast, seed=5)) == 0
+
+    # A resolution: at most one more of each graph, and from then on none.
+    more = [new_graphs(lambda side=side: run(fast, side=side)) for side in (20, 24)]
+    assert more[0] <= graphs and more <= resolutions and more[1] == 0
+
+    first = new_graphs(lambda: run(with_lora(fast, 1.0)))
+    assert first <= graphs
+    assert new_graphs(lambda: run(with_lora(fast, 0.5))) == 0
+    assert relative(run(with_lora(fast, 0.5)), run(with_lora(quantized, 0.5))) < 1e-4
