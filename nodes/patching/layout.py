@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from .adapters import PatchSource
 from .changes import FIELDS as CHANGE_FIELDS
 from .changes import Change
 from .low_rank import TOLERANCE, low_rank_factors
+from .native import is_native, native_linear
 
 LAYOUT = "GraphQuantLayout"
 
@@ -189,11 +191,15 @@ def _find_change(
 
 def _linear(x: torch.Tensor, weight: QuantizedTensor, bias: torch.Tensor | None) -> torch.Tensor:
     params = weight._params
-    stored = weight_of(weight._qdata, params)
+    product = partial(_product, weight_of(weight._qdata, params))
     change = Change.of(params)
-    if change is None:
-        return params.format.linear(x, stored, bias)
-    return change.linear(x, bias, lambda x, bias: params.format.linear(x, stored, bias))
+    return product(x, bias) if change is None else change.linear(x, bias, product)
+
+
+def _product(weight: QuantizedWeight, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    if is_native(weight.format, x.device):
+        return native_linear(x, weight, bias)
+    return weight.format.linear(x, weight, bias)
 
 
 @register_layout_op(aten.linear.default, GraphQuantLayout)

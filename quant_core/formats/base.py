@@ -25,6 +25,9 @@ REQUIRED_PARTS = ("qdata", "scale")
 OPTIONAL_PARTS = ("zero_point", "scale_2", "input_scale")
 PARTS = (*REQUIRED_PARTS, *OPTIONAL_PARTS)
 
+# In ComfyUI's marker: activations stay as they are.
+WEIGHT_ONLY = "full_precision_matrix_mult"
+
 
 def register_format(cls: type[Format]) -> type[Format]:
     """Class decorator: makes ``format_from_dict`` know ``cls`` by its ``kind``."""

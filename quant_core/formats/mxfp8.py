@@ -14,8 +14,15 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 
-from .base import Format, QuantizedWeight, register_format, require_finite, row_blocks
-from .swizzle import padded_to, swizzle, swizzled_shape, unswizzle
+from .base import (
+    WEIGHT_ONLY,
+    Format,
+    QuantizedWeight,
+    register_format,
+    require_finite,
+    row_blocks,
+)
+from .swizzle import multiplies_blocks, padded_to, swizzle, swizzled_shape, unswizzle
 
 BLOCK = 32
 _LARGEST_CODE = 448.0
@@ -25,7 +32,15 @@ _BIAS, _LARGEST_SCALE = 127, 254
 @register_format
 @dataclass(frozen=True)
 class MXFP8(Format):
+    """activations: None, or "mxfp8", as in ``nvfp4``."""
+
     kind: ClassVar[str] = "mxfp8"
+
+    activations: str | None = None
+
+    def __post_init__(self):
+        if self.activations not in (None, self.kind):
+            raise ValueError(f"No activations {self.activations!r} go with {self.kind}.")
 
     def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
         """weight: [N, K]."""
@@ -62,10 +77,15 @@ class MXFP8(Format):
         }
 
     def stock_marker(self) -> dict[str, Any]:
-        return {"format": "mxfp8"}
+        return {"format": "mxfp8"} | ({} if self.activations else {WEIGHT_ONLY: True})
+
+    def kernel(self, device: torch.device) -> str:
+        if self.activations is None or not multiplies_blocks(device):
+            return super().kernel(device)
+        return "mxfp8 x mxfp8 matmul in ComfyUI (comfy-kitchen)"
 
     def __str__(self) -> str:
-        return "mxfp8 blocks of 32"
+        return "mxfp8 blocks of 32" + (", mxfp8 activations" if self.activations else "")
 
 
 def _power_over(ratio: torch.Tensor) -> torch.Tensor:

@@ -14,24 +14,40 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 
-from .base import Format, QuantizedWeight, absolute_maximum, register_format, row_blocks
+from .base import (
+    WEIGHT_ONLY,
+    Format,
+    QuantizedWeight,
+    absolute_maximum,
+    register_format,
+    row_blocks,
+)
 from .minifloat import encode, looked_up, values_of
-from .swizzle import padded_to, swizzle, swizzled_shape, unswizzle
+from .swizzle import multiplies_blocks, padded_to, swizzle, swizzled_shape, unswizzle
 
 BLOCK = 16
-_LARGEST_CODE, _LARGEST_SCALE = 6.0, 448.0
+LARGEST_CODE, LARGEST_SCALE = 6.0, 448.0
 _SMALLEST_MAXIMUM = 1e-30
 
 
 @register_format
 @dataclass(frozen=True)
 class NVFP4(Format):
+    """activations: None, or "nvfp4": rounded too where tensor cores multiply the two. In ComfyUI
+    those are Blackwell's; elsewhere, and here, ``linear`` dequantizes the weight either way."""
+
     kind: ClassVar[str] = "nvfp4"
+
+    activations: str | None = None
+
+    def __post_init__(self):
+        if self.activations not in (None, self.kind):
+            raise ValueError(f"No activations {self.activations!r} go with {self.kind}.")
 
     def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
         """weight: [N, K]."""
         largest = absolute_maximum(weight, "per-tensor").clamp_(_SMALLEST_MAXIMUM)
-        return self.quantize_with(weight, largest / (_LARGEST_CODE * _LARGEST_SCALE))
+        return self.quantize_with(weight, largest / (LARGEST_CODE * LARGEST_SCALE))
 
     def quantize_with(self, weight: torch.Tensor, scale_2: torch.Tensor) -> QuantizedWeight:
         """``weight`` under a given tensor scale, float32 []."""
@@ -42,8 +58,8 @@ class NVFP4(Format):
         qdata = torch.empty(high, wide // 2, dtype=torch.uint8, device=weight.device)
         for rows in row_blocks(padded):
             values = padded[rows].float().unflatten(1, (-1, BLOCK))
-            step = values.abs().amax(dim=-1) / _LARGEST_CODE / scale_2
-            scale[rows] = step.clamp_(max=_LARGEST_SCALE)
+            step = values.abs().amax(dim=-1) / LARGEST_CODE / scale_2
+            scale[rows] = step.clamp_(max=LARGEST_SCALE)
             step = (scale[rows].float() * scale_2).unsqueeze(-1)
             # Weights that are all nearly zero have a scale of zero, and codes of zero.
             scaled = torch.where(step == 0, 0.0, values / step)
@@ -76,7 +92,12 @@ class NVFP4(Format):
         }
 
     def stock_marker(self) -> dict[str, Any]:
-        return {"format": "nvfp4"}
+        return {"format": "nvfp4"} | ({} if self.activations else {WEIGHT_ONLY: True})
+
+    def kernel(self, device: torch.device) -> str:
+        if self.activations is None or not multiplies_blocks(device):
+            return super().kernel(device)
+        return "nvfp4 x nvfp4 matmul in ComfyUI (comfy-kitchen)"
 
     def __str__(self) -> str:
-        return "nvfp4 blocks of 16"
+        return "nvfp4 blocks of 16" + (", nvfp4 activations" if self.activations else "")

@@ -10,6 +10,14 @@ import torch
 import torch.nn.functional as F
 
 _ROWS, _COLUMNS = 128, 4
+_BLACKWELL = (10, 0)
+
+
+def multiplies_blocks(device: torch.device) -> bool:
+    """Whether ``device`` has those tensor cores: NVIDIA from Blackwell on."""
+    if device.type != "cuda" or torch.version.hip or not torch.cuda.is_available():
+        return False
+    return torch.cuda.get_device_capability(device) >= _BLACKWELL
 
 
 def padded_to(size: int, multiple: int) -> int:

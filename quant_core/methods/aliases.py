@@ -83,10 +83,11 @@ _OTHERS = {
     "INT8": "int8",
     "INT4": "int4",
     "NF4": "nf4",
-    "NVFP4": "nvfp4",
+    "NVFP4": "nvfp4-weight-only",
     "FP8_FP8": "fp8-dynamic",
     "INT8_INT8": "int8-dynamic",
     "INT4_INT8": "int4-dynamic",
+    "NVFP4_NVFP4": "nvfp4",
     # vLLM-Omni
     "fp8_block": "fp8-block",
 }
@@ -114,7 +115,7 @@ _STATIC = (
 )
 _PAIRS = (
     "{} cannot be computed: weights and activations of these types have no matmul in common. "
-    "Choose FP8_FP8, INT8_INT8, INT4_INT8, or a weight type alone."
+    "Choose FP8_FP8, INT8_INT8, INT4_INT8, NVFP4_NVFP4, or a weight type alone."
 )
 _TYPES = ("FP8", "INT8", "INT4", "NF4", "NVFP4")
 

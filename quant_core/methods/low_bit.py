@@ -93,15 +93,16 @@ _APPENDED: tuple[tuple[str, str, Choose, str], ...] = (
     ),
     (
         "mxfp8",
-        "MXFP8, computed in the model's dtype; saved as ComfyUI's own, for Blackwell.",
-        _linear_only(MXFP8()),
-        "",
+        "MXFP8 as ComfyUI stores it: multiplied in it on Blackwell, dequantized elsewhere.",
+        _linear_only(MXFP8("mxfp8")),
+        "mxfp8-weight-only",
     ),
     (
         "nvfp4",
-        "NVFP4, computed in the model's dtype: 4.5 bits a weight; saved as ComfyUI's own.",
-        _linear_only(NVFP4()),
-        "",
+        "NVFP4 as ComfyUI stores it, 4.5 bits a weight: multiplied in it on Blackwell, "
+        "dequantized elsewhere.",
+        _linear_only(NVFP4("nvfp4")),
+        "nvfp4-weight-only",
     ),
 )
 for _name, _summary, _choose, _weight_only in _APPENDED:
@@ -148,3 +149,11 @@ def _float8_e5m2(match: re.Match[str]) -> Method:
         return Choice(Float8("float8_e5m2", granularity))
 
     return Method(match[0], "FP8 weights with two bits of mantissa.", choose)
+
+
+@register_family(r"(mxfp8|nvfp4)-weight-only")
+def _block_format(match: re.Match[str]) -> Method:
+    fmt = {"mxfp8": MXFP8(), "nvfp4": NVFP4()}[match[1]]
+    return Method(
+        match[0], f"{match[1].upper()} weights, dequantized everywhere.", _linear_only(fmt)
+    )

@@ -68,7 +68,7 @@ def test_an_nvidia_gpu_before_8_9_falls_back_from_fp8_and_has_int8(machine, name
     assert (dynamic.status, dynamic.runs_as) == (FALLBACK, "fp8-weight-only")
     assert dynamic.reason == NO_KERNEL
     assert dynamic.remedy.startswith("FP8 matmuls need compute capability 8.9")
-    others = set(METHODS) - {"none", "fp8-dynamic", "int4-dynamic"}
+    others = set(METHODS) - {"none", "fp8-dynamic", "int4-dynamic", "mxfp8", "nvfp4"}
     assert {methods[name].status for name in others} == {NATIVE}
     assert methods["int8-dynamic"].kernel == "int8 x int8 matmul (torch._int_mm)"
 
@@ -145,8 +145,9 @@ def test_the_cpu_here_answers_for_itself():
     assert (found.fp8_supported, found.recommended) == (False, "int8")
     dynamic = methods.pop("fp8-dynamic")
     assert (dynamic.status, dynamic.reason) == (FALLBACK, "A CPU has no FP8 matmul in hardware.")
-    # No device multiplies INT8 by INT4 with a scale a group.
-    assert methods.pop("int4-dynamic").status == EMULATED
+    # No device multiplies INT8 by INT4 with a scale a group, and only Blackwell block formats.
+    for name in ("int4-dynamic", "mxfp8", "nvfp4"):
+        assert methods.pop(name).status == EMULATED
     assert {method.status for method in methods.values()} == {NATIVE}
     assert found.machine.versions["torch"] == torch.__version__
     assert found.machine.versions["torchao"].startswith("0.")

@@ -17,6 +17,7 @@ from graphquant.quant_core.errors import (
     UnsupportedMethodError,
 )
 from graphquant.quant_core.formats import (
+    NVFP4,
     Code4,
     Float8,
     FloatX,
@@ -118,6 +119,8 @@ DOCUMENTED = {
     "NF4": Code4("nf4"),
     "INT8_INT8": Int8(activations="int8"),
     "INT4_INT8": Int4Dynamic(),
+    "NVFP4": NVFP4(),
+    "NVFP4_NVFP4": NVFP4("nvfp4"),
 }
 
 

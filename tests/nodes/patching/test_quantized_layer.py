@@ -45,8 +45,9 @@ def test_it_is_still_an_instance_of_its_own_class():
             Float8(granularity="per-tensor", activations="float8_e4m3fn"),
             {"format": "float8_e4m3fn"},
         ),
-        (MXFP8(), {"format": "mxfp8"}),
-        (NVFP4(), {"format": "nvfp4"}),
+        (MXFP8("mxfp8"), {"format": "mxfp8"}),
+        (NVFP4("nvfp4"), {"format": "nvfp4"}),
+        (NVFP4(), {"format": "nvfp4", "full_precision_matrix_mult": True}),
     ],
     ids=str,
 )

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 
 from graphquant.quant_core import NonFiniteWeightError
 from graphquant.quant_core.formats import (
+    MXFP8,
+    NVFP4,
     BlockFloat8,
     Code4,
     Float8,
@@ -75,6 +77,8 @@ def test_every_kind_that_files_may_name_is_tested_here():
         lambda: Code4(block_size=63),
         lambda: BlockFloat8(rows=0),
         lambda: BlockFloat8("float16"),
+        lambda: NVFP4("int8"),
+        lambda: MXFP8("nvfp4"),
     ],
 )
 def test_a_format_that_cannot_be_is_a_value_error(make):
