@@ -105,7 +105,7 @@ def markdown(results: dict) -> str:
         f"Flux architecture, hidden size {results['hidden']}, file of "
         f"{results['file_mib']:.0f} MiB in bf16; on a CPU ComfyUI holds it as float32. {about}.",
         "",
-        f"Quantizing after the load adds {added:.1%} to its peak, that of ComfyUI reading the file.",
+        f"Quantizing adds {added:.1%} to the peak of the load, which is ComfyUI reading the file.",
         "Held: resident after the step, where nothing else holds the bf16 model.",
         "",
         "| | model MiB | peak MiB | peak beside bf16's | held MiB | GPU peak MiB |",
