@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..quant_core import get_quant_compile_warnings
 from ..quant_core.presets import ENCODER_PRESETS
+from .configured import Settings, config_input, configured
 from .defaults import choose_default, fingerprint
 from .inputs import METHOD_SUMMARIES, method_input, plan_inputs
 from .options import AUTO, choose_encoder_preset, resolve_device
@@ -45,6 +46,7 @@ class GQQuantizeTextEncoder(io.ComfyNode):
                     "whole. Any other choice holds for all encoders.",
                     ("t5xxl", "*.SelfAttention.*"),
                 ),
+                config_input("method, granularity, include and exclude"),
             ],
             outputs=[
                 io.Clip.Output(display_name="CLIP", tooltip="The quantized CLIP."),
@@ -70,19 +72,24 @@ class GQQuantizeTextEncoder(io.ComfyNode):
         exclude="",
         compute_device=AUTO,
         compile_mode="none",
+        config=None,
     ) -> io.NodeOutput:
         if clip is None:
             raise ValueError("There is no CLIP: the checkpoint holds none. Load one by itself.")
+        said = configured(config, Settings(method, granularity, include, exclude))
         method, granularity, notes = choose_default(
-            method, granularity, "encoder", encoder_architectures(clip.patcher.model)
+            said.method, said.granularity, "encoder", encoder_architectures(clip.patcher.model)
         )
+        notes += said.notes
         if method == AUTO:
             method = AUTO_METHOD
             notes.append(AUTO_NOTE)
         notes += get_quant_compile_warnings(weight_only(method), compile_mode)
         encoders = sub_encoders(clip.patcher.model)
         presets = {path: choose_encoder_preset(preset, encoders[path]) for path in encoders}
-        plans = plan_encoders(encoders, method, granularity, presets, include, exclude, notes)
+        plans = plan_encoders(
+            encoders, method, granularity, presets, said.include, said.exclude, notes
+        )
         device = resolve_device(compute_device, clip.patcher.load_device)
         if any(plan.quantized for plan in plans.values()):
             quantized, reports = quantize_clip(clip, plans, device=device)

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..quant_core import hardware_of, plan_component
 from ..quant_core.vae import METHODS, SCOPES
+from .configured import Settings, config_input, configured
 from .defaults import DEFAULT, DEFAULT_TOOLTIP, choose_default, fingerprint
 from .output import node_output, unchanged
 from .patching.pipelines import vae_architectures
@@ -43,6 +44,7 @@ class GQQuantizeVAE(io.ComfyNode):
                     tooltip="The half to quantize. The decoder is the larger one, and the only "
                     "one that text to image uses.",
                 ),
+                config_input("method"),
             ],
             outputs=[
                 io.Vae.Output(display_name="VAE", tooltip="The quantized VAE."),
@@ -58,16 +60,20 @@ class GQQuantizeVAE(io.ComfyNode):
         return fingerprint(method)
 
     @classmethod
-    def execute(cls, vae, method="int8", scope="decoder") -> io.NodeOutput:
+    def execute(cls, vae, method="int8", scope="decoder", config=None) -> io.NodeOutput:
         vae.throw_exception_if_invalid()
+        said = configured(config, Settings(method, "per-row"))
         method, granularity, notes = choose_default(
-            method, "per-row", "vae", vae_architectures(vae)
+            said.method, said.granularity, "vae", vae_architectures(vae)
         )
+        notes += said.notes
         plan = plan_component(
             vae.first_stage_model,
             method,
             "vae",
             granularity,
+            include=said.include,
+            exclude=said.exclude,
             scope=scope,
             hardware=hardware_of(vae.device),
         )
