@@ -14,18 +14,18 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .. import vae
-from ..errors import ConfigError, UnknownNameError
+from ..errors import ConfigError, UnknownNameError, UnsupportedMethodError
 from ..layers import COMPONENT_TYPES
-from ..methods import ALIASES, GRANULARITIES, VALID_METHODS
+from ..methods import ALIASES, GRANULARITIES, VALID_METHODS, named_method
 from ..presets import PRESETS
 
 INHERIT, AUTO = "inherit", "auto"
 GLOBAL = "quantization"
 
-_METHODS = (INHERIT, AUTO, *VALID_METHODS, *ALIASES)
+_METHODS = (INHERIT, AUTO, *VALID_METHODS)
 _GRANULARITIES = (INHERIT, *GRANULARITIES)
 
-# Every key of a section, and its values.
+# Every key of a section, and its values; a method may be any other name of one, too.
 SETTINGS: dict[str, tuple[str, ...]] = {
     "encoder": _METHODS,
     "transformer": _METHODS,
@@ -185,8 +185,20 @@ def _check_section(name: str, settings: Any, architectures: Collection[str]) -> 
 
 def _check_setting(path: tuple[str, ...], value: Any) -> None:
     key = path[-1]
-    if value not in SETTINGS[key]:
-        raise ConfigError(str(UnknownNameError(f"value of {key}", value, SETTINGS[key])), path)
+    if value in SETTINGS[key] or (SETTINGS[key] is _METHODS and _names_a_method(path, value)):
+        return
+    aliases = ALIASES if SETTINGS[key] is _METHODS else ()
+    error = UnknownNameError(f"value of {key}", value, SETTINGS[key], aliases)
+    raise ConfigError(str(error), path)
+
+
+def _names_a_method(path: tuple[str, ...], value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(named_method(value))
+    except UnknownNameError:
+        return False
+    except UnsupportedMethodError as error:
+        raise ConfigError(str(error), path) from None
 
 
 def _parse_toml(text: str) -> dict[str, Any]:

@@ -148,6 +148,18 @@ def test_what_cannot_be_is_refused_with_the_valid_words(values, path, message):
     assert error.value.path == path
 
 
+@pytest.mark.parametrize("name", ["float8wo", "int3-g32", "fp6_e3m2", "nf4-double", "llm.int8"])
+def test_a_method_may_go_by_any_name_of_it(name):
+    written = DefaultsConfig.from_dict({"quantization": {"transformer": name}})
+    assert written.resolve()["transformer"].method == name
+
+
+def test_a_name_that_cannot_be_had_is_refused_with_its_own_reason():
+    with pytest.raises(ConfigError, match="FP8_INT8 cannot be computed") as error:
+        DefaultsConfig.from_dict({"flux2": {"transformer": "FP8_INT8"}})
+    assert error.value.path == ("flux2", "transformer")
+
+
 @pytest.mark.parametrize(
     "make", [lambda: SectionConfig(vae="int4"), lambda: config(quantization={"encoder": ""})]
 )
