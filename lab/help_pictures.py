@@ -76,6 +76,22 @@ PICTURES = {
         {"shown": node("GQLoadQuantizedModel", unet_name=f"{SAVED}.safetensors")}
     ),
     "GQFP8CapabilityCheck": Picture({"shown": node("GQFP8CapabilityCheck")}, text=2),
+    "GQQuantizationConfig": Picture(
+        {
+            "shown": node(
+                "GQQuantizationConfig",
+                text='{"quant_method": "torchao",\n "quant_type": "int8wo",\n'
+                ' "modules_to_not_convert": ["double_blocks.0"]}',
+            )
+        },
+        (400, 240),
+        text=1,
+    ),
+    "GQCalibrateActivations": Picture(
+        {**DRAWN, "shown": node("GQCalibrateActivations", model=["load", 0], **SAMPLING)},
+        NARROW,
+        text=1,
+    ),
     "GQQuantizationReport": Picture(
         {
             **DRAWN,
