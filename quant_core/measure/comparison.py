@@ -91,7 +91,8 @@ class Comparison:
         return not any(each.failures(LEVELS[self.level]) for each in self.seeds)
 
     def mean_call_errors(self) -> list[tuple[float, float, float]]:
-        """(sigma, relative L2, cosine) of each call in turn, the mean over the seeds."""
+        """(sigma, relative L2, cosine) of each call in turn, the mean over the seeds; as many as
+        the shortest run has, for an adaptive sampler's runs differ."""
         count = len(self.seeds)
         return [
             (
@@ -99,7 +100,7 @@ class Comparison:
                 sum(call.error.relative_l2 for call in calls) / count,
                 sum(call.error.cosine for call in calls) / count,
             )
-            for calls in zip(*(each.calls for each in self.seeds), strict=True)
+            for calls in zip(*(each.calls for each in self.seeds), strict=False)
         ]
 
     def to_dict(self) -> dict:
@@ -142,8 +143,9 @@ SEED_COLUMNS = (
 
 
 def _seed_cells(each: SeedResult, level: Thresholds) -> list[str]:
-    call = sum(call.error.relative_l2 for call in each.calls) / len(each.calls)
-    cells = [str(each.seed), *(f"{value:.4f}" for value in (call, each.latent.relative_l2))]
+    calls = [call.error.relative_l2 for call in each.calls]
+    mean = f"{sum(calls) / len(calls):.4f}" if calls else "-"  # a patch may call the model itself
+    cells = [str(each.seed), mean, f"{each.latent.relative_l2:.4f}"]
     shown = each.pictures
     likeness = (
         [None] * 5

@@ -58,6 +58,12 @@ def test_calls_are_averaged_over_the_seeds_one_by_one():
     assert second == pytest.approx((0.5, 0.03, 0.999))
 
 
+def test_runs_of_unequal_length_and_runs_without_calls_still_make_a_table():
+    short, none = replace(GOOD, calls=CALLS[:1]), replace(GOOD, calls=())
+    assert len(Comparison((GOOD, short), "good").mean_call_errors()) == 1
+    assert "| 7 | - | 0.0500 |" in Comparison((none,), "good").to_markdown()
+
+
 def test_text_and_json_tell_the_same_and_json_holds_no_infinity():
     same = replace(GOOD, latent=Error(0.0, 1.0), pictures=Likeness(math.inf, 0.0, 1.0))
     comparison = Comparison((GOOD, same), "good", ("a note",))
