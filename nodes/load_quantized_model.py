@@ -18,15 +18,27 @@ class GQLoadQuantizedModel(io.ComfyNode):
             category="model/quantization",
             description=(
                 "Loads what Save Quantized Model wrote, bit by bit and without quantizing again; "
-                "also plain and scaled FP8 files, and sharded files by their index."
+                "also bitsandbytes, torchao, ModelOpt and GGUF files, plain and scaled FP8, and "
+                "sharded files by their index."
             ),
-            search_aliases=["unet", "diffusion model", "quant", "fp8", "int8", "int4", "sharded"],
+            search_aliases=[
+                "unet",
+                "diffusion model",
+                "quant",
+                "fp8",
+                "int8",
+                "int4",
+                "sharded",
+                "gguf",
+                "bnb",
+                "nf4",
+            ],
             inputs=[
                 io.Combo.Input(
                     "unet_name",
                     options=choices(),
-                    tooltip="A .safetensors file of models/diffusion_models, or the index of one "
-                    "in shards.",
+                    tooltip="A .safetensors or .gguf file of models/diffusion_models, or the index "
+                    "of one in shards.",
                 ),
             ],
             outputs=[
