@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, ClassVar
 
 import torch
@@ -42,7 +42,7 @@ def format_from_dict(values: dict[str, Any]) -> Format:
     cls = FORMATS[values.pop("kind")]
     for each in fields(cls):
         value = values.get(each.name, each.default)
-        if each.default is not None and type(value) is not type(each.default):
+        if each.default not in (None, MISSING) and type(value) is not type(each.default):
             raise TypeError(f"{each.name} of {cls.kind} is {value!r}.")
     return cls(**values)
 
