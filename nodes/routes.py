@@ -1,9 +1,13 @@
-"""What the pack's pages ask the server: one GET route, which tells nothing but the hardware."""
+"""What the pack's pages ask the server: a GET route that tells nothing but the hardware; and the
+pages themselves, where ComfyUI does not serve them."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from functools import lru_cache
+from pathlib import Path
+from urllib.parse import quote
 
 from aiohttp import web
 from comfy.model_management import get_torch_device
@@ -14,6 +18,8 @@ from ..quant_core.capability import Capability, MethodCapability, examine
 from .patching.encoders import weight_only
 
 CAPABILITIES = "/graphquant/capabilities"
+# Not resolved: the folder's name in custom_nodes is what the pages are asked for under.
+PACK = Path(__file__).parent.parent
 
 
 def capabilities(found: Capability) -> dict:
@@ -47,9 +53,25 @@ def _this_machine() -> dict:
 
 
 def add_routes() -> None:
-    """Serve GET /graphquant/capabilities from ComfyUI's own server."""
+    """Serve GET /graphquant/capabilities, and the web folder if need be, from ComfyUI's server."""
+    if quote(PACK.name) != PACK.name:
+        _serve_web_folder()
 
     @PromptServer.instance.routes.get(CAPABILITIES)
     async def get_capabilities(request: web.Request) -> web.Response:
         # In a thread: trying out the methods must not hold up the server.
         return web.json_response(await asyncio.to_thread(_this_machine))
+
+
+def _serve_web_folder() -> None:
+    """In a folder such as "my pack": aiohttp's static route, which ComfyUI makes for each pack,
+    compares the quoted name with an unquoted path and never matches."""
+    name = re.sub(r"[^\w-]", ".", PACK.name)
+    folder = (PACK / "web").resolve()
+
+    @PromptServer.instance.routes.get(f"/extensions/{{pack:{name}}}/{{path:.+}}")
+    async def get_web_file(request: web.Request) -> web.FileResponse:
+        file = (folder / request.match_info["path"]).resolve()
+        if not file.is_relative_to(folder) or not file.is_file():
+            raise web.HTTPNotFound
+        return web.FileResponse(file)
