@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from graphquant.quant_core.errors import StorageError
-from graphquant.quant_core.formats import CastFloat8, Float8, Int4, Int8
+from graphquant.quant_core.formats import NVFP4, CastFloat8, Code4, Float8, Int4, Int8, IntN
 from graphquant.quant_core.storage import (
     LAYERS,
     StoredLayer,
@@ -108,8 +108,13 @@ def without(name, fmt=None):
         (changed(kind=None), "which this version does not know"),
         (changed(bits=3), "which this version does not know"),
         (changed(group_size=0), "which is impossible"),
-        (changed(group_size="all"), "which is impossible"),
-        (changed(group_size=[128]), "which is impossible"),
+        (changed(group_size="all"), "which this version does not know"),
+        (changed(group_size=[128]), "which this version does not know"),
+        (changed(group_size=128.0), "which this version does not know"),
+        (changed(IntN(3), bits=9), "which this version does not know"),
+        (changed(IntN(3), bits=2), "weight as torch.uint8"),
+        (changed(Code4(double_quant=True), double_quant=False), r"has block.0.weight_scale as"),
+        (without("weight_scale_2", NVFP4()), "lacks block.0.weight_scale_2"),
         (changed(group_size=64), r"weight_scale as .* where int4 groups of 64 of"),
         (changed(shape=[24, 512]), "weight as torch.uint8"),
         (changed(shape=[24, 2**40]), "which can't be"),
