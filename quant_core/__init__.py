@@ -2,7 +2,13 @@
 
 from .compile_warnings import COMPILE_MODES, get_quant_compile_warnings
 from .component import quantize_component, quantize_vae
-from .config import ComponentConfig, DefaultsConfig, SectionConfig
+from .config import (
+    ComponentConfig,
+    DefaultsConfig,
+    QuantConfig,
+    SectionConfig,
+    config_from_text,
+)
 from .errors import (
     CastingError,
     ConfigError,
@@ -38,6 +44,7 @@ __all__ = [
     "NothingToQuantizeError",
     "PatternError",
     "Plan",
+    "QuantConfig",
     "QuantizationError",
     "Report",
     "SectionConfig",
@@ -46,6 +53,7 @@ __all__ = [
     "UnsupportedMethodError",
     "apply_layerwise_casting",
     "check_fp8_support",
+    "config_from_text",
     "get_quant_compile_warnings",
     "get_recommended_method",
     "hardware_of",

@@ -121,6 +121,12 @@ class TorchAoConfig(QuantConfig):
             return f"int{number}-g{options.get('group_size', 64)}"
         return _MEANT.get(name, name)
 
+    def to_dict(self) -> dict[str, Any]:
+        """A torchao configuration has no options beside it."""
+        values = super().to_dict()
+        beside = isinstance(self.quant_type, Mapping) and not self.quant_type_kwargs
+        return {k: v for k, v in values.items() if not (beside and k == "quant_type_kwargs")}
+
     @classmethod
     def read(cls, values: dict[str, Any]) -> dict[str, Any]:
         """diffusers takes options beside the keys as well as in ``quant_type_kwargs``."""
