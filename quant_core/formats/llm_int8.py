@@ -15,8 +15,9 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
+from ..kernels.blocks import is_traced
+from ..kernels.matmul import fits_int8_matmul
 from .base import Format, QuantizedWeight, absolute_maximum, register_format, row_blocks
-from .int8 import fits_int8_matmul
 
 _SMALLEST_MAXIMUM = 1e-30
 
@@ -67,7 +68,7 @@ class LlmInt8(Format):
         self, rows: torch.Tensor, weight: QuantizedWeight, outliers: torch.Tensor
     ) -> torch.Tensor | float:
         """The product of the outlier columns, which are few."""
-        if torch.compiler.is_compiling():  # no shape may depend on values
+        if is_traced(rows):  # no shape may depend on values
             return F.linear(rows * outliers, self.dequantize(weight, rows.dtype))
         columns = outliers.nonzero().view(-1)
         if not len(columns):

@@ -69,7 +69,7 @@ def test_a_compiled_model_gives_what_the_eager_one_gives_in_one_graph(method, bo
     assert relative_l2(compiled, exact) > 0.002
 
 
-@pytest.mark.parametrize("method", VALID_METHODS[6:])
+@pytest.mark.parametrize("method", VALID_METHODS[6:18])
 def test_every_format_is_traced_in_one_graph(method, normal):
     model = nn.Sequential(nn.Linear(256, 128), nn.GELU(), nn.Linear(128, 64)).requires_grad_(False)
     quantize_component(model, method)
