@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from graphquant.quant_core import METHODS
+from graphquant.quant_core.methods import named_method
 from lab import tiny_clips
 from lab.sampling import relative_l2
 from lab.tiny_clips import LORA_LAYER, encode
@@ -37,7 +38,7 @@ def with_lora(clip):
 def test_no_method_quantizes_an_encoder_s_activations(method):
     from graphquant.nodes.patching.encoders import weight_only
 
-    chosen = METHODS[weight_only(method)].choose((256, 256), "per-row").format
+    chosen = named_method(weight_only(method)).method.choose((256, 256), "per-row").format
     assert getattr(chosen, "activations", None) is None
 
 
