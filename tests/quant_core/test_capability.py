@@ -147,7 +147,9 @@ def test_the_cpu_here_answers_for_itself():
     assert (dynamic.status, dynamic.reason) == (FALLBACK, "A CPU has no FP8 matmul in hardware.")
     # No device multiplies INT8 by INT4 with a scale a group, and only Blackwell block formats.
     for name in ("int4-dynamic", "mxfp8", "nvfp4"):
-        assert methods.pop(name).status == EMULATED
+        found_as = methods.pop(name)
+        assert found_as.status == EMULATED
+        assert found_as.remedy.startswith(f"Use {METHODS[name].weight_only}: ")
     assert {method.status for method in methods.values()} == {NATIVE}
     assert found.machine.versions["torch"] == torch.__version__
     assert found.machine.versions["torchao"].startswith("0.")
