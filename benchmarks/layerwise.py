@@ -12,10 +12,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,7 +25,7 @@ from lab.pack import load_pack
 from lab.sampling import relative_l2, sample
 from lab.tiny_models import FLUX, tiny_flux
 
-from .streaming import MIB, RESULTS, machine
+from .measuring import MIB, RESULTS, in_turn, machine
 
 SIGMAS = (0.02, 0.002, 0.0005)
 STORAGE = (torch.float8_e4m3fn, torch.float8_e5m2)
@@ -112,17 +109,6 @@ def hook_times(width: int, tokens: int, repeats: int) -> list[dict]:
             seconds = in_turn({name: partial(case, x) for name, case in cases.items()}, repeats)
         rows.append({"dtype": str(dtype).removeprefix("torch."), "tokens": tokens, **seconds})
     return rows
-
-
-def in_turn(cases: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """The median seconds of each case, after one warm-up."""
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(repeats + 1):
-        for name, run in cases.items():
-            started = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
 @torch.inference_mode()

@@ -23,8 +23,7 @@ from lab.comfyui import comfyui_version, import_comfyui
 from lab.pack import load_pack
 from lab.tiny_models import FLUX, tiny_flux
 
-from .layerwise import in_turn
-from .streaming import MIB, RESULTS, machine
+from .measuring import MIB, RESULTS, in_turn, machine
 
 # method, granularity
 METHODS = (

@@ -16,11 +16,9 @@ import ctypes
 import gc
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -28,12 +26,12 @@ from torch import nn
 
 from lab.pack import ROOT, load_pack
 
-RESULTS = ROOT / "benchmarks" / "results"
+from .measuring import MIB, RESULTS, machine
+
 # Multiples of half the width: (out_features, in_features), repeated until there are enough layers.
 SHAPES = ((2, 2), (3, 2), (3, 3), (4, 3), (4, 4), (2, 4))
 OURS = ("fp8-weight-only", "int8", "int8-dynamic", "int4")
 TORCHAO = ("torchao fp8", "torchao int8")
-MIB = 1024 * 1024
 
 
 def build(layers: int, width: int) -> nn.Sequential:
@@ -115,18 +113,6 @@ def measure_in_child(case: str, layers: int = 24, width: int = 2048, repeats: in
     command = [sys.executable, "-m", "benchmarks.streaming", *arguments]
     child = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(child.stdout)
-
-
-def machine() -> dict:
-    cpu = Path("/proc/cpuinfo").read_text().partition("model name\t: ")[2].partition("\n")[0]
-    return {
-        "cpu": cpu,
-        "threads": min(2, os.cpu_count()),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchao": version("torchao"),
-    }
 
 
 def markdown(results: dict) -> str:

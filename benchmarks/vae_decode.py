@@ -26,8 +26,7 @@ from lab.miniature.pictures import PAPER, digits, draw
 from lab.pack import load_pack
 from lab.tiny_vaes import FLUX, SD, WAN, weights
 
-from .layerwise import in_turn
-from .streaming import MIB, RESULTS, machine
+from .measuring import MIB, RESULTS, in_turn, machine
 
 if TYPE_CHECKING:
     from comfy.sd import VAE
@@ -132,9 +131,7 @@ def main() -> None:
     results = {
         "machine": {**machine(), "comfyui": ".".join(map(str, comfyui_version()))},
         "repeats": options.repeats,
-        "rows": {
-            name: measure(*case, options.repeats) for name, *case in cases(options.size)
-        },
+        "rows": {name: measure(*case, options.repeats) for name, *case in cases(options.size)},
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "vae_decode.json").write_text(json.dumps(results, indent=2) + "\n")

@@ -1,0 +1,140 @@
+"""One Linear layer in every way that it can be computed: ours, torchao's, stock ComfyUI's."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+PLAIN = "bf16"
+
+
+def layers(
+    inputs: int, outputs: int, device: torch.device
+) -> Iterator[tuple[str, nn.Module | Exception]]:
+    """Name and layer, or why there is none; ``PLAIN`` comes first. ComfyUI and the pack are
+    imported."""
+    import comfy.ops
+
+    plain = comfy.ops.disable_weight_init.Linear(
+        inputs, outputs, dtype=torch.bfloat16, device=device
+    )
+    generator = torch.Generator(device).manual_seed(0)
+    for parameter in plain.parameters():
+        parameter.requires_grad_(False).normal_(0, 0.02, generator=generator)
+    yield PLAIN, plain
+    for name, build in _builders(device).items():
+        try:
+            yield name, build(plain)
+        except Exception as problem:  # other people's libraries say no by any type
+            yield name, problem
+
+
+def _builders(device: torch.device) -> dict:
+    from torchao.quantization import (
+        Float8DynamicActivationFloat8WeightConfig,
+        Float8WeightOnlyConfig,
+        Int8DynamicActivationInt8WeightConfig,
+        Int8WeightOnlyConfig,
+        PerRow,
+    )
+
+    from graphquant.quant_core.hardware import hardware_of
+    from graphquant.quant_core.methods import method_for
+
+    ours = ("fp8-dynamic", "fp8-weight-only", "int8", "int8-dynamic", "int4")
+    hardware = hardware_of(device)
+    ours = [name for name in ours if method_for(name, hardware)[1] is None]
+    quiet = {"set_inductor_config": False}  # it would change the whole process
+    configs = {
+        "fp8": Float8WeightOnlyConfig(**quiet),
+        "fp8 dynamic": Float8DynamicActivationFloat8WeightConfig(granularity=PerRow(), **quiet),
+        "int8": Int8WeightOnlyConfig(**quiet),
+        "int8 dynamic": Int8DynamicActivationInt8WeightConfig(**quiet),
+    }
+    return {
+        **{name: lambda layer, name=name: _ours(layer, name) for name in ours},
+        "layerwise": _layerwise,
+        **{f"torchao {n}": lambda layer, c=c: _torchao(layer, c) for n, c in configs.items()},
+        "stock fp8 scaled": lambda layer: _stock(layer, "float8_e4m3fn"),
+        "stock int8": lambda layer: _stock(layer, "int8_tensorwise"),
+        "stock fp8_e4m3fn_fast": _stock_fast,
+    }
+
+
+def _ours(layer: nn.Module, method: str) -> nn.Module:
+    from graphquant.nodes.patching.quantized_layer import quantize_layer
+    from graphquant.quant_core.methods import METHODS
+
+    layer = _copied(layer)
+    fmt = METHODS[method].choose(tuple(layer.weight.shape), "per-row").format
+    quantize_layer(layer, fmt.quantize(layer.weight.detach()), layer.weight.dtype)
+    return layer
+
+
+def _layerwise(layer: nn.Module) -> nn.Module:
+    from graphquant.quant_core import apply_layerwise_casting
+
+    model = nn.Sequential(_copied(layer))
+    apply_layerwise_casting(model)
+    return model
+
+
+def _torchao(layer: nn.Module, config) -> nn.Module:
+    from torchao.quantization import quantize_
+
+    plain = nn.Linear(layer.in_features, layer.out_features, device="meta", dtype=torch.bfloat16)
+    plain.weight, plain.bias = layer.weight, layer.bias
+    # In inference mode its tensors can't be moved.
+    with torch.inference_mode(False), torch.no_grad():
+        model = nn.Sequential(_normal(plain))
+        quantize_(model, config)
+    return model
+
+
+def _normal(layer: nn.Module) -> nn.Module:
+    """Over copies that were made outside inference mode."""
+    for name, parameter in list(layer.named_parameters()):
+        setattr(layer, name, nn.Parameter(parameter.detach().clone(), requires_grad=False))
+    return layer
+
+
+def _stock(layer: nn.Module, kind: str) -> nn.Module:
+    """As ComfyUI loads a quantized checkpoint."""
+    import comfy.ops
+
+    from graphquant.quant_core.formats import Float8, Int8
+
+    fmt = Int8() if kind == "int8_tensorwise" else Float8(granularity="per-tensor")
+    weight = fmt.quantize(layer.weight.detach())
+    text = json.dumps({"format": kind}).encode()
+    ops = comfy.ops.mixed_precision_ops({}, torch.bfloat16)
+    stock = ops.Linear(layer.in_features, layer.out_features, device=layer.weight.device)
+    state = {
+        "weight": weight.qdata,
+        "weight_scale": weight.scale,
+        "bias": layer.bias,
+        "comfy_quant": torch.frombuffer(bytearray(text), dtype=torch.uint8),
+    }
+    stock.load_state_dict(state, strict=False)
+    return stock.to(layer.weight.device)
+
+
+def _stock_fast(layer: nn.Module) -> nn.Module:
+    """As Load Diffusion Model does with weight_dtype fp8_e4m3fn_fast."""
+    import comfy.ops
+
+    stock = comfy.ops.fp8_ops.Linear(layer.in_features, layer.out_features, device="meta")
+    stock.weight = nn.Parameter(layer.weight.to(torch.float8_e4m3fn), requires_grad=False)
+    stock.bias = layer.bias
+    stock.comfy_cast_weights = True
+    return stock
+
+
+def _copied(layer: nn.Module) -> nn.Module:
+    copied = copy.copy(layer)
+    copied._parameters = dict(layer._parameters)
+    return copied

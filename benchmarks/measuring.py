@@ -1,0 +1,135 @@
+"""What every benchmark does alike: name the machine, take turns, write the results."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from lab.pack import ROOT
+
+RESULTS = ROOT / "benchmarks" / "results"
+MIB = 1024 * 1024
+_PACKAGES = ("torchao", "triton", "comfy-kitchen")
+
+
+def default_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def machine() -> dict:
+    """The CPU and the software; the threads that benchmarks use."""
+    cpu = Path("/proc/cpuinfo").read_text().partition("model name\t: ")[2].partition("\n")[0]
+    return {
+        "cpu": cpu,
+        "threads": min(2, os.cpu_count()),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchao": version("torchao"),
+    }
+
+
+def hardware(device: torch.device) -> dict:
+    """``machine`` with the GPU where ``device`` is one, and ComfyUI where it was imported."""
+    about = machine()
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        gpu = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+        about = {"gpu": gpu, "cuda": torch.version.cuda, **about}
+    for package in _PACKAGES:
+        try:
+            about[package] = version(package)
+        except PackageNotFoundError:
+            about[package] = "not installed"
+    if os.environ.get("GRAPHQUANT_COMFYUI"):
+        from lab.comfyui import comfyui_version
+
+        about["comfyui"] = ".".join(map(str, comfyui_version()))
+    return about
+
+
+def use_threads(device: torch.device) -> None:
+    """On a CPU, those that ``machine`` names."""
+    if device.type == "cpu":
+        torch.set_num_threads(machine()["threads"])
+
+
+def wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def in_turn(
+    cases: Mapping[str, Callable[[], object]],
+    repeats: int,
+    device: torch.device | None = None,
+    shortest: float = 0.0,
+) -> dict[str, float]:
+    """The median seconds of one call of each case, after a warm-up, taken in turn, so that a slow
+    moment falls on all alike. A sample repeats its call until ``shortest`` seconds are full."""
+    device = torch.device("cpu") if device is None else device
+    counts = {}
+    for name, run in cases.items():
+        _sample(run, 1, device)  # compiles
+        counts[name] = max(1, round(shortest / _sample(run, 1, device)))
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(repeats):
+        for name, run in cases.items():
+            times[name].append(_sample(run, counts[name], device))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _sample(run: Callable[[], object], count: int, device: torch.device) -> float:
+    wait_for(device)
+    started = time.perf_counter()
+    for _ in range(count):
+        run()
+    wait_for(device)
+    return (time.perf_counter() - started) / count
+
+
+def peak_bytes(run: Callable[[], object], device: torch.device) -> int | None:
+    """Bytes of GPU memory in use at most during ``run``, all that is there included. None of a
+    CPU, whose peak only a process of its own shows (``benchmarks.memory``)."""
+    if device.type != "cuda":
+        return None
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    run()
+    wait_for(device)
+    return torch.cuda.max_memory_allocated(device)
+
+
+def about(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """Lines of a markdown table; numbers with three digits, None as a dash."""
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    return lines + [f"| {' | '.join(map(cell, row))} |" for row in rows]
+
+
+def cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def write(name: str, results: Mapping, text: str, device: torch.device) -> None:
+    """``name``.md and .json, of a GPU beside those of the CPU; and on the screen."""
+    name = name if device.type == "cpu" else f"{name}_{device.type}"
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=2) + "\n")
+    (RESULTS / f"{name}.md").write_text(text)
+    print(text)
