@@ -9,6 +9,8 @@ from functools import lru_cache
 
 import torch
 
+from .kernels.matmul import float8_problem
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -48,16 +50,8 @@ def fp8_matmul_problem(device: torch.device) -> str | None:
         return "A CPU has no FP8 matmul in hardware."
     if device.type != "cuda":
         return f"PyTorch has no FP8 matmul on {device.type}."
-    try:
-        ones = torch.ones(16, 16, device=device).to(torch.float8_e4m3fn)
-        scale = torch.full((16, 1), 0.5, device=device)
-        product = torch._scaled_mm(
-            ones, ones.t(), scale_a=scale, scale_b=scale.t(), out_dtype=torch.bfloat16
-        )
-        right = bool((product == 4).all())
-    except RuntimeError as error:  # how PyTorch says that device or library has no such kernel
-        return in_short(error)
-    return None if right else "Its FP8 matmul gives wrong numbers."
+    problem = float8_problem(device)
+    return None if problem is None else in_short(problem)
 
 
 def in_short(problem: Exception) -> str:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from ..kernels import dequantize_scaled, float8_linear
+from ..kernels.matmul import has_few_rows
 from .base import (
     Format,
     QuantizedWeight,
@@ -80,7 +81,7 @@ class Float8(Format):
     def linear(
         self, x: torch.Tensor, weight: QuantizedWeight, bias: torch.Tensor | None
     ) -> torch.Tensor:
-        if self.activations is None or x.device.type != "cuda":
+        if self.activations is None or x.device.type != "cuda" or has_few_rows(x):
             return F.linear(x, self.dequantize(weight, x.dtype), bias)
         return float8_linear(x, weight.qdata, weight.scale, bias)
 

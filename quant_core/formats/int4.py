@@ -17,6 +17,7 @@ from typing import ClassVar
 import torch
 
 from ..kernels import dequantize_int4, int4_linear
+from ..kernels.plain import pack_nibbles
 from .affine import choose_range, codes_of
 from .base import Format, QuantizedWeight, register_format, row_blocks
 
@@ -53,8 +54,8 @@ class Int4(Format):
         for block in row_blocks(weight):
             values = weight[block].float().view(-1, groups, self.group_size)
             step, zero = choose_range(values, _LEVELS, self.algorithm)
-            codes = codes_of(values, step, zero, _LEVELS).to(torch.uint8).view(-1, k // 2, 2)
-            qdata[block] = codes[..., 0] | (codes[..., 1] << 4)
+            codes = codes_of(values, step, zero, _LEVELS).to(torch.uint8).view(-1, k)
+            qdata[block] = pack_nibbles(codes)
             scale[block], zero_point[block] = step.squeeze(-1), zero.squeeze(-1)
         return QuantizedWeight(self, qdata, scale, zero_point, (n, k), weight.dtype)
 

@@ -8,12 +8,17 @@ shapes for tracing and without gradients.
 
 from __future__ import annotations
 
+import logging
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
 from . import launch, plain
 from .blocks import is_traced
 from .launch import SMALL_M, has_triton
+
+log = logging.getLogger(__name__)
 
 _GROUPS = "Tensor codes, Tensor scale, Tensor zero_point, int group_size"
 _SCHEMAS = {
@@ -81,7 +86,21 @@ _ops = torch.ops.graphquant
 
 def runs_triton(tensor: Tensor) -> bool:
     """Whether a kernel on ``tensor`` is one of Triton's."""
-    return tensor.is_cuda and not is_traced(tensor) and has_triton()
+    return tensor.is_cuda and not is_traced(tensor) and triton_works(tensor.device)
+
+
+@lru_cache
+def triton_works(device: torch.device) -> bool:
+    """Whether Triton runs on ``device``, tried once: it wants a GPU that it knows and, for its
+    first kernel, a C compiler."""
+    if not has_triton():
+        return False
+    try:
+        codes, _ = launch.quantize_rows(torch.ones(1, 128, device=device), torch.int8)
+    except Exception as problem:  # a compiler says no by any type
+        log.warning("Triton does not run on %s, plain PyTorch does, slower: %s", device, problem)
+        return False
+    return bool((codes == 127).all())
 
 
 def quantize_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -28,5 +28,7 @@ def decode_float8(codes: torch.Tensor) -> torch.Tensor:
     bits.bitwise_and_(_SIGN | (127 << shift))
     # A power of two mends the exponent's bias; subnormals come out right.
     values = bits.view(torch.float32).mul_(2.0 ** (127 - bias))
-    specials = codes.view(torch.uint8).bitwise_and(127) >= special
-    return torch.where(specials, codes.float(), values) if specials.any() else values
+    magnitudes = codes.view(torch.uint8).bitwise_and(127)
+    if magnitudes.max() < special:
+        return values
+    return torch.where(magnitudes >= special, codes.float(), values)

@@ -31,8 +31,14 @@ def fits_int8_matmul(x: torch.Tensor, codes: torch.Tensor) -> bool:
     where torch 2.11 gives wrong numbers."""
     if x.device.type != "cuda":
         return x.device.type in INT8_MATMUL_DEVICES and codes.dim() == 2 and codes.shape[1] > 1
-    m = x.numel() // x.shape[-1]
-    return codes.dim() == 2 and m > 16 and codes.shape[0] % 8 == 0 and codes.shape[1] % 8 == 0
+    eights = codes.dim() == 2 and codes.shape[0] % 8 == 0 and codes.shape[1] % 8 == 0
+    return eights and not has_few_rows(x)
+
+
+def has_few_rows(x: torch.Tensor) -> bool:
+    """Up to 16, which CUDA's 8-bit matmuls refuse (INT8) or crash on when K is large (FP8, CUDA
+    12.9, torchao issue 4582). Such a product is all weight: dequantizing it costs little."""
+    return x.numel() <= 16 * x.shape[-1]
 
 
 def float8_linear(
@@ -40,11 +46,11 @@ def float8_linear(
 ) -> torch.Tensor:
     """``x @ W.T + bias`` in the dtype of x [..., K], with x in FP8 E4M3, a scale a row.
 
-    codes: float8_e4m3fn [N, K], both in sixteens. scale: float32, [N, 1] or []. RuntimeError where
+    codes: FP8 [N, K], both in sixteens. scale: float32, [N, 1] or []. RuntimeError where
     ``float8_way`` is None.
     """
     rows = x.reshape(-1, x.shape[-1])
-    activations, row_scale = quantize_rows(rows, codes.dtype)
+    activations, row_scale = quantize_rows(rows, torch.float8_e4m3fn)
     column_scale = scale.reshape(1, -1)
     # Under torch.compile nothing can be tried.
     way = _float8_ways.get(x.device) if is_traced(x) else float8_way(x.device)
@@ -55,7 +61,7 @@ def float8_linear(
         return y.view(*x.shape[:-1], len(codes))
     column_scale = column_scale.expand(1, len(codes)).contiguous()
     # With a scale a row the library gives bfloat16 alone, and adds a bias of that dtype.
-    inside = bias if x.dtype == torch.bfloat16 else None
+    inside = bias.bfloat16() if bias is not None and x.dtype == torch.bfloat16 else None
     y = _scaled_mm(activations, codes, row_scale, column_scale, inside, torch.bfloat16)
     y = y.to(x.dtype)
     if inside is None and bias is not None:
@@ -76,27 +82,28 @@ def _scaled_mm(activations, codes, scale_a, scale_b, bias, dtype) -> torch.Tenso
 
 
 def float8_way(device: torch.device) -> str | None:
-    """ "row-wise", where torch._scaled_mm takes a scale a row and gives the right numbers;
-    "tensor-wise", where it takes one scale alone, and rows and columns are scaled afterwards; None
-    where it does not run. Tried on a 16 x 16 matmul, once a device."""
+    """How FP8 is multiplied on ``device``, tried on a 16 x 16 matmul, once a device.
+
+    "row-wise": torch._scaled_mm takes a scale a row. "tensor-wise": it takes one scale alone, and
+    rows and columns are scaled afterwards. None: it does not run, or gives wrong numbers.
+    """
     if device not in _float8_ways:
         works = (way for way in ("row-wise", "tensor-wise") if _problem(way, device) is None)
         _float8_ways[device] = next(works, None)
     return _float8_ways[device]
 
 
-def float8_problem(device: torch.device) -> str | None:
-    """Why neither way runs, in PyTorch's words; None where one does."""
+def float8_problem(device: torch.device) -> RuntimeError | None:
+    """Why neither way runs; None where one does."""
     return None if float8_way(device) else _problem("tensor-wise", device)
 
 
-def _problem(way: str, device: torch.device) -> str | None:
+def _problem(way: str, device: torch.device) -> RuntimeError | None:
     try:
         ones = torch.ones(16, 16, device=device).to(torch.float8_e4m3fn)
-        shape = (16, 1) if way == "row-wise" else ()
-        scale = torch.full(shape, 0.5, device=device)
+        scale = torch.full((16, 1) if way == "row-wise" else (), 0.5, device=device)
         product = _scaled_mm(ones, ones, scale, scale.t(), None, torch.bfloat16)
         right = bool((product == 4).all())
     except RuntimeError as error:  # how PyTorch says that device or library has no such kernel
-        return str(error)
-    return None if right else "Its FP8 matmul gives wrong numbers."
+        return error
+    return None if right else RuntimeError("Its FP8 matmul gives wrong numbers.")

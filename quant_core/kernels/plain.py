@@ -14,6 +14,10 @@ from .float8_bits import decode_float8, has_bits
 
 # Under the largest magnitude of a row: its scale stays above zero, its reciprocal finite.
 SMALLEST_MAXIMUM = 1e-30
+# Elements of a weight.
+_SMALL = 8192
+# As tensors: a Python number costs each operation two microseconds more.
+_FOUR, _NIBBLES = torch.tensor(4, dtype=torch.int16), torch.tensor(0x0F0F, dtype=torch.int16)
 
 
 def largest_code(dtype: torch.dtype) -> float:
@@ -60,15 +64,15 @@ def _round(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 def dequantize_scaled(codes: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """``codes * scale`` of int8 or FP8 codes [N, ...], formed in float32, rounded once to
     ``dtype``. scale: float32, [N, 1, ...] or []."""
-    if codes.device.type != "cpu" or is_traced(codes):
+    small = codes.numel() < _SMALL  # where the number of passes is what costs
+    if small or codes.device.type != "cpu" or is_traced(codes):
         # One kernel of int8; two of FP8, whose codes every float dtype holds exactly.
-        out = torch.empty_like(codes, dtype=dtype) if codes.dtype == torch.int8 else None
-        codes = codes if out is not None else codes.to(dtype)
-        return torch.mul(codes, scale, out=codes if out is None else out)
+        if codes.dtype == torch.int8:
+            return torch.mul(codes, scale, out=torch.empty_like(codes, dtype=dtype))
+        values = codes.to(dtype)
+        return torch.mul(values, scale, out=values)
     matrix = codes.reshape(len(codes), -1)
     steps = scale.view(-1, 1)
-    if in_one_block(matrix):
-        return _decode(matrix).mul_(steps).to(dtype).view(codes.shape)
     out = torch.empty(matrix.shape, dtype=dtype)
     for block in row_blocks(matrix):
         out[block] = _decode(matrix[block]).mul_(steps[block] if scale.dim() else steps)
@@ -90,10 +94,9 @@ def dequantize_int4(
 
     codes: uint8 [N, K / 2], the low nibble first. scale, zero_point: [N, K / group_size].
     """
-    n, k = codes.shape[0], 2 * codes.shape[1]
-    if k == 0 or in_one_block(codes):
+    if in_one_block(codes):
         return _dequantize_groups(codes, scale, zero_point, group_size).to(dtype)
-    out = torch.empty(n, k, dtype=dtype)
+    out = torch.empty(codes.shape[0], 2 * codes.shape[1], dtype=dtype)
     for block in row_blocks(out):
         parts = (codes[block], scale[block], zero_point[block])
         out[block] = _dequantize_groups(*parts, group_size)
@@ -104,8 +107,16 @@ def _dequantize_groups(
     codes: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor, group_size: int
 ) -> torch.Tensor:
     values = unpack_nibbles(codes).float().view(len(codes), -1, group_size)
-    scale, zero_point = scale.float().unsqueeze(-1), zero_point.float().unsqueeze(-1)
-    return values.mul_(scale).add_(zero_point).flatten(1)
+    values = values.mul_(scale.float().unsqueeze(-1)).add_(zero_point.float().unsqueeze(-1))
+    return values.flatten(1)
+
+
+def pack_nibbles(codes: torch.Tensor) -> torch.Tensor:
+    """uint8 [N, 2 B] of values below 16 as uint8 [N, B], the low nibble first."""
+    if is_traced(codes) or codes.device.type != "cpu":
+        return codes[:, ::2] | (codes[:, 1::2] << 4)
+    pairs = codes.view(torch.int16)
+    return (pairs | (pairs >> 4)).to(torch.uint8)
 
 
 def unpack_nibbles(packed: torch.Tensor) -> torch.Tensor:
@@ -114,8 +125,8 @@ def unpack_nibbles(packed: torch.Tensor) -> torch.Tensor:
         return torch.stack((packed & 15, packed >> 4), dim=-1).flatten(-2)
     # Both nibbles into the two bytes of one number, the lower into the first.
     pairs = packed.to(torch.int16)
-    pairs |= pairs << 4
-    return pairs.bitwise_and_(0x0F0F).view(torch.uint8)
+    pairs |= torch.bitwise_left_shift(pairs, _FOUR)
+    return pairs.bitwise_and_(_NIBBLES).view(torch.uint8)
 
 
 def scale_products(

@@ -1,5 +1,5 @@
 """The Triton kernels against their plain twins: on a GPU, or on a CPU in Triton's interpreter,
-where ``test_triton_interpreted.py`` starts these tests."""
+where ``test_triton_without_gpu.py`` starts these tests."""
 
 import os
 import random
@@ -47,14 +47,25 @@ def poisoned(monkeypatch):
 
 @pytest.fixture(autouse=INTERPRETED)
 def exact_casts(monkeypatch):
-    """Triton 3.6's interpreter cuts bits off where a GPU rounds to nearest."""
+    """Triton 3.6's interpreter cuts bits off where a GPU rounds to nearest, and multiplies bfloat16
+    as the integers that numpy holds it in."""
+    import triton.language as tl
     from triton.runtime import interpreter
 
-    def convert(values, source, target, rounding):
+    def convert(values, source, target, rounding=None):
         numbers = torch.from_numpy(values.copy()).view(TYPES[source.name])
         return numbers.to(TYPES[target.name]).view(BITS[target.primitive_bitwidth]).numpy()
 
+    def dot(builder, a, b, *rest):
+        return multiply(builder, *(wide(x) if x.dtype == tl.bfloat16 else x for x in (a, b)), *rest)
+
+    def wide(x):
+        values = convert(x.data, tl.bfloat16, tl.float32).view("float32")
+        return interpreter.TensorHandle(values, tl.float32)
+
+    multiply = interpreter.InterpreterBuilder.create_dot
     monkeypatch.setattr(interpreter, "_convert_float", convert)
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", dot)
 
 
 def some(seed, *shape, std=1.0, dtype=torch.float32):
