@@ -1,12 +1,14 @@
 """Stock nodes that users put before or after Quantize Model, each as a function MODEL -> MODEL.
 
-Their import paths are those of ComfyUI 0.30.0; call after ``import_comfyui``. FreeU is for UNets
-and refuses a Flux, quantized or not; TorchCompileModel and the merges have tests of their own.
+Their import paths are those of ComfyUI 0.30.0; call after ``import_comfyui``. What each did is
+printed by ``python -m lab.company_table``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+
+import torch
 
 COMPANY: dict[str, Callable] = {}
 
@@ -105,3 +107,67 @@ def MultiGPU_WorkUnits(model):
     from comfy_extras.nodes_multigpu import MultiGPUCFGSplitNode
 
     return MultiGPUCFGSplitNode.execute(model, 2)[0]
+
+
+@company
+def SelectModelDevice(model):
+    from comfy_extras.nodes_multigpu import SelectModelDeviceNode
+
+    return SelectModelDeviceNode.execute(model, "default")[0]
+
+
+@company
+def LoraLoaderModelOnly(model):
+    import comfy.sd
+
+    return comfy.sd.load_lora_for_models(model, None, lora(model), 1.0, 0.0)[0]
+
+
+@company
+def LoraLoaderBypassModelOnly(model):
+    import comfy.sd
+
+    return comfy.sd.load_bypass_lora_for_models(model, None, lora(model), 1.0, 0.0)[0]
+
+
+@company
+def ModelMergeSimple(model):
+    """Half the model and half the same with a LoRA."""
+    from comfy_extras.nodes_model_merging import ModelMergeSimple
+
+    return ModelMergeSimple().merge(model, LoraLoaderModelOnly(model), 0.5)[0]
+
+
+@company
+def ModelMergeAdd(model):
+    """The model and what a LoRA adds to it."""
+    from comfy_extras.nodes_model_merging import ModelAdd, ModelSubtract
+
+    difference = ModelSubtract().merge(LoraLoaderModelOnly(model), model, 1.0)[0]
+    return ModelAdd().merge(model, difference)[0]
+
+
+@company
+def ScaleROPE(model):
+    from comfy_extras.nodes_rope import ScaleROPE
+
+    return ScaleROPE.execute(model, 1.2, 0.0, 1.2, 0.0, 1.0, 0.0)[0]
+
+
+@company
+def NAGuidance(model):
+    from comfy_extras.nodes_nag import NAGuidance
+
+    return NAGuidance.execute(model, 5.0, 0.5, 1.5)[0]
+
+
+def lora(model) -> dict[str, torch.Tensor]:
+    """A LoRA of rank 4 on one layer of a Flux, as its file has it."""
+    layer = "double_blocks.0.img_attn.qkv"
+    generator = torch.Generator().manual_seed(1)
+    n, k = model.model.diffusion_model.get_submodule(layer).weight.shape
+    key = f"diffusion_model.{layer}"
+    return {
+        f"{key}.lora_up.weight": torch.randn(n, 4, generator=generator) * 0.1,
+        f"{key}.lora_down.weight": torch.randn(4, k, generator=generator) * 0.1,
+    }

@@ -8,14 +8,20 @@ from .nodes.noise import conditioning
 from .tiny_models import TinyModel
 
 
-def sample(patcher, tiny: TinyModel, steps: int = 4, seed: int = 0) -> torch.Tensor:
-    """The latent (1, *tiny.latent) after ``steps`` Euler steps from seeded noise, cfg 1."""
+def sample(patcher, tiny: TinyModel, steps: int = 4, seed: int = 0, control=None) -> torch.Tensor:
+    """The latent (1, *tiny.latent) after ``steps`` Euler steps from seeded noise, cfg 1.
+
+    control: a ControlNet with its hint, as Apply ControlNet leaves it in the conditioning.
+    """
     import comfy.sample
 
     latent = torch.zeros(1, *tiny.latent)
     positive = conditioning(
         seed, tiny.context_width, tiny.context_length, tiny.pooled_width, tiny.guidance
     )
+    if control is not None:
+        positive[0][1]["control"] = control
+        positive[0][1]["control_apply_to_uncond"] = True
     noise = comfy.sample.prepare_noise(latent, seed)
     return comfy.sample.sample(
         patcher,

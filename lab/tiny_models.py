@@ -92,8 +92,9 @@ def tiny_wan(path: str | Path, dim: int = 256, layers: int = 2, seed: int = 0) -
     return _write(model, path, seed)
 
 
-def tiny_sd15(path: str | Path, seed: int = 0) -> Path:
-    """Write a UNet of Stable Diffusion 1.5's widths, by which ComfyUI knows it: two levels."""
+def tiny_sd15(path: str | Path, seed: int = 0, widths: tuple[int, int] = (1, 1)) -> Path:
+    """Write a UNet of Stable Diffusion 1.5's widths, by which ComfyUI knows it: two levels, of
+    ``widths`` times 320 channels."""
     import_comfyui()
     import comfy.ops
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
@@ -104,7 +105,7 @@ def tiny_sd15(path: str | Path, seed: int = 0) -> Path:
         out_channels=4,
         model_channels=320,
         num_res_blocks=[1, 1],
-        channel_mult=[1, 1],
+        channel_mult=list(widths),
         transformer_depth=[1, 0],
         transformer_depth_middle=1,
         transformer_depth_output=[1, 1, 0, 0],
@@ -124,7 +125,7 @@ def _shapes_only() -> dict:
 def _write(model: torch.nn.Module, path: str | Path, seed: int) -> Path:
     generator = torch.Generator().manual_seed(seed)
     weights = {
-        name: _fill(name, weight.shape, generator).bfloat16()
+        name: fill(name, weight.shape, generator).bfloat16()
         for name, weight in model.state_dict().items()
     }
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +133,7 @@ def _write(model: torch.nn.Module, path: str | Path, seed: int) -> Path:
     return Path(path)
 
 
-def _fill(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
+def fill(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
     """Weights that pass a signal on, so that an error in any layer shows in the sampled latent.
 
     GAIN just below 1 keeps the network from amplifying errors the way an untrained one does.
