@@ -226,7 +226,7 @@ def _fp_x(data: _Data) -> tuple[str, str | None]:
 
 @_register("NVFP4WeightOnlyConfig")
 def _nvfp4(data: _Data) -> tuple[str, str | None]:
-    return "nvfp4", None
+    return "nvfp4-weight-only", None
 
 
 @_register("NF4WeightOnlyConfig")
