@@ -30,8 +30,8 @@ class Change:
     @classmethod
     def of(cls, holder: Any) -> Change | None:
         """From an object with attributes of these names; None where all of them are None."""
-        parts = {name: getattr(holder, name) for name in FIELDS}
-        return None if all(part is None for part in parts.values()) else cls(**parts)
+        parts = {n: part for n in FIELDS if (part := getattr(holder, n)) is not None}
+        return cls(**parts) if parts else None
 
     def parts(self) -> dict[str, torch.Tensor | None]:
         return {name: getattr(self, name) for name in FIELDS}

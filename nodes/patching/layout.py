@@ -189,7 +189,7 @@ def _find_change(
     return Change(lora_up=factors[0], lora_down=factors[1]), "unfused, by low-rank factors found"
 
 
-def _linear(x: torch.Tensor, weight: QuantizedTensor, bias: torch.Tensor | None) -> torch.Tensor:
+def linear(x: torch.Tensor, weight: QuantizedTensor, bias: torch.Tensor | None) -> torch.Tensor:
     params = weight._params
     product = partial(_product, weight_of(weight._qdata, params))
     change = Change.of(params)
@@ -208,7 +208,7 @@ def _handle_linear(qt, args, kwargs):
     bias = rest[0] if rest else kwargs.get("bias")
     if not is_ours(weight) or isinstance(x, QuantizedTensor):
         return F.linear(*dequantize_args((x, weight, bias)))
-    return _linear(x, weight, bias)
+    return linear(x, weight, bias)
 
 
 @register_layout_op(aten.to.device, GraphQuantLayout)
@@ -234,7 +234,7 @@ def _handle_mm(qt, args, kwargs):
     x, weight = args
     if not is_ours(weight) or not weight._params.transposed or isinstance(x, QuantizedTensor):
         return torch.mm(*dequantize_args((x, weight)))
-    return _linear(x, weight, None)
+    return linear(x, weight, None)
 
 
 @register_layout_op(aten.addmm.default, GraphQuantLayout)
@@ -242,4 +242,4 @@ def _handle_addmm(qt, args, kwargs):
     bias, x, weight = args
     if not is_ours(weight) or not weight._params.transposed or isinstance(x, QuantizedTensor):
         return torch.addmm(*dequantize_args((bias, x, weight)), **kwargs)
-    return _linear(x, weight, bias)
+    return linear(x, weight, bias)

@@ -20,6 +20,7 @@ from ...quant_core.storage import ENTRIES
 from .adapter_changes import adapter_change
 from .adapters import PatchSource
 from .changes import Change
+from .direct import computes_directly, direct_linear
 from .layout import TENSOR_FIELDS, quantized_tensor
 
 # Our own marker. Stock's `.comfy_quant` is for formats that stock can read.
@@ -112,10 +113,19 @@ def marker(fmt: Format, dimensions: int = 2) -> tuple[str, dict]:
     return (MARKER, fmt.to_dict()) if stock is None else (STOCK_MARKER, stock)
 
 
+class QuantizedLinear(QuantizedLayer):
+    """Of a layer class whose forward is stock's Linear."""
+
+    def forward(self, input: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+        y = direct_linear(self, input)
+        return super().forward(input, *args, **kwargs) if y is None else y
+
+
 @lru_cache
 def quantized_class(cls: type[nn.Module]) -> type[nn.Module]:
     """``cls`` with the mixin in front; one class a layer class, so that torch.compile sees one."""
-    return type(f"Quantized{cls.__name__}", (QuantizedLayer, cls), {})
+    mixin = QuantizedLinear if computes_directly(cls) else QuantizedLayer
+    return type(f"Quantized{cls.__name__}", (mixin, cls), {})
 
 
 def quantize_layer(

@@ -53,7 +53,7 @@ def _shape_of_products(products: Tensor, row_scale, column_scale, bias, dtype) -
 
 
 def _shape_of_int4_linear(x: Tensor, codes: Tensor, scale, zero_point, group_size, bias) -> Tensor:
-    return x.new_empty((x.shape[0], codes.shape[0]))
+    return x.new_empty((*x.shape[:-1], codes.shape[0]))
 
 
 _SHAPES = {
@@ -151,7 +151,9 @@ def int4_linear(
     """See ``plain.int4_linear``; x [..., K]. Up to SMALL_M rows one kernel does it all; of more,
     the weight is dequantized for the library's matmul, which the time of an image is spent in."""
     weight = (codes, scale, zero_point, group_size)
-    if x.numel() <= SMALL_M * x.shape[-1] and runs_triton(x):
-        y = _ops.int4_linear(x.reshape(-1, x.shape[-1]), *weight, bias)
-        return y.view(*x.shape[:-1], len(codes))
-    return torch.nn.functional.linear(x, dequantize_int4(*weight, x.dtype), bias)
+    if not runs_triton(x):
+        return plain.int4_linear(x, *weight, bias)
+    if x.numel() > SMALL_M * x.shape[-1]:
+        return torch.nn.functional.linear(x, _ops.dequantize_int4(*weight, x.dtype), bias)
+    y = _ops.int4_linear(x.reshape(-1, x.shape[-1]), *weight, bias)
+    return y.view(*x.shape[:-1], len(codes))

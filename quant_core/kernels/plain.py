@@ -107,6 +107,8 @@ def _dequantize_groups(
     codes: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor, group_size: int
 ) -> torch.Tensor:
     values = unpack_nibbles(codes).float().view(len(codes), -1, group_size)
+    if codes.numel() < _SMALL:
+        return torch.addcmul(zero_point.unsqueeze(-1), values, scale.unsqueeze(-1)).flatten(1)
     values = values.mul_(scale.float().unsqueeze(-1)).add_(zero_point.float().unsqueeze(-1))
     return values.flatten(1)
 
@@ -167,6 +169,11 @@ def int4_linear(
     group_size: int,
     bias: torch.Tensor | None,
 ) -> torch.Tensor:
-    """``x @ W.T + bias`` in the dtype of x [M, K], W as ``dequantize_int4`` gives it."""
+    """``x @ W.T + bias`` in the dtype of x [..., K], W as ``dequantize_int4`` gives it."""
+    if codes.numel() < _SMALL and codes.device.type == "cpu" and not is_traced(x):
+        # A CPU takes 15 microseconds for any product of bfloat16, 5 for one of float32.
+        weight = _dequantize_groups(codes, scale, zero_point, group_size)
+        y = torch.nn.functional.linear(x.float(), weight, None if bias is None else bias.float())
+        return y.to(x.dtype)
     weight = dequantize_int4(codes, scale, zero_point, group_size, x.dtype)
     return torch.nn.functional.linear(x, weight, bias)
