@@ -13,6 +13,7 @@ import comfy.model_detection
 import comfy.sd
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.supported_models_base import BASE
 from torch import nn
 
 from ...quant_core.errors import StorageError
@@ -32,12 +33,14 @@ _DIFFUSERS = (
 )
 
 
+_WEIGHT = ".weight"
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 def build_model(
     file: str,
-    state: Mapping[str, torch.Tensor],
+    state: dict[str, torch.Tensor],
     layers: Shapes,
     read: Callable[[str, torch.dtype], QuantizedWeight],
     metadata: Mapping[str, str],
@@ -45,20 +48,42 @@ def build_model(
 ) -> ModelPatcher:
     """The model of ``state``, plain tensors by name, and of quantized ``layers``, shapes by name.
 
-    read: a layer's name and the dtype that it computes in -> its weight; asked one at a time.
-    dtype: what the quantized weights were; by default what most of the others are.
+    ``state`` is used up. read: a layer's name and the dtype that it computes in -> its weight;
+    asked one at a time. dtype: what the quantized weights were; by default what most others are.
     StorageError, naming ``file``: ComfyUI knows no such model, or something is missing.
     """
     dtype = dtype or _common_dtype(state)
-    state = {**state, **{f"{n}.weight": Placeholder(shape, dtype) for n, shape in layers.items()}}
-    names = set(state)
+    stand_ins = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
+    placeholders = {n + _WEIGHT: Placeholder(shape, dtype) for n, shape in layers.items()}
+    state |= placeholders
     _require_recognised(file, state, metadata)
-    patcher = comfy.sd.load_diffusion_model_state_dict(state, metadata=dict(metadata))
-    _require_complete(file, patcher, names, layers)
+    try:
+        patcher = comfy.sd.load_diffusion_model_state_dict(state, metadata=dict(metadata))
+        names = renamed(patcher.model.model_config, stand_ins | placeholders)
+    except NotImplementedError as error:  # a Placeholder's
+        raise StorageError(
+            f"{file} can't be loaded quantized: ComfyUI takes some weights of this model apart. "
+            "Load the original, and quantize it in the graph."
+        ) from error
+    places = {
+        old.removesuffix(_WEIGHT): new.removesuffix(_WEIGHT)
+        for new, old in names.items()
+        if old in placeholders
+    }
+    _require_complete(file, patcher, names, {places.get(n, n): layers[n] for n in layers})
+    return _attach(patcher, places, read)
+
+
+def _attach(
+    patcher: ModelPatcher,
+    places: Mapping[str, str],
+    read: Callable[[str, torch.dtype], QuantizedWeight],
+) -> ModelPatcher:
+    """places: the file's name of each quantized layer -> the model's."""
     compute_dtype = patcher.model.get_dtype_inference()
     weights = {}
-    for name in layers:
-        weight = read(name, compute_dtype)
+    for old, name in places.items():
+        weight = read(old, compute_dtype)
         module = patcher.model.diffusion_model.get_submodule(name)
         if layer_kind(module) is None:  # an embedding, say, which looks its weight up
             dense = weight.dequantize(patcher.model.get_dtype())
@@ -66,6 +91,14 @@ def build_model(
         else:
             weights[MODEL + name] = weight
     return with_weights(patcher, weights, compute_dtype)
+
+
+def renamed(config: BASE, state: Mapping[str, torch.Tensor]) -> dict[str, str | None]:
+    """ComfyUI's name of each tensor that it loads -> the name in ``state``; None where it is made
+    of others. Some models' authors name some layers otherwise."""
+    names = {id(tensor): name for name, tensor in state.items()}
+    loaded = config.process_unet_state_dict(dict(state))
+    return {name: names.get(id(tensor)) for name, tensor in loaded.items()}
 
 
 def model_prefix(names: Collection[str]) -> str:
@@ -103,7 +136,7 @@ def _require_complete(file: str, patcher: ModelPatcher, names: set[str], layers:
     """ComfyUI only warns of what a file lacks, and leaves those weights as the memory was."""
     model = patcher.model.diffusion_model
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    missing = sorted(parameters.keys() - names)
+    missing = sorted(parameters.keys() - set(names))
     if missing:
         raise StorageError(
             f"{file} lacks {len(missing)} weights of {type(model).__name__}, such as "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def load_foreign(files: TensorFiles, foreign: ForeignFile) -> Loaded:
     kinds = Counter((layer.origin, str(layer.format)) for layer in layers.values())
     facts = (
         *(f"{n} layers of {origin}, kept as {fmt}." for (origin, fmt), n in kinds.items()),
-        *_count_facts(patcher, used, len(files.specs), [n.removeprefix(prefix) for n in plain]),
+        *_count_facts(used, len(files.specs), len(plain)),
     )
     provenance = read_provenance(files.metadata, str(files.path))
     return Loaded(patcher, provenance, files.nbytes, len(layers), facts)
@@ -92,7 +92,7 @@ def load_gguf(path: Path) -> Loaded:
                 f"{n} layers of GGUF {kind}, block by block as in the file."
                 for kind, n in kinds.items()
             ),
-            *_count_facts(patcher, len(mine), len(file.tensors), plain),
+            *_count_facts(len(mine), len(file.tensors), len(plain)),
         )
         return Loaded(patcher, Provenance(str(path)), file.nbytes, len(layers), facts)
 
@@ -119,14 +119,7 @@ def _dense(file: GGUFFile, tensor: GGUFTensor, shape: tuple[int, ...]) -> torch.
     return file.read_weight(tensor.name, shape, torch.float32).dequantize()
 
 
-def _count_facts(
-    patcher: ModelPatcher, used: int, total: int, plain: Sequence[str]
-) -> Iterator[str]:
-    """plain: names, as the model has them, of what is no quantized layer's."""
-    yield f"{used} of {total} tensors used; {len(plain)} of them are not quantized."
+def _count_facts(used: int, total: int, plain: int) -> Iterator[str]:
+    yield f"{used} of {total} tensors used; {plain} of them are not quantized."
     if used < total:
         yield f"{total - used} tensors belong to other models and were left out."
-    known = patcher.model.diffusion_model.state_dict().keys()
-    strange = [name for name in plain if name not in known]
-    if strange:
-        yield f"{len(strange)} tensors have no place of their name in the model: {strange[0]}, ..."

@@ -14,11 +14,13 @@ from pathlib import Path
 import comfy.sd
 import comfy.utils
 import torch
+from comfy.model_management import get_torch_device
 from comfy.model_patcher import ModelPatcher
 
 from ...quant_core.detect import FLOAT8_DTYPES
 from ...quant_core.errors import StorageError
 from ...quant_core.formats import QuantizedWeight
+from ...quant_core.hardware import check_fp8_support
 from ...quant_core.report import MIB
 from ...quant_core.storage import (
     GGUF_SUFFIX,
@@ -63,7 +65,7 @@ def load_quantized_model(path: Path) -> tuple[ModelPatcher, FileReport]:
 def _load_safetensors(path: Path) -> Loaded:
     with TensorFiles(path) as files:
         prefix, layers = find_layers(files)
-        foreign = None if prefix or layers else find_foreign(files)
+        foreign = None if prefix or layers else find_foreign(files, _fp8_matmul())
         if foreign:
             return load_foreign(files, foreign)
         stock = check_stock_layers(files, {prefix + name for name in layers})
@@ -72,6 +74,12 @@ def _load_safetensors(path: Path) -> Loaded:
         facts = _facts(files, layers, {k: v for k, v in stock.items() if k not in layers})
         provenance = read_provenance(files.metadata, None if ours else str(path))
         return Loaded(patcher, provenance, files.nbytes, len(layers), tuple(facts))
+
+
+def _fp8_matmul() -> bool:
+    """A CPU, which multiplies no FP8, computes what an FP8 matmul would."""
+    device = get_torch_device()
+    return device.type == "cpu" or check_fp8_support(device)
 
 
 def _load_ours(files: TensorFiles, prefix: str, layers: Mapping[str, StoredLayer]) -> ModelPatcher:

@@ -48,7 +48,7 @@ def _int8(files: TensorFiles, name: str) -> ForeignLayer:
     names = [weight.name, maxima.name]
     order = f"{name}.weight_format"
     if order in files.specs:
-        if files.read(order).any():
+        if files.specs[order].nbytes > 8 or files.read(order).any():
             raise fault(files, f"stores {name} in tiles of some GPU, not in rows")
         names.append(order)
 
@@ -113,6 +113,7 @@ def _block_size(files: TensorFiles, name: str, state: dict[str, Any]) -> int:
     size, nested = state.get("blocksize"), state.get("nested_blocksize", _NESTED_BLOCK)
     offset = state.get("nested_offset", 0.0)
     sound = type(size) is int and size >= 2 and size % 2 == 0 and type(offset) in (int, float)
+    sound = sound and math.isfinite(offset)
     if not sound or nested != _NESTED_BLOCK:
         raise fault(files, f"says that {name}.weight has blocks of {size!r}, nested {nested!r}")
     return size

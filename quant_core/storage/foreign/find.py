@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ...formats.float8 import fits_scaled_mm
 from ..reader import TensorFiles
 from . import bitsandbytes, modelopt, torchao
 from .layer import ForeignLayer, fault
@@ -35,8 +36,11 @@ class ForeignFile:
     plain: tuple[str, ...] = ()
 
 
-def find_foreign(files: TensorFiles) -> ForeignFile | None:
+def find_foreign(files: TensorFiles, fp8_matmul: bool = True) -> ForeignFile | None:
     """What another library quantized in ``files``; None where no recogniser knows them.
+
+    fp8_matmul: whether FP8 by FP8 can be multiplied here; where not, and where a shape does not
+    allow it, such layers are weight-only.
 
     StorageError: a layer that lacks a part, a part that no layer takes.
     """
@@ -47,4 +51,11 @@ def find_foreign(files: TensorFiles) -> ForeignFile | None:
         # Of files that are nobody's here, ComfyUI's own parts are checked by their markers.
         if name.rpartition(".")[2] in (_PARTS if layers else _BITSANDBYTES):
             raise fault(files, f"has {name}, which belongs to no quantized layer in it")
-    return ForeignFile(layers, plain) if layers else None
+    return ForeignFile(_runnable(layers, fp8_matmul), plain) if layers else None
+
+
+def _runnable(layers: Mapping[str, ForeignLayer], fp8_matmul: bool) -> dict[str, ForeignLayer]:
+    return {
+        name: layer if fp8_matmul and fits_scaled_mm(layer.shape) else layer.weight_only()
+        for name, layer in layers.items()
+    }

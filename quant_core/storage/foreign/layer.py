@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from ...errors import StorageError
-from ...formats import Format, QuantizedWeight
+from ...formats import Float8, Format, QuantizedWeight
 from ..header import TensorSpec
 from ..layers import raw_bytes
 from ..reader import TensorFiles
 
 Tensors = Mapping[str, torch.Tensor]
+
+_MAX_JSON_BYTES = 65_536
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,17 @@ class ForeignLayer:
             raise StorageError(f"{self.name} is {found}, where {self.format} has {expected}.")
         return QuantizedWeight.of_parts(self.format, parts, self.shape, dtype)
 
+    def weight_only(self) -> ForeignLayer:
+        """The same weight, its activations left as they are where they would be rounded to FP8."""
+        if not isinstance(self.format, Float8) or self.format.activations is None:
+            return self
+        fmt = Float8(self.format.dtype, self.format.granularity)
+
+        def make(tensors: Tensors) -> Tensors:
+            return {part: t for part, t in self.make(tensors).items() if part != "input_scale"}
+
+        return replace(self, format=fmt, make=make, origin=f"{self.origin}, weight-only")
+
 
 def layers_with(files: TensorFiles, ending: str) -> list[str]:
     """The layers L that have a tensor ``L.ending``."""
@@ -69,6 +82,8 @@ def require_spec(
 
 def read_json(files: TensorFiles, name: str, text: bytes | str | None = None) -> dict[str, Any]:
     """The JSON object in the tensor ``name``, or in ``text``."""
+    if text is None and files.specs[name].nbytes > _MAX_JSON_BYTES:
+        raise fault(files, f"has {files.specs[name].nbytes} bytes in {name}, which is a short text")
     try:
         values = json.loads(raw_bytes(files.read(name)) if text is None else text)
     except (ValueError, RecursionError) as error:

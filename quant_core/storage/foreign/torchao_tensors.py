@@ -3,6 +3,7 @@ them, and otherwise the dequantized weight, rounded again to INT8 per row."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +49,10 @@ class Flattened:
             for size, side in zip(found, shape, strict=True)
         ):
             raise self.fault(f"of {list(shape)} in blocks of {found!r}")
+        blocks = math.prod(shape) // math.prod(found)
+        for part in self.names.keys() & {"scale", "zero_point"}:
+            if math.prod(self.spec(part).shape) != blocks:
+                raise self.fault(f"in {blocks} blocks, with {part} {list(self.spec(part).shape)}")
         return tuple(found)
 
     def all_zero(self, part: str) -> bool:

@@ -92,7 +92,7 @@ KINDS = {
     "bitsandbytes NF4": (nf4, "nf4 blocks of 64, double quantization", 0.30, 0.12),
     "bitsandbytes INT8": (bnb_int8, "llm.int8 per-row, int8 activations", 0.55, 0.03),
     "torchao INT8": (torchao, "int8 per-row", 0.55, 0.02),
-    "ModelOpt FP8": (modelopt_fp8, "float8_e4m3fn per-tensor", 0.55, 0.03),
+    "ModelOpt FP8": (modelopt_fp8, "float8_e4m3fn per-tensor", 0.55, 0.06),
     "GGUF Q8_0": (gguf_file, "GGUF Q8_0", 0.56, 0.02),
 }
 
@@ -156,11 +156,73 @@ def test_a_prefix_is_stripped_and_the_other_models_tensors_are_counted(write, lo
     assert "1 tensors belong to other models and were left out." in report.facts
 
 
+def test_the_authors_own_names_of_flux_are_comfyuis(write, load, latent, flux_patcher):
+    def change(tensors):
+        for name in [name for name in tensors if name.endswith("_norm.weight")]:
+            tensors[name.replace("_norm.weight", "_norm.scale")] = tensors.pop(name)
+        assert sum(name.endswith("_norm.scale") for name in tensors) > 10
+
+    patcher, report = load(write(gguf_file, change))
+    assert 1e-4 < relative_l2(latent(patcher), latent(flux_patcher)) < 0.02
+    assert "100 of 100 tensors used; 58 of them are not quantized." in report.facts
+
+
+def test_quantized_layers_that_comfyui_renames_are_found_by_their_old_names():
+    import comfy.supported_models
+
+    from graphquant.nodes.patching.building import renamed
+    from graphquant.nodes.patching.placeholder import Placeholder
+
+    config = comfy.supported_models.HunyuanVideo({})
+    state = {
+        "double_blocks.0.img_attn_qkv.weight": Placeholder((6, 2), torch.bfloat16),
+        "double_blocks.0.img_mod.linear.bias": torch.empty(6, device="meta"),
+        "final_layer.linear.weight": Placeholder((4, 2), torch.bfloat16),
+    }
+    assert renamed(config, state) == {
+        "double_blocks.0.img_attn.qkv.weight": "double_blocks.0.img_attn_qkv.weight",
+        "double_blocks.0.img_mod.lin.bias": "double_blocks.0.img_mod.linear.bias",
+        "final_layer.linear.weight": "final_layer.linear.weight",
+    }
+
+
 def test_quantized_tensors_that_are_no_layers_are_decoded(write, load, flux_patcher):
     patcher, report = load(write(gguf_file, blocks=("img_in.bias",)))
     loaded, original = (p.model.diffusion_model.img_in.bias for p in (patcher, flux_patcher))
     assert 0 < relative_l2(loaded, original) < 0.01
     assert "100 of 100 tensors used; 58 of them are not quantized." in report.facts
+
+
+def test_convolutions_in_rows_of_256_are_put_back_into_their_shape(
+    comfy, tmp_path, load, inference_mode
+):
+    """As ComfyUI-GGUF's converter writes SD 1.5 and SDXL: blocks over the ends of short rows."""
+    gguf = pytest.importorskip("gguf", reason="gguf is not installed")
+    import comfy.sd
+
+    from lab.sampling import sample
+    from lab.tiny_models import SD15, tiny_sd15
+
+    original = tiny_sd15(tmp_path / "sd15.safetensors")
+    path = tmp_path / "sd15.gguf"
+    writer = gguf.GGUFWriter(path, "sd1")
+    number, convolutions = gguf.GGMLQuantizationType.Q8_0, 0
+    for name, tensor in load_file(original).items():
+        data = tensor.float().numpy()
+        if tensor.dim() == 4 and tensor.numel() % 256 == 0:
+            writer.add_array(f"comfy.gguf.orig_shape.{name}", list(tensor.shape))
+            data, convolutions = gguf.quantize(data.reshape(-1, 256), number), convolutions + 1
+            writer.add_tensor(name, data, raw_dtype=number)
+        else:
+            writer.add_tensor(name, data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    patcher, report = load(path)
+    assert convolutions > 10 and report.report.quantized_layers == convolutions
+    expected = sample(comfy.sd.load_diffusion_model(str(original)), SD15, steps=1)
+    assert 1e-4 < relative_l2(sample(patcher, SD15, steps=1), expected) < 0.02
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,8 @@ def with_state(**values):
         (with_state(blocksize=0), "has blocks of 0"),
         (with_state(blocksize=63), "has blocks of 63"),
         (with_state(nested_blocksize=128), "nested 128"),
+        (with_state(nested_blocksize=256, nested_offset=float("nan")), "has blocks of 64"),
+        (with_state(name="x" * 70_000), "which is a short text"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

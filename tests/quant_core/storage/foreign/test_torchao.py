@@ -118,6 +118,10 @@ def described(metadata, **values):
         (lambda t, m: described(m, _tensor_data_names=[]), "without qdata and scale"),
         (lambda t, m: described(m, _data={"block_size": [1, 0]}), "in blocks of [1, 0]"),
         (lambda t, m: described(m, _data={"block_size": [1, 7]}), "in blocks of [1, 7]"),
+        (
+            lambda t, m: t.update({"0._weight_scale": torch.ones(4, 1)}),
+            "in 32 blocks, with scale [4, 1]",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -127,11 +131,3 @@ def test_a_file_that_contradicts_itself_is_refused_in_one_line(found, normal, ch
     with pytest.raises(QuantizationError) as error:
         found(tensors, metadata)
     assert fault in str(error.value) and "\n" not in str(error.value)
-
-
-def test_a_scale_of_the_wrong_size_is_refused_when_it_is_read(found, normal):
-    tensors, metadata = int8_file(normal)
-    tensors["0._weight_scale"] = tensors["0._weight_scale"][:4]
-    with pytest.raises((QuantizationError, RuntimeError)):
-        foreign, files = found(tensors, metadata)
-        foreign.layers["0"].read(files, torch.bfloat16)
