@@ -8,6 +8,7 @@ from .compare_models import GQCompareModels
 from .fp8_capability_check import GQFP8CapabilityCheck
 from .layerwise_fp8_cast import GQLayerwiseFP8Cast
 from .load_quantized_model import GQLoadQuantizedModel
+from .quantization_config import GQQuantizationConfig
 from .quantization_report import GQQuantizationReport
 from .quantize_model import GQQuantizeModel
 from .quantize_text_encoder import GQQuantizeTextEncoder
@@ -31,4 +32,5 @@ class GraphQuantExtension(ComfyExtension):
             GQFP8CapabilityCheck,
             GQQuantizationReport,
             GQCompareModels,
+            GQQuantizationConfig,
         ]

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..quant_core import get_quant_compile_warnings, hardware_of, plan_component
 from ..quant_core.presets import PRESETS
+from .configured import Settings, config_input, configured
 from .defaults import choose_default, fingerprint
 from .inputs import METHOD_SUMMARIES, method_input, plan_inputs
 from .options import AUTO, choose_method, choose_preset, resolve_device
@@ -44,6 +45,7 @@ class GQQuantizeModel(io.ComfyNode):
                     "that the next start reads them instead of quantizing again. Takes as much "
                     "disk as the quantized model, for each model and each choice here.",
                 ),
+                config_input("method, granularity, include and exclude"),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="The quantized model."),
@@ -68,10 +70,12 @@ class GQQuantizeModel(io.ComfyNode):
         compute_device=AUTO,
         compile_mode="none",
         cache=False,
+        config=None,
     ) -> io.NodeOutput:
         hardware = hardware_of(model.load_device)
+        said = configured(config, Settings(method, granularity, include, exclude))
         method, granularity, notes = choose_default(
-            method, granularity, "transformer", (architecture_name(model.model),)
+            said.method, said.granularity, "transformer", (architecture_name(model.model),)
         )
         method, reasons = choose_method(method, hardware)
         plan = plan_component(
@@ -79,11 +83,11 @@ class GQQuantizeModel(io.ComfyNode):
             method,
             granularity=granularity,
             preset=choose_preset(preset, model.model),
-            include=include,
-            exclude=exclude,
+            include=said.include,
+            exclude=said.exclude,
             hardware=hardware,
         )
-        notes += [*reasons, *get_quant_compile_warnings(method, compile_mode)]
+        notes += [*said.notes, *reasons, *get_quant_compile_warnings(method, compile_mode)]
         if not plan.quantized:
             return unchanged(model, model, plan, notes)
         kept = WeightCache(cache_folder()) if cache else None
