@@ -40,9 +40,9 @@ def adapter_change(
 ) -> Change | None:
     """What ``patches`` do to a weight [N, K] of ``shape``, float32 on ``device``.
 
-    base: the float32 weight, whose norms a DoRA needs. None where a patch cannot be told as a
-    Change: no such adapter, a LoKr that a DoRA scales, LoKrs of different shapes, a DoRA without
-    ``base``.
+    base: the weight in the dtype that it is patched in, whose norms a DoRA needs. None where a
+    patch cannot be told as a Change: no such adapter, a LoKr that a DoRA scales, LoKrs of different
+    shapes, a DoRA without ``base``.
     """
     change: Change | None = None
     for patch in patches:
@@ -106,8 +106,8 @@ def _decomposed(change: Change, term: _Term, strength: float, base: torch.Tensor
     if term.factors is None or change.kron_left is not None:
         return None
     (up, down), dora = term.factors, term.dora
-    weight = change.apply(base)
-    eps = torch.finfo(torch.float32).eps
+    weight = change.apply(base.float())
+    eps = torch.finfo(base.dtype).eps
     if dora.shape == (len(base), 1):
         ratio = dora / (weight.norm(dim=1, keepdim=True) + eps)
         gain = 1 - strength + strength * ratio

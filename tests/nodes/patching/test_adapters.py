@@ -12,11 +12,11 @@ def gaussian(*shape, seed):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def lora_patch(seed=0, strength=1.0):
+def lora_patch(seed=0, strength=1.0, dora=None):
     from comfy.weight_adapter.lora import LoRAAdapter
 
     up, down = gaussian(96, 4, seed=seed), gaussian(4, 128, seed=seed + 100)
-    adapter = LoRAAdapter(set(), (up, down, None, None, None, None))
+    adapter = LoRAAdapter(set(), (up, down, None, None, dora, None))
     return (strength, adapter, 1.0, None, None)
 
 
@@ -85,3 +85,22 @@ def test_a_small_lora_survives_being_added_in_float16():
         patched._params.lora_up @ patched._params.lora_down, delta, rtol=1e-3, atol=1e-7
     )
     assert kept.dtype == torch.float16
+
+
+@pytest.mark.usefixtures("inference_mode")
+@pytest.mark.parametrize("shape, gain", [((96, 1), "row_gain"), ((1, 128), "column_gain")])
+def test_a_dora_that_was_added_in_float16_is_found(shape, gain):
+    import comfy.lora
+
+    from graphquant.nodes.patching.layout import quantized_tensor
+    from graphquant.quant_core.formats import Int8
+
+    patches = [lora_patch(strength=0.5, dora=gaussian(*shape, seed=7).abs() + 5)]
+    source, _alive = source_of(patches)
+    weight = quantized_tensor(Int8().quantize(gaussian(96, 128, seed=9)), torch.float32, source)
+    original = weight.to(torch.float16).dequantize()
+    patched = weight.requantize_from_float(
+        comfy.lora.calculate_weight(patches, original.clone(), "key")
+    )
+    assert getattr(patched._params, gain) is not None
+    assert torch.equal(patched._qdata, weight._qdata)
