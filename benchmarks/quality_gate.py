@@ -2,9 +2,9 @@
 
     python -m benchmarks.quality_gate
 
-32 pictures of all ten digits from four seeds, without and with the LoRA, for every
-method: how many a classifier reads as it reads bf16's, the LoRA's style score, and the
-relative L2 of single model calls on the same inputs. A figure outside its bound ends it with 1.
+32 pictures of all ten digits from four seeds, at two sizes, without and with the LoRA, for every
+method: how many a classifier reads as it reads bf16's, the LoRA's style score, and the relative L2
+of single model calls on the same inputs. A method of CORE outside its bounds ends it with 1.
 """
 
 from __future__ import annotations
@@ -16,44 +16,63 @@ from dataclasses import asdict, dataclass
 import torch
 
 from lab.comfyui import import_comfyui
-from lab.miniature import SIZE
-from lab.miniature.classifier import read
+from lab.miniature import LARGE, SIZE
+from lab.miniature.classifier import logits
 from lab.miniature.drawing import (
     call,
     decode,
     in_italics,
     load_transformer,
     load_vae,
-    sample_digits,
+    noise,
+    sample_from,
 )
 from lab.miniature.pictures import style_score
 from lab.pack import ROOT, load_pack
 from lab.sampling import relative_l2
 
 RESULTS = ROOT / "benchmarks" / "results"
-SEEDS = range(4)
 DIGITS = ("01234567", "89012345", "67890123", "45678901")
+"""What each seed draws, from seed 0 on."""
+ASKED = "".join(DIGITS)
 SIGMAS = (0.95, 0.7, 0.4, 0.1)
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """agreement: the least share read as bf16's; call_error and style change: the largest."""
+    """agreement: the least share read as bf16's; with 32 pictures 98 % are all of them.
+    call_error: the largest."""
 
     agreement: float
     call_error: float
-    style: float = 0.02
 
 
-EIGHT_BITS = Bounds(agreement=0.98, call_error=0.05)
-INT8 = Bounds(agreement=0.98, call_error=0.02)
-BOUNDS = {
-    "fp8-dynamic": EIGHT_BITS,
-    "fp8-weight-only": EIGHT_BITS,
-    "int8": INT8,
-    "int8-dynamic": EIGHT_BITS,
-    "int4": Bounds(agreement=0.95, call_error=0.20),
+STYLE = 0.02
+"""How far a method's mean style score with the LoRA may be from bf16's, as a share of bf16's."""
+
+CORE = {
+    "fp8-dynamic": Bounds(agreement=0.98, call_error=0.035),
+    "fp8-weight-only": Bounds(agreement=0.98, call_error=0.035),
+    "int8": Bounds(agreement=0.98, call_error=0.010),
+    "int8-dynamic": Bounds(agreement=0.98, call_error=0.020),
+    "int4": Bounds(agreement=0.95, call_error=0.125),
 }
+"""The methods that the tests gate. The others are measured, and told when they lie outside."""
+
+BOUNDS = CORE | {
+    "llm.int8": Bounds(agreement=0.98, call_error=0.020),
+    "fp8-block": Bounds(agreement=0.98, call_error=0.035),
+    "mxfp8": Bounds(agreement=0.98, call_error=0.035),
+    "int6": Bounds(agreement=0.95, call_error=0.030),
+    "fp6": Bounds(agreement=0.95, call_error=0.070),
+    "int5": Bounds(agreement=0.95, call_error=0.060),
+    "int4-dynamic": Bounds(agreement=0.95, call_error=0.130),
+    "nf4": Bounds(agreement=0.95, call_error=0.125),
+    "nvfp4": Bounds(agreement=0.95, call_error=0.125),
+    "fp4": Bounds(agreement=0.95, call_error=0.160),
+}
+UNBOUND = ("int3", "int2")
+"""Measured, and not expected to keep anything."""
 
 
 @dataclass(frozen=True)
@@ -73,24 +92,37 @@ class Score:
     """Less bf16's of the same row."""
     call_error: float
     """The mean relative L2 of the model's velocity on the same inputs, over SIGMAS."""
+    flips: tuple[str, ...] = ()
+    """The pictures read otherwise than bf16's, in words."""
 
     @property
     def passes(self) -> bool:
         bounds = BOUNDS[self.method]
+        reference = abs(self.style - self.style_change)
         return (
             self.agreement >= bounds.agreement
-            and abs(self.style_change) <= bounds.style
             and self.call_error <= bounds.call_error
+            and (not self.lora or abs(self.style_change) <= STYLE * reference)
         )
+
+    @property
+    def verdict(self) -> str:
+        if self.method not in BOUNDS:
+            return "-"
+        return "pass" if self.passes else "outside"
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one model drew: the digits read, the mean style, and the latents of each seed."""
+    """What one model drew. likely: of each digit in each picture. style: the mean."""
 
-    read: torch.Tensor
+    likely: torch.Tensor
     style: float
-    latents: list[torch.Tensor]
+    latents: torch.Tensor
+
+    @property
+    def read(self) -> torch.Tensor:
+        return self.likely.argmax(1)
 
 
 def quantize(model, method: str):
@@ -100,41 +132,39 @@ def quantize(model, method: str):
     return GQQuantizeModel.execute(model, method).result[0]
 
 
-def draw(model, vae, size: int, seeds=SEEDS) -> Run:
-    latents = [sample_digits(model, DIGITS[seed], seed, size) for seed in seeds]
-    pictures = torch.cat([decode(vae, latent) for latent in latents])
-    return Run(read(pictures), style_score(pictures).mean().item(), latents)
+def draw(model, vae, start: torch.Tensor) -> Run:
+    """The digits of ASKED, from the noise ``start``, in one batch."""
+    latents = sample_from(model, ASKED, start)
+    pictures = decode(vae, latents)
+    return Run(logits(pictures).softmax(1), style_score(pictures).mean().item(), latents)
 
 
-def call_error(model, reference, latents: list[torch.Tensor], seeds=SEEDS) -> float:
+def call_error(model, reference, latents: torch.Tensor, start: torch.Tensor) -> float:
     """Mean relative L2 of the velocity at SIGMAS on noised latents that bf16 drew."""
     errors = [
-        relative_l2(*(call(each, DIGITS[seed], latent, sigma, seed) for each in (model, reference)))
-        for seed, latent in zip(seeds, latents, strict=True)
+        relative_l2(*(call(each, ASKED, latents, start, sigma) for each in (model, reference)))
         for sigma in SIGMAS
     ]
     return sum(errors) / len(errors)
 
 
-def measure(methods, sizes=(SIZE,), loras=(False, True), seeds=SEEDS) -> list[Score]:
+def measure(methods, sizes=(SIZE, LARGE), loras=(False, True)) -> list[Score]:
     """A Score for bf16 and each method, for each size and with or without the LoRA."""
     with torch.inference_mode():
         vae, base = load_vae(), load_transformer()
         models = {"bf16": base} | {method: quantize(base, method) for method in methods}
         return [
-            score
-            for size in sizes
-            for lora in loras
-            for score in _scores(models, vae, size, lora, seeds)
+            score for size in sizes for lora in loras for score in _scores(models, vae, size, lora)
         ]
 
 
-def _scores(models: dict, vae, size: int, lora: bool, seeds) -> list[Score]:
-    asked = torch.tensor([int(digit) for seed in seeds for digit in DIGITS[seed]])
+def _scores(models: dict, vae, size: int, lora: bool) -> list[Score]:
+    start = torch.cat([noise(len(digits), seed, size) for seed, digits in enumerate(DIGITS)])
+    asked = torch.tensor([*map(int, ASKED)])
     scores, reference, plain = [], None, None
     for method, model in models.items():
         patched = in_italics(model) if lora else model
-        run = draw(patched, vae, size, seeds)
+        run = draw(patched, vae, start)
         if reference is None:
             reference, plain = run, patched
         scores.append(
@@ -146,16 +176,26 @@ def _scores(models: dict, vae, size: int, lora: bool, seeds) -> list[Score]:
                 agreement=(run.read == reference.read).float().mean().item(),
                 style=run.style,
                 style_change=run.style - reference.style,
-                call_error=call_error(patched, plain, reference.latents, seeds),
+                call_error=call_error(patched, plain, reference.latents, start),
+                flips=_flips(run, reference),
             )
         )
         print(_row(scores[-1]), flush=True)
     return scores
 
 
+def _flips(run: Run, reference: Run) -> tuple[str, ...]:
+    return tuple(
+        f"a {ASKED[i]}, read {reference.read[i]} in bf16 ({reference.likely[i].max():.0%} sure), "
+        f"now {run.read[i]}"
+        for i in (run.read != reference.read).nonzero().flatten().tolist()
+    )
+
+
 HEADER = (
-    "| method | size | LoRA | read right | as bf16 | style | change | call L2 |",
-    "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
+    "| method | size | LoRA | read right | as bf16 | style | change | call L2 | gate "
+    "| read otherwise |",
+    "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | --- | --- |",
 )
 
 
@@ -163,13 +203,13 @@ def _row(score: Score) -> str:
     return (
         f"| {score.method} | {score.size} | {'yes' if score.lora else 'no'} | {score.right:.1%} "
         f"| {score.agreement:.1%} | {score.style:.4f} | {score.style_change:+.4f} "
-        f"| {score.call_error:.4f} |"
+        f"| {score.call_error:.4f} | {score.verdict} | {'; '.join(score.flips)} |"
     )
 
 
 def markdown(scores: list[Score]) -> str:
     bounds = [
-        f"| {method} | {each.agreement:.0%} | {each.style} | {each.call_error} |"
+        f"| {method} | {each.agreement:.0%} | {each.call_error} |"
         for method, each in BOUNDS.items()
     ]
     return "\n".join(
@@ -181,10 +221,10 @@ def markdown(scores: list[Score]) -> str:
             *HEADER,
             *map(_row, scores),
             "",
-            "Bounds:",
+            f"Bounds. Style with the LoRA: within {STYLE:.0%} of bf16's.",
             "",
-            "| method | as bf16, at least | style change, at most | call L2, at most |",
-            "| --- | ---: | ---: | ---: |",
+            "| method | as bf16, at least | call L2, at most |",
+            "| --- | ---: | ---: |",
             *bounds,
             "",
         ]
@@ -196,12 +236,12 @@ def main() -> int:
     import_comfyui()
     load_pack()
     print("\n".join(HEADER))
-    scores = measure(BOUNDS)
+    scores = measure([*BOUNDS, *UNBOUND])
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "quality_gate.md").write_text(markdown(scores))
     rows = [asdict(score) for score in scores]
     (RESULTS / "quality_gate.json").write_text(json.dumps(rows, indent=1) + "\n")
-    failed = [score for score in scores if score.method in BOUNDS and not score.passes]
+    failed = [score for score in scores if score.method in CORE and not score.passes]
     for score in failed:
         print(f"out of bounds: {score}", file=sys.stderr)
     return 1 if failed else 0

@@ -50,7 +50,7 @@ def main() -> None:
     for name, adapter in adapters.items():
         parametrize.register_parametrization(model.get_submodule(name), "weight", adapter)
     parameters = [weight for adapter in adapters.values() for weight in adapter.parameters()]
-    train(parameters, flow_loss(model, table, data, large_share=0.4), chosen.steps, rate=2e-3)
+    train(parameters, flow_loss(model, table, data, large_share=0.5), chosen.steps, rate=2e-3)
     save({key: weight for name in adapters for key, weight in _keys(name, adapters[name])}, LORA)
 
 

@@ -20,7 +20,7 @@ READER = FOLDER / "miniature_reader.safetensors"
 
 PIXELS_PER_LATENT = 8
 SIZE, LARGE = 64, 96
-"""Pixels a side of the pictures it was trained on; it draws the large ones poorly as yet."""
+"""Pixels a side of the pictures it was trained on."""
 
 STEPS, CFG = 8, 3.0
 """Of the stock Euler sampler, with the simple schedule."""

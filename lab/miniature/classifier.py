@@ -19,8 +19,13 @@ def new_classifier() -> torch.nn.Sequential:
     )
 
 
-def read(pictures: torch.Tensor) -> torch.Tensor:
-    """The digit (N,) read in each picture (N, 3, H, W), float32 in 0 to 1."""
+def logits(pictures: torch.Tensor) -> torch.Tensor:
+    """A score (N, 10) for every digit in each picture (N, 3, H, W), float32 in 0 to 1."""
     model = new_classifier().eval()
     model.load_state_dict(load_file(READER))
-    return model(strokes_of(pictures)).argmax(1)
+    return model(strokes_of(pictures))
+
+
+def read(pictures: torch.Tensor) -> torch.Tensor:
+    """The digit (N,) read in each picture (N, 3, H, W)."""
+    return logits(pictures).argmax(1)

@@ -32,25 +32,35 @@ def in_italics(patcher, strength: float = 1.0):
     return comfy.sd.load_lora_for_models(patcher, None, lora, strength, 0)[0]
 
 
+def noise(count: int, seed: int, size: int = SIZE) -> torch.Tensor:
+    """What ``count`` pictures start from: (count, 16, size / 8, size / 8)."""
+    import comfy.sample
+
+    side = size // PIXELS_PER_LATENT
+    return comfy.sample.prepare_noise(torch.zeros(count, MINIATURE.latent[0], side, side), seed)
+
+
 def sample_digits(
     patcher, digits: str, seed: int = 0, size: int = SIZE, steps: int = STEPS
 ) -> torch.Tensor:
     """Latents (N, 16, size / 8, size / 8) of N digits after Euler steps from seeded noise."""
+    return sample_from(patcher, digits, noise(len(digits), seed, size), steps)
+
+
+def sample_from(patcher, digits: str, start: torch.Tensor, steps: int = STEPS) -> torch.Tensor:
+    """As ``sample_digits``, from noise of one's own."""
     import comfy.sample
 
-    side = size // PIXELS_PER_LATENT
-    empty = torch.zeros(len(digits), MINIATURE.latent[0], side, side)
     return comfy.sample.sample(
         patcher,
-        comfy.sample.prepare_noise(empty, seed),
+        start,
         steps,
         CFG,
         "euler",
         "simple",
         class_conditioning(digits),
         class_conditioning(""),
-        empty,
-        seed=seed,
+        torch.zeros_like(start),
         disable_pbar=True,
     )
 
@@ -60,16 +70,16 @@ def decode(vae, latents: torch.Tensor) -> torch.Tensor:
     return vae.decode(latents).movedim(-1, 1).float()
 
 
-def call(patcher, digits: str, latents: torch.Tensor, sigma: float, seed: int = 0) -> torch.Tensor:
-    """One call of the model: its velocity on these latents, noised to ``sigma`` (0 to 1)."""
+def call(
+    patcher, digits: str, latents: torch.Tensor, start: torch.Tensor, sigma: float
+) -> torch.Tensor:
+    """One call of the model: its velocity on these latents, ``sigma`` (0 to 1) of the way to the
+    noise ``start``."""
     import comfy.model_management
-    import comfy.sample
 
     comfy.model_management.load_models_gpu([patcher])
     model, device = patcher.model, patcher.load_device
-    clean = model.process_latent_in(latents).to(device)
-    noise = comfy.sample.prepare_noise(latents, seed).to(device)
-    noised = torch.lerp(clean, noise, sigma)
+    noised = torch.lerp(model.process_latent_in(latents), start, sigma).to(device)
     [[context, extras]] = class_conditioning(digits)
     denoised = model.apply_model(
         noised,

@@ -62,7 +62,7 @@ def test_another_digit_or_another_seed_is_another_picture(comfy, inference_mode)
 
 
 def test_the_lora_slants_the_digits_and_keeps_them_readable(drawn):
-    assert style_score(drawn["italic"]).mean() > 0.5
+    assert style_score(drawn["italic"]).mean() > 0.7
     assert (read(drawn["italic"]) == ASKED).sum() >= 16
 
 
