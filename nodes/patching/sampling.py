@@ -14,8 +14,8 @@ from comfy.model_patcher import ModelPatcher
 
 @dataclass(frozen=True)
 class Sampling:
-    """KSampler's inputs but for the MODEL, the seed and denoise, which is 1. negative None: the
-    positive in its place, where cfg 1 ignores it. latent: a LATENT."""
+    """KSampler's inputs but for the MODEL, the seed and denoise, which is 1. negative: None where
+    cfg is 1, which leaves it out, else a ValueError. latent: a LATENT."""
 
     positive: list
     negative: list | None
@@ -24,6 +24,13 @@ class Sampling:
     cfg: float
     sampler_name: str
     scheduler: str
+
+    def __post_init__(self):
+        if self.negative is None and self.cfg != 1:
+            raise ValueError(
+                f"cfg is {self.cfg:g}, but negative is not connected. "
+                "Connect it, or set cfg to 1, which leaves it out."
+            )
 
     def run(self, patcher: ModelPatcher, seed: int, bar: comfy.utils.ProgressBar) -> torch.Tensor:
         """The latent at the end. Each step moves ``bar`` by one; cancelling raises."""

@@ -144,6 +144,11 @@ def test_no_model_is_changed(models, compare, inference_mode):
     assert [len(models[name].wrappers) for name in names] == wrappers
 
 
+def test_guidance_without_a_negative_is_refused(models, compare):
+    with pytest.raises(ValueError, match="cfg is 3, but negative is not connected"):
+        compare(models["bf16"], models["int8"], negative=None)
+
+
 def test_lpips_says_what_it_lacks_and_fetches_nothing(models, compare, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     output, _ = compare(models["bf16"], models["int8"], vae=models["vae"], steps=1)
