@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .calibrate_activations import GQCalibrateActivations
 from .compare_models import GQCompareModels
 from .fp8_capability_check import GQFP8CapabilityCheck
 from .layerwise_fp8_cast import GQLayerwiseFP8Cast
@@ -32,5 +33,6 @@ class GraphQuantExtension(ComfyExtension):
             GQFP8CapabilityCheck,
             GQQuantizationReport,
             GQCompareModels,
+            GQCalibrateActivations,
             GQQuantizationConfig,
         ]

@@ -5,13 +5,17 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..quant_core import get_quant_compile_warnings, hardware_of, plan_component
+from ..quant_core.autoquant import DEFAULT_MAX_ERROR
 from ..quant_core.presets import PRESETS
+from ..quant_core.static_scales import with_static_scales
+from .calibrate_activations import CALIBRATION
 from .configured import Settings, config_input, configured
 from .defaults import choose_default, fingerprint
 from .inputs import METHOD_SUMMARIES, method_input, plan_inputs
 from .options import AUTO, choose_method, choose_preset, resolve_device
 from .output import node_output, unchanged
 from .patching.architecture import architecture_name
+from .patching.calibrating import fastest_search
 from .patching.patcher import quantize_patcher
 from .patching.weight_cache import WeightCache, cache_folder
 
@@ -46,6 +50,24 @@ class GQQuantizeModel(io.ComfyNode):
                     "disk as the quantized model, for each model and each choice here.",
                 ),
                 config_input("method, granularity, include and exclude"),
+                CALIBRATION.Input(
+                    "calibration",
+                    optional=True,
+                    tooltip="From Calibrate Activations of the same MODEL: the scales that "
+                    "fp8-static needs, and the row counts that fastest times with.",
+                ),
+                io.Float.Input(
+                    "max_error",
+                    default=DEFAULT_MAX_ERROR,
+                    min=0.0,
+                    max=1.0,
+                    step=0.005,
+                    round=0.001,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Of fastest alone: the relative L2 error of a layer's output that may "
+                    "be. int8 has 0.01, fp8-dynamic 0.04, int4 0.1.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="The quantized model."),
@@ -70,6 +92,8 @@ class GQQuantizeModel(io.ComfyNode):
         compute_device=AUTO,
         compile_mode="none",
         cache=False,
+        calibration=None,
+        max_error=DEFAULT_MAX_ERROR,
         config=None,
     ) -> io.NodeOutput:
         hardware = hardware_of(model.load_device)
@@ -86,7 +110,9 @@ class GQQuantizeModel(io.ComfyNode):
             include=said.include,
             exclude=said.exclude,
             hardware=hardware,
+            search=fastest_search(model, calibration, max_error),
         )
+        plan = with_static_scales(plan, calibration)
         notes += [*said.notes, *reasons, *get_quant_compile_warnings(method, compile_mode)]
         if not plan.quantized:
             return unchanged(model, model, plan, notes)

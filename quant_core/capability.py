@@ -20,10 +20,12 @@ from .hardware import (
     hardware_of,
     in_short,
 )
-from .methods import METHODS, method_for
+from .methods import MEASURED, METHODS, method_for
 
 NATIVE, EMULATED, FALLBACK, REFUSED = "native", "emulated", "fallback", "refused"
 
+# What stores nothing, and what only a measurement completes.
+_NO_KERNEL = ("none", *MEASURED)
 _SHAPE, _ROWS = (64, 128), 32
 _TOLERANCE = 0.15
 _PACKAGES = ("torchao", "triton", "triton-windows")
@@ -82,7 +84,7 @@ def examine(device: torch.device) -> Capability:
     machine = machine_of(device)
     return Capability(
         machine,
-        tuple(examine_method(name, device, machine) for name in METHODS if name != "none"),
+        tuple(examine_method(name, device, machine) for name in METHODS if name not in _NO_KERNEL),
         get_recommended_method(machine.hardware),
     )
 

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from .apply import quantize_plan
+from .autoquant import Search
+from .calibration import Calibration
 from .carriers.torchao_tensors import require_torchao, to_torchao
 from .detect import module_bytes
 from .formats import QuantizedWeight
@@ -17,6 +19,7 @@ from .hardware import Hardware, default_device, hardware_of
 from .plan import LayerPlan, Plan, plan_component
 from .presets import Preset
 from .report import Report
+from .static_scales import with_static_scales
 
 log = logging.getLogger(__name__)
 
@@ -34,15 +37,18 @@ def quantize_component(
     scope: str = "decoder",
     int4_algorithm: str = "search",
     hardware: Hardware | None = None,
+    search: Search | None = None,
+    calibration: Calibration | None = None,
     device: torch.device | str | None = None,
     on_layer: Callable[[LayerPlan], None] | None = None,
 ) -> tuple[nn.Module, dict]:
     """Quantize the weights of ``model`` in place; returns ``(model, stats)``, the same object.
 
-    Arguments as in ``plan_component`` and ``quantize_plan``. verbose: log the whole report, not one
-    line. Stats are ``Report.to_dict()``: quantized_layers, skipped_layers, total_layers, method,
-    component_type, bytes before and after, and every layer with its reason. A model whose layers
-    are all quantized already comes back untouched, stats["method"] == "already_quantized".
+    Arguments as in ``plan_component``, ``with_static_scales`` and ``quantize_plan``. verbose: log
+    the whole report, not one line. Stats are ``Report.to_dict()``: quantized_layers,
+    skipped_layers, total_layers, method, component_type, bytes before and after, and every layer
+    with its reason. A model whose layers are all quantized already comes back untouched,
+    stats["method"] == "already_quantized".
 
     Atomic: weights are attached after the last one is quantized; an error or a cancel before that
     leaves the model as it was. Extra memory at the peak: the result and about one layer.
@@ -61,7 +67,9 @@ def quantize_component(
         scope=scope,
         int4_algorithm=int4_algorithm,
         hardware=hardware or hardware_of(device),
+        search=search,
     )
+    plan = with_static_scales(plan, calibration)
     before = module_bytes(model)
     started = time.perf_counter()
     if plan.quantized:

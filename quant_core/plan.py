@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 from torch import nn
 
+from .autoquant import FASTEST, Search, fastest_choice
 from .detect import layer_quantized_as, stored_bytes
 from .errors import NothingToQuantizeError, UnknownNameError
 from .filters import LayerFilter, check_include, unmatched
@@ -84,6 +86,7 @@ def plan_component(
     scope: str = "decoder",
     int4_algorithm: str = "search",
     hardware: Hardware | None = None,
+    search: Search | None = None,
 ) -> Plan:
     """Plan to quantize ``model`` with ``method`` (a name or alias).
 
@@ -93,7 +96,7 @@ def plan_component(
     include, exclude: patterns (see ``patterns``), as a text of one a line or an iterable.
     scope: which half of a vae, "decoder", "encoder" or "both". int4_algorithm: how the range of
     an INT4 group is found, one of ``formats.affine.ALGORITHMS``. hardware: where it will run (its
-    default is the accelerator, else the CPU).
+    default is the accelerator, else the CPU). search: what "fastest" times and allows.
 
     UnknownNameError, UnsupportedMethodError (not for this component), PatternError (an include
     pattern that means nothing) and NothingToQuantizeError (all layers filtered out): ValueErrors.
@@ -110,6 +113,9 @@ def plan_component(
         return Plan(method, "none", "none", component_type, granularity, preset=None)
     granularity = named.granularity or granularity
     chosen, fallback = method_for(resolved, hardware or hardware_of())
+    choose = chosen.choose
+    if search is not None and resolved == FASTEST:
+        choose = partial(fastest_choice, search=search)
     layers = list(supported_layers(model, component_type))
     names = [name for name, _, _ in layers]
     include, exclude = parse_patterns(include), parse_patterns(exclude)
@@ -124,7 +130,7 @@ def plan_component(
         preset=None if preset is None else preset.name,
         layers=plan_layers(
             layers,
-            lambda shape: with_algorithm(chosen.choose(shape, granularity), int4_algorithm),
+            lambda shape: with_algorithm(choose(shape, granularity), int4_algorithm),
             LayerFilter(component_type, preset, include, exclude, scope).reason_to_keep,
         ),
         warnings=(
@@ -210,6 +216,9 @@ def checked(plan: Plan, remedy: str) -> Plan:
     """
     if plan.quantized:
         return plan
+    if plan.method == FASTEST:
+        note = "No method is faster than the unquantized layers within the error allowed."
+        return replace(plan, warnings=(*plan.warnings, note))
     if plan.with_action(ALREADY):
         return replace(plan, method=ALREADY_QUANTIZED, runs_as=ALREADY_QUANTIZED)
     raise NothingToQuantizeError(_nothing_left(plan, remedy))

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from ..errors import TorchAOError
-from ..formats import Float8, Format, Int8, QuantizedWeight
+from ..formats import Float8, Format, Int8, QuantizedWeight, StaticFloat8
 
 _OLDEST = (0, 17)
 _INSTALL = 'Run: python -m pip install "torchao>=0.17,<0.19"'
@@ -37,6 +37,11 @@ def to_torchao(weight: QuantizedWeight) -> torch.Tensor:
 @singledispatch
 def _carry(fmt: Format, weight: QuantizedWeight) -> torch.Tensor:
     return _packed(weight)
+
+
+@_carry.register
+def _(fmt: StaticFloat8, weight: QuantizedWeight) -> torch.Tensor:
+    return _packed(weight)  # torchao has the type, and no linear for it
 
 
 def _packed(weight: QuantizedWeight) -> torch.Tensor:

@@ -13,6 +13,7 @@ from .int_n import IntN
 from .llm_int8 import LlmInt8
 from .mxfp8 import MXFP8
 from .nvfp4 import NVFP4
+from .static_float8 import StaticFloat8
 
 __all__ = [
     "FORMATS",
@@ -30,5 +31,6 @@ __all__ = [
     "IntN",
     "LlmInt8",
     "QuantizedWeight",
+    "StaticFloat8",
     "format_from_dict",
 ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from .blocks import is_traced
-from .dispatch import quantize_rows, scale_products
+from .dispatch import dequantize_scaled, quantize_rows, scale_products
 
 INT8_MATMUL_DEVICES = ("cpu", "cuda")  # whose torch._int_mm exists
 # Which way FP8 runs, by device: found once.
@@ -52,9 +53,7 @@ def float8_linear(
     rows = x.reshape(-1, x.shape[-1])
     activations, row_scale = quantize_rows(rows, torch.float8_e4m3fn)
     column_scale = scale.reshape(1, -1)
-    # Under torch.compile nothing can be tried.
-    way = _float8_ways.get(x.device) if is_traced(x) else float8_way(x.device)
-    if way == "tensor-wise":
+    if _way(x) == "tensor-wise":
         one = scale.new_ones(())
         products = _scaled_mm(activations, codes, one, one, None, torch.float32)
         y = scale_products(products, row_scale, column_scale, bias, x.dtype)
@@ -67,6 +66,36 @@ def float8_linear(
     if inside is None and bias is not None:
         y += bias
     return y.view(*x.shape[:-1], len(codes))
+
+
+def static_float8_linear(
+    x: torch.Tensor,
+    codes: torch.Tensor,
+    scale: torch.Tensor,
+    input_scale: torch.Tensor,
+    bias: torch.Tensor | None,
+) -> torch.Tensor:
+    """As ``float8_linear``, with one scale for all of x: what is beyond it saturates.
+
+    scale, input_scale: float32 []. Where no FP8 matmul runs, the same rounding, dequantized.
+    """
+    limit = torch.finfo(codes.dtype).max
+    activations = (x.float() / input_scale).clamp_(-limit, limit).to(codes.dtype)
+    # A CPU multiplies FP8, slower than anything else.
+    if not x.is_cuda or has_few_rows(x) or _way(x) is None:
+        rounded = activations.to(x.dtype).mul_(input_scale)
+        return F.linear(rounded, dequantize_scaled(codes, scale, x.dtype), bias)
+    inside = bias.bfloat16() if bias is not None and x.dtype == torch.bfloat16 else None
+    rows = activations.reshape(-1, x.shape[-1])
+    y = _scaled_mm(rows, codes, input_scale, scale, inside, torch.bfloat16).to(x.dtype)
+    if inside is None and bias is not None:
+        y += bias
+    return y.view(*x.shape[:-1], len(codes))
+
+
+def _way(x: torch.Tensor) -> str | None:
+    # Under torch.compile nothing can be tried.
+    return _float8_ways.get(x.device) if is_traced(x) else float8_way(x.device)
 
 
 def _scaled_mm(activations, codes, scale_a, scale_b, bias, dtype) -> torch.Tensor:

@@ -4,9 +4,11 @@
 # isort: off
 from . import standard
 from . import low_bit
+from . import measured
 
 # isort: on
 from .aliases import ALIASES
+from .measured import MEASURED
 from .method import GRANULARITIES, METHODS, Choice, Method, register_method
 from .names import Named, get_method, method_for, named_method, resolve_method
 from .standard import with_algorithm
@@ -16,6 +18,7 @@ VALID_METHODS = tuple(METHODS)
 __all__ = [
     "ALIASES",
     "GRANULARITIES",
+    "MEASURED",
     "METHODS",
     "VALID_METHODS",
     "Choice",
@@ -23,6 +26,7 @@ __all__ = [
     "Named",
     "get_method",
     "low_bit",
+    "measured",
     "method_for",
     "named_method",
     "register_method",

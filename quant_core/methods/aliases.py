@@ -33,6 +33,8 @@ _TORCHAO = {
     "int_a8w4": "int4-dynamic",
     "int_a16w8": "int8",
     "int_a8w8": "int8-dynamic",
+    "float8sq": "fp8-static",
+    "float8_static_activation_float8_weight": "fp8-static",
     "autoquant": "fastest",
     "float8wo_e5m2": "fp8-e5m2",
     "float8_e5m2_a16w8": "fp8-e5m2",
@@ -109,10 +111,6 @@ NOTES = {
     "twice as coarsely: write float8wo_e5m2 for that."
 }
 
-_STATIC = (
-    "{} needs a scale for the activations of every layer, which only a calibration can tell. "
-    "Choose fp8-dynamic, which finds them at run time."
-)
 _PAIRS = (
     "{} cannot be computed: weights and activations of these types have no matmul in common. "
     "Choose FP8_FP8, INT8_INT8, INT4_INT8, NVFP4_NVFP4, or a weight type alone."
@@ -121,7 +119,6 @@ _TYPES = ("FP8", "INT8", "INT4", "NF4", "NVFP4")
 
 # Names that mean something which is not done here, and the sentence that says so.
 REFUSED = {
-    **dict.fromkeys(("fp8-static", "float8sq", "float8_static_activation_float8_weight"), _STATIC),
     "fpx_weight_only": "{} does not say how many bits. Write fp6_e3m2, or another fpX_eAmB with "
     "X = A + B + 1.",
     "float8dq_e5m2": "{} cannot be computed: FP8 matmuls of two e5m2 operands do not exist. "

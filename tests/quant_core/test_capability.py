@@ -17,6 +17,7 @@ from graphquant.quant_core.capability import (
     linear_problem,
 )
 from graphquant.quant_core.formats import MXFP8, NVFP4, BlockFloat8, Float8, Int8
+from graphquant.quant_core.methods import MEASURED
 
 NO_KERNEL = (
     "torch._scaled_mm is only supported on CUDA devices with compute capability >= 9.0 or 8.9, "
@@ -68,7 +69,7 @@ def test_an_nvidia_gpu_before_8_9_falls_back_from_fp8_and_has_int8(machine, name
     assert (dynamic.status, dynamic.runs_as) == (FALLBACK, "fp8-weight-only")
     assert dynamic.reason == NO_KERNEL
     assert dynamic.remedy.startswith("FP8 matmuls need compute capability 8.9")
-    others = set(METHODS) - {"none", "fp8-dynamic", "int4-dynamic", "mxfp8", "nvfp4"}
+    others = set(METHODS) - {"none", *MEASURED, "fp8-dynamic", "int4-dynamic", "mxfp8", "nvfp4"}
     assert {methods[name].status for name in others} == {NATIVE}
     assert methods["int8-dynamic"].kernel == "int8 x int8 matmul (torch._int_mm)"
 
@@ -124,7 +125,7 @@ def test_a_mac_is_refused_fp8_and_emulates_int8_matmuls(machine):
     assert methods["int8-dynamic"].status == EMULATED
     assert methods["int8-dynamic"].kernel == "dequantize + matmul"
     fp8 = {"fp8-dynamic", "fp8-weight-only", "fp8-block", "mxfp8", "nvfp4"}
-    assert found.running == tuple(m for m in METHODS if m not in {"none", *fp8})
+    assert found.running == tuple(m for m in METHODS if m not in {"none", *MEASURED, *fp8})
 
 
 def test_a_gpu_that_this_pytorch_has_no_kernels_for_refuses_all(machine):
@@ -140,7 +141,7 @@ def test_a_gpu_that_this_pytorch_has_no_kernels_for_refuses_all(machine):
 def test_the_cpu_here_answers_for_itself():
     found = examine(torch.device("cpu"))
     methods = by_method(found)
-    assert list(methods) == [name for name in METHODS if name != "none"]
+    assert list(methods) == [name for name in METHODS if name not in ("none", *MEASURED)]
     assert (found.machine.vendor, found.machine.architecture) == ("cpu", None)
     assert (found.fp8_supported, found.recommended) == (False, "int8")
     dynamic = methods.pop("fp8-dynamic")

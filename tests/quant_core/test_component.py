@@ -10,9 +10,10 @@ from torch import nn
 from graphquant.quant_core import VALID_METHODS, NonFiniteWeightError, quantize_component
 from graphquant.quant_core import component as component_module
 from graphquant.quant_core.detect import module_bytes, quantized_as
+from graphquant.quant_core.methods import MEASURED
 from lab.sampling import relative_l2
 
-METHODS = VALID_METHODS[1:]
+METHODS = [name for name in VALID_METHODS[1:] if name not in MEASURED]
 # Relative L2 of one layer, by method; on a CPU fp8-dynamic runs weight-only. Through the
 # transformer's depth of 4 it grows to between the half and 1.8 times as much.
 LAYER_ERROR = {

@@ -6,11 +6,11 @@ import logging
 import pytest
 import torch
 
-from graphquant.quant_core import VALID_METHODS
+from graphquant.quant_core.methods import MEASURED, VALID_METHODS
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
-METHODS = [method for method in VALID_METHODS if method != "none"]
+METHODS = [method for method in VALID_METHODS if method not in ("none", *MEASURED)]
 LAYER = "double_blocks.0.img_attn.qkv"
 KEY = f"diffusion_model.{LAYER}.weight"
 N, K = 768, 256

@@ -1,0 +1,66 @@
+"""FP8 weights and FP8 activations, each with one scale a tensor; the activations' is measured once.
+
+``x`` is divided by a stored scale instead of by its own maximum, so no pass over it is needed at
+run time. What lies beyond the calibrated maximum saturates. ComfyUI reads these files itself: the
+scale is its ``input_scale``, without which it casts activations with a scale of 1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+
+from ..errors import CalibrationError
+from ..kernels.matmul import float8_way, static_float8_linear
+from .base import Format, QuantizedWeight, register_format
+from .float8 import Float8
+
+_SCALAR = (torch.float32, ())
+
+
+@register_format
+@dataclass(frozen=True)
+class StaticFloat8(Float8):
+    """input_scale: of the layer's activations, positive. Two layers compute alike whatever theirs
+    are, because each weight carries its own as a tensor."""
+
+    kind: ClassVar[str] = "static_float8"
+
+    granularity: str = "per-tensor"
+    activations: str | None = "float8_e4m3fn"
+    input_scale: float | None = field(default=None, compare=False)
+
+    def __post_init__(self):
+        if self.input_scale is not None and not 0 < self.input_scale < math.inf:
+            raise ValueError(f"input_scale is {self.input_scale}: it must be positive and finite.")
+
+    def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
+        """As Float8's, and ``input_scale`` float32 []. CalibrationError where there is none."""
+        if self.input_scale is None:
+            raise CalibrationError(
+                "fp8-static has no scale for the activations. "
+                "Connect Calibrate Activations, or choose fp8-dynamic, which needs none."
+            )
+        scale = torch.tensor(self.input_scale, dtype=torch.float32, device=weight.device)
+        return replace(super().quantize(weight), input_scale=scale)
+
+    def nbytes(self, shape: tuple[int, ...]) -> int:
+        return super().nbytes(shape) + 4
+
+    def parts(self, shape: tuple[int, ...]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        return {**Float8(self.dtype, self.granularity).parts(shape), "input_scale": _SCALAR}
+
+    def linear(
+        self, x: torch.Tensor, weight: QuantizedWeight, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        return static_float8_linear(x, weight.qdata, weight.scale, weight.input_scale, bias)
+
+    def kernel(self, device: torch.device) -> str:
+        runs = device.type == "cuda" and float8_way(device)
+        return super().kernel(device) if runs else Format.kernel(self, device)
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {self.granularity}, {self.activations} activations of static scale"

@@ -1,0 +1,33 @@
+"""Methods that need a measurement first: of the activations, or of the machine."""
+
+from __future__ import annotations
+
+from ..formats import Float8, StaticFloat8
+from ..formats.float8 import fits_scaled_mm
+from .method import Choice, register_method
+
+MEASURED = ("fp8-static", "fastest")
+
+
+@register_method(
+    "fp8-static",
+    "FP8 weights and FP8 activations of calibrated scale: needs Calibrate Activations.",
+    weight_only="fp8-weight-only",
+)
+def _fp8_static(shape: tuple[int, ...], granularity: str) -> Choice:
+    if not fits_scaled_mm(shape):
+        note = f"weight-only: {shape[0]} x {shape[1]} is not in sixteens, which FP8 matmuls need"
+        return Choice(Float8(granularity="per-tensor"), note)
+    return Choice(StaticFloat8())
+
+
+@register_method(
+    "fastest",
+    "Times the methods on this machine and takes the quickest per layer.",
+    weight_only="int8",
+)
+def _fastest(shape: tuple[int, ...], granularity: str) -> Choice:
+    # It times methods, so it can't be imported before they are there.
+    from ..autoquant import Search, fastest_choice
+
+    return fastest_choice(shape, granularity, Search())
