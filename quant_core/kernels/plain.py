@@ -117,7 +117,7 @@ def pack_nibbles(codes: torch.Tensor) -> torch.Tensor:
     """uint8 [N, 2 B] of values below 16 as uint8 [N, B], the low nibble first."""
     if is_traced(codes) or codes.device.type != "cpu":
         return codes[:, ::2] | (codes[:, 1::2] << 4)
-    pairs = codes.view(torch.int16)
+    pairs = codes.contiguous().view(torch.int16)  # a transposed weight has transposed codes
     return (pairs | (pairs >> 4)).to(torch.uint8)
 
 
