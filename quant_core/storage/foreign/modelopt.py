@@ -3,15 +3,19 @@
 A layer L is ``L.weight``, ``L.weight_scale``, of NVFP4 ``L.weight_scale_2``, and ``L.input_scale``
 where activations were calibrated. No marker says so; ComfyUI's own files, which use the same names,
 have markers. Of NVFP4's two codes in a byte the first is in the low nibble, and block scales lie in
-rows: both are turned to where ComfyUI and the tensor cores look for them.
+rows: both are turned to where ComfyUI and the tensor cores look for them. Of FP8 with one scale a
+tensor the activations are scaled as they were calibrated; otherwise they stay as they are.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 
-from ...formats import NVFP4, Float8
+from ...formats import NVFP4, Float8, Format, StaticFloat8
 from ...formats.nvfp4 import BLOCK
 from ...formats.swizzle import padded_to, swizzle
 from ..header import TensorSpec
@@ -49,13 +53,29 @@ def _float8(files: TensorFiles, name: str, weight: TensorSpec) -> ForeignLayer:
     granularity = counts.get(scale.shape)
     if granularity is None:
         raise fault(files, f"has {scale.name} of shape {list(scale.shape)}, wrong for FP8")
-    fmt = Float8(granularity=granularity)
+    calibrated = files.specs.get(f"{name}.{_INPUT}")
+    if calibrated is None or granularity != "per-tensor":
+        fmt: Format = Float8(granularity=granularity)
+    else:
+        fmt = StaticFloat8(input_scale=_number(files, calibrated))
 
     def make(tensors: Tensors) -> Tensors:
         scales = tensors[scale.name].reshape(fmt.parts(weight.shape)["scale"][1])
-        return {"qdata": tensors[weight.name], "scale": scales}
+        parts = {"qdata": tensors[weight.name], "scale": scales}
+        if isinstance(fmt, StaticFloat8):
+            parts["input_scale"] = tensors[calibrated.name].reshape(())
+        return parts
 
     return _layer(files, name, "ModelOpt FP8", fmt, weight.shape, (weight, scale), make)
+
+
+def _number(files: TensorFiles, spec: TensorSpec) -> float:
+    """The positive number in a tensor of one."""
+    require_spec(files, spec.name, torch.float32)
+    value = files.read(spec.name).item() if spec.shape in ((), (1,)) else math.nan
+    if not 0 < value < math.inf:
+        raise fault(files, f"has {spec.name}, which is no positive number")
+    return value
 
 
 def _nvfp4(files: TensorFiles, name: str, weight: TensorSpec) -> ForeignLayer:
@@ -83,10 +103,19 @@ def nvfp4_parts(codes: torch.Tensor, scale: torch.Tensor, scale_2: torch.Tensor)
     return {"qdata": F.pad(swapped, padding), "scale": swizzle(scales), "scale_2": scale_2}
 
 
-def _layer(files, name, origin, fmt, shape, specs, make) -> ForeignLayer:
+def _layer(
+    files: TensorFiles,
+    name: str,
+    origin: str,
+    fmt: Format,
+    shape: tuple[int, ...],
+    specs: tuple[TensorSpec, ...],
+    make: Callable[[Tensors], Tensors],
+) -> ForeignLayer:
     names = tuple(spec.name for spec in specs)
     calibrated = f"{name}.{_INPUT}"
     if calibrated in files.specs:
-        require_spec(files, calibrated, torch.float32)
         names += (calibrated,)
+        if not isinstance(fmt, StaticFloat8):
+            origin += " without its scale of activations"
     return ForeignLayer(name, origin, fmt, shape, None, names, make)

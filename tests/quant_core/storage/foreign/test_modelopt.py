@@ -37,13 +37,18 @@ def nvfp4(weight):
     return tensors, dense.view(n, k)
 
 
-@pytest.mark.parametrize("scale_shape", [(), (40,), (40, 1)], ids=str)
+@pytest.mark.parametrize("scale_shape", [(), (48,), (48, 1)], ids=str)
 def test_fp8_has_its_values_with_a_scale_a_tensor_or_a_row(found, normal, scale_shape):
-    tensors, dense = float8(normal(40, 96), scale_shape)
+    tensors, dense = float8(normal(48, 96), scale_shape)
     foreign, files = found({**tensors, "layer.input_scale": torch.tensor(0.5)})
-    read = foreign.layers["layer"].read(files, torch.float32)
+    layer = foreign.layers["layer"]
+    read = layer.read(files, torch.float32)
     assert torch.equal(read.dequantize(), dense)
-    assert foreign.plain == () and len(foreign.layers["layer"].tensors) == 3
+    assert foreign.plain == () and len(layer.tensors) == 3
+    static = scale_shape == ()
+    assert ("static scale" in str(layer.format)) == static
+    assert (read.input_scale is not None) == static
+    assert ("without its scale of activations" in layer.origin) != static
 
 
 @pytest.mark.parametrize("shape", [(64, 128), (40, 48), (130, 256)], ids=str)
@@ -51,9 +56,43 @@ def test_nvfp4_has_its_values_in_comfyuis_layout(found, normal, shape):
     tensors, dense = nvfp4(normal(*shape))
     foreign, files = found({**tensors, "layer.bias": torch.zeros(shape[0])})
     layer = foreign.layers["layer"]
-    assert layer.shape == shape and layer.origin == "ModelOpt NVFP4"
+    assert layer.shape == shape and layer.origin.startswith("ModelOpt NVFP4")
     assert foreign.plain == ("layer.bias",)
     assert torch.equal(layer.read(files, torch.float32).dequantize(), dense)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scale_of_activations_that_is_none_is_refused(found, normal, value):
+    tensors, _ = float8(normal(40, 96))
+    with pytest.raises(QuantizationError, match="which is no positive number"):
+        found({**tensors, "layer.input_scale": torch.tensor(value)})
+
+
+def test_calibrated_activations_are_rounded_by_their_scale(found, normal):
+    tensors, dense = float8(normal(48, 96))
+    foreign, files = found({**tensors, "layer.input_scale": torch.tensor(0.01)})
+    weight = foreign.layers["layer"].read(files, torch.float32)
+    x = normal(8, 96, std=1.0, seed=3)
+    rounded = (x / 0.01).clamp(-448, 448).to(torch.float8_e4m3fn).float() * 0.01
+    y = weight.format.linear(x, weight, None)
+    assert torch.allclose(y, rounded @ dense.T, atol=1e-5)
+    assert not torch.allclose(y, x @ dense.T, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(40, 96), (48, 96)], ids=str)
+def test_where_fp8_cannot_be_multiplied_the_layer_is_weight_only(tmp_path, normal, shape):
+    from safetensors.torch import save_file
+
+    from graphquant.quant_core.storage import TensorFiles, find_foreign
+
+    tensors, dense = float8(normal(*shape))
+    save_file({**tensors, "layer.input_scale": torch.tensor(0.01)}, tmp_path / "f.safetensors")
+    with TensorFiles(tmp_path / "f.safetensors") as files:
+        layer = find_foreign(files, fp8_matmul=shape[0] % 16 != 0).layers["layer"]
+        read = layer.read(files, torch.float32)
+    assert str(read.format) == "float8_e4m3fn per-tensor"
+    assert layer.origin == "ModelOpt FP8, weight-only" and len(layer.tensors) == 3
+    assert torch.equal(read.dequantize(), dense)
 
 
 @pytest.mark.parametrize(
