@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from functools import lru_cache
 from importlib.util import find_spec
 
 import torch
 
 from .plain import SMALLEST_MAXIMUM, largest_code
 
+_HAS_TRITON = find_spec("triton") is not None
 # Elements of a row that one program keeps in registers; longer rows are read twice.
 _LONGEST_BLOCK = 16384
 _BLOCK = 1024
@@ -19,9 +19,8 @@ _FLOAT8 = {torch.float8_e4m3fn: (3, 7, 127), torch.float8_e5m2: (2, 15, 124)}
 SMALL_M = 16
 
 
-@lru_cache
 def has_triton() -> bool:
-    return find_spec("triton") is not None
+    return _HAS_TRITON
 
 
 def _kernels():
