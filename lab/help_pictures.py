@@ -31,12 +31,12 @@ class Picture:
 
 LOAD = node("UNETLoader", unet_name="flux1-dev.safetensors", weight_dtype="default")
 QUANTIZE = node("GQQuantizeModel", model=["load", 0], method="int8")
-DRAWN = {
+PLAIN = {
     "load": node("UNETLoader", unet_name=MINIATURE.file, weight_dtype="default"),
-    "quantize": node("GQQuantizeModel", model=["load", 0], method="int4"),
     "positive": node("LabClassConditioning", digits="38"),
     "latent": node("EmptySD3LatentImage", width=64, height=64, batch_size=2),
 }
+DRAWN = {**PLAIN, "quantize": node("GQQuantizeModel", model=["load", 0], method="int4")}
 SAMPLING = {
     "positive": ["positive", 0],
     "latent_image": ["latent", 0],
@@ -88,8 +88,7 @@ PICTURES = {
         text=1,
     ),
     "GQCalibrateActivations": Picture(
-        {**DRAWN, "shown": node("GQCalibrateActivations", model=["load", 0], **SAMPLING)},
-        NARROW,
+        {**PLAIN, "shown": node("GQCalibrateActivations", model=["load", 0], **SAMPLING)},
         text=1,
     ),
     "GQQuantizationReport": Picture(
