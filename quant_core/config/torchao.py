@@ -36,8 +36,7 @@ SHORTHANDS: dict[str, tuple[str, ...]] = {
 }
 _FLOAT = re.compile(r"fp(\d)_e(\d)[mw](\d)")
 # What they mean to diffusers, where this pack's own names mean something else.
-_MEANT = {"float8wo": "float8wo_e5m2", "fp4": "fp4_e2m1"}
-_E5M2 = "diffusers stores float8wo as float8_e5m2, which rounds twice as coarsely as float8wo_e4m3."
+_MEANT = {"fp4": "fp4_e2m1"}
 
 
 def _quant_type(key: str, value: Any) -> str | dict[str, Any]:
@@ -103,7 +102,7 @@ class TorchAoConfig(QuantConfig):
         if isinstance(self.quant_type, Mapping):
             method, granularity, notes = meaning_of_type(self.quant_type, ("quant_type",))
             return Meaning(method, granularity, exclude=exclude, notes=notes)
-        notes = [_E5M2] if self.quant_type == "float8wo" else []
+        notes = []
         if self.quant_type_kwargs.get("use_hqq"):
             notes.append("use_hqq has no effect: the range of a group is searched.")
         return Meaning(self._method(), exclude=exclude, notes=tuple(notes))

@@ -17,7 +17,7 @@ _FOR_EVER = {
     "int8_dynamic_activation_int8_weight": "int8-dynamic",
     "int4wo": "int4",
     "int4_weight_only": "int4",
-    "float8wo": "fp8-weight-only",
+    "float8wo": "fp8-e5m2",
     "float8wo_e4m3": "fp8-weight-only",
     "float8_weight_only": "fp8-weight-only",
     "float8dq": "fp8-dynamic",
@@ -107,8 +107,8 @@ GRANULARITY = {
 }
 
 NOTES = {
-    "float8wo": "float8wo stores float8_e4m3fn. diffusers means float8_e5m2 by it, which rounds "
-    "twice as coarsely: write float8wo_e5m2 for that."
+    "float8wo": "float8wo stores float8_e5m2, as in diffusers. float8wo_e4m3 rounds half as "
+    "coarsely."
 }
 
 _PAIRS = (

@@ -41,10 +41,6 @@ def test_it_tells_what_the_text_comes_to_and_the_whole_dictionary(config):
     assert report.startswith("fp8-dynamic: FP8 weights and FP8 activations")
     assert "\n- kept: img_mlp\n" in report
     assert '"activation_scheme": "dynamic"' in report
-    assert (
-        "- note: diffusers stores float8wo as float8_e5m2"
-        in (config('{"quant_method": "torchao", "quant_type": "float8wo"}')[1])
-    )
 
 
 def test_a_fault_is_pointed_at_in_the_first_line(config):

@@ -42,7 +42,7 @@ ALIASES_FOR_EVER = {
     "int8_dynamic_activation_int8_weight": "int8-dynamic",
     "int4wo": "int4",
     "int4_weight_only": "int4",
-    "float8wo": "fp8-weight-only",
+    "float8wo": "fp8-e5m2",
     "float8wo_e4m3": "fp8-weight-only",
     "float8_weight_only": "fp8-weight-only",
     "float8dq": "fp8-dynamic",
@@ -157,10 +157,10 @@ def test_a_name_that_says_a_granularity_overrides_the_argument(cpu):
     ).granularity == ("per-tensor")
 
 
-def test_float8wo_says_that_diffusers_means_another_type_by_it(cpu):
+def test_float8wo_means_e5m2_as_in_diffusers_and_says_so(cpu):
     plan = plan_component(nn.Sequential(nn.Linear(64, 64)), "float8wo", hardware=cpu)
-    assert plan.layers[0].format == Float8()
-    assert plan.warnings == (NOTES["float8wo"],) and "float8wo_e5m2" in plan.warnings[0]
+    assert plan.layers[0].format == Float8("float8_e5m2")
+    assert plan.warnings == (NOTES["float8wo"],) and "float8wo_e4m3" in plan.warnings[0]
 
 
 @pytest.mark.parametrize("name", REFUSED)
