@@ -33,6 +33,10 @@ def lora_names(server, models_folder):
 
 def run(server, method=None, before=(), after=()):
     """The latent of: load, LoRAs (name, strength), [Quantize Model], LoRAs, sample."""
+    return server.latents(server.run(prompt_of(method, before, after)))[workflows.PLAIN]
+
+
+def prompt_of(method, before=(), after=()):
     prompt = workflows.plain(FLUX)
     source = "load"
     for index, (name, strength) in enumerate(before):
@@ -46,7 +50,7 @@ def run(server, method=None, before=(), after=()):
     for index, (name, strength) in enumerate(after):
         source = add_lora(prompt, f"after{index}", source, name, strength)
     prompt["sample_plain"]["inputs"]["model"] = [source, 0]
-    return server.latents(server.run(prompt))[workflows.PLAIN]
+    return prompt
 
 
 def add_lora(prompt, node, source, name, strength):
@@ -85,6 +89,15 @@ def test_strength_there_and_back_ends_bit_equal_to_never_loaded(server, lora_nam
     assert torch.equal(latents[0], latents[3])
     assert not torch.equal(latents[0], latents[1])
     assert torch.equal(run(server, "int8"), never)
+
+
+def test_ten_changes_of_strength_neither_load_nor_quantize_again(server, lora_names):
+    (name, _) = lora_names
+    run(server, "int8")
+    for change in range(10):
+        entry = server.run(prompt_of("int8", after=[(name, 0.1 + 0.07 * change)]))
+        messages = dict(entry["status"]["messages"])
+        assert {"load", "quantize"} <= set(messages["execution_cached"]["nodes"])
 
 
 def test_two_loras_commute_within_rounding(server, lora_names):
