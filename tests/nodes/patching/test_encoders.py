@@ -176,9 +176,7 @@ def test_cancelling_leaves_the_clip_as_it_was(clip, monkeypatch):
             raise comfy.model_management.InterruptProcessingException
 
     with monkeypatch.context() as patch:
-        patch.setattr(
-            comfy.model_management, "throw_exception_if_processing_interrupted", cancel
-        )
+        patch.setattr(comfy.model_management, "throw_exception_if_processing_interrupted", cancel)
         with pytest.raises(comfy.model_management.InterruptProcessingException):
             quantize(clip)
     assert all(map(torch.equal, encode(clip), before))

@@ -37,8 +37,27 @@ def test_the_name_is_exactly_the_prefix(folder, prefix, name):
 
 @pytest.mark.parametrize(
     "prefix",
-    ["", " ", "/etc/flux", "../flux", "a/../../flux", "a/..", "..", ".", "a//b", "a/", "C:\\flux",
-     "\\\\host\\flux", "flux\0", "fl\nux", "a/./b", "flux.", "con?", ".safetensors", "a /b"],
+    [
+        "",
+        " ",
+        "/etc/flux",
+        "../flux",
+        "a/../../flux",
+        "a/..",
+        "..",
+        ".",
+        "a//b",
+        "a/",
+        "C:\\flux",
+        "\\\\host\\flux",
+        "flux\0",
+        "fl\nux",
+        "a/./b",
+        "flux.",
+        "con?",
+        ".safetensors",
+        "a /b",
+    ],
 )
 def test_a_name_that_leads_elsewhere_is_refused(folder, prefix):
     from graphquant.nodes.patching.model_folder import save_target

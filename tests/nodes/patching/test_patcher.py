@@ -231,9 +231,7 @@ def test_an_error_in_the_middle_leaves_the_model_and_the_next_run_as_they_were(
             raise comfy.model_management.InterruptProcessingException
 
     with monkeypatch.context() as patch:
-        patch.setattr(
-            comfy.model_management, "throw_exception_if_processing_interrupted", cancel
-        )
+        patch.setattr(comfy.model_management, "throw_exception_if_processing_interrupted", cancel)
         with pytest.raises(comfy.model_management.InterruptProcessingException):
             quantize(flux_patcher)
     assert torch.equal(sample(flux_patcher), before)

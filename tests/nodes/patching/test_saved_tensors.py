@@ -63,9 +63,7 @@ def test_a_loaded_model_saves_the_same_bytes(
     assert resting.read_bytes() == loaded.read_bytes()
 
 
-def test_the_lora_of_a_loaded_clone_is_not_saved(
-    flux_patcher, tmp_path, quantize, save, with_lora
-):
+def test_the_lora_of_a_loaded_clone_is_not_saved(flux_patcher, tmp_path, quantize, save, with_lora):
     quantized = quantize(flux_patcher)
     save(quantized, tmp_path / "alone.safetensors")
     clone, _ = with_lora(quantized, (QUANTIZED, KEPT))
@@ -111,9 +109,7 @@ def test_an_error_in_the_middle_leaves_no_file(flux_patcher, tmp_path, quantize,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_that_comfyui_quantized_is_saved_as_it_is(
-    flux_patcher, tmp_path, quantize, save
-):
+def test_a_model_that_comfyui_quantized_is_saved_as_it_is(flux_patcher, tmp_path, quantize, save):
     import comfy.sd
 
     save(quantize(flux_patcher), tmp_path / "ours.safetensors")
