@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 
-from ..kernels import dequantize_scaled, float8_linear
+from ..kernels import dequantize_scaled, float8_linear, scaled_linear
 from ..kernels.matmul import has_few_rows
 from .base import (
     Format,
@@ -82,7 +81,7 @@ class Float8(Format):
         self, x: torch.Tensor, weight: QuantizedWeight, bias: torch.Tensor | None
     ) -> torch.Tensor:
         if self.activations is None or x.device.type != "cuda" or has_few_rows(x):
-            return F.linear(x, self.dequantize(weight, x.dtype), bias)
+            return scaled_linear(x, weight.qdata, weight.scale, bias)
         return float8_linear(x, weight.qdata, weight.scale, bias)
 
     def stock_marker(self) -> dict[str, Any] | None:

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 
-from ..kernels import dequantize_scaled, int8_linear
+from ..kernels import dequantize_scaled, int8_linear, scaled_linear
 from ..kernels.matmul import INT8_MATMUL_DEVICES, fits_int8_matmul
 from .base import (
     Format,
@@ -72,7 +71,7 @@ class Int8(Format):
         self, x: torch.Tensor, weight: QuantizedWeight, bias: torch.Tensor | None
     ) -> torch.Tensor:
         if self.activations is None or not fits_int8_matmul(x, weight.qdata):
-            return F.linear(x, self.dequantize(weight, x.dtype), bias)
+            return scaled_linear(x, weight.qdata, weight.scale, bias)
         return int8_linear(x, weight.qdata, weight.scale, bias)
 
     def stock_marker(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from .dispatch import (
     quantize_rows,
     quantize_tensor,
     scale_products,
+    scaled_linear,
 )
 from .matmul import float8_linear, int8_linear
 
@@ -26,4 +27,5 @@ __all__ = [
     "quantize_tensor",
     "row_blocks",
     "scale_products",
+    "scaled_linear",
 ]

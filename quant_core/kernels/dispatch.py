@@ -157,3 +157,10 @@ def int4_linear(
         return torch.nn.functional.linear(x, _ops.dequantize_int4(*weight, x.dtype), bias)
     y = _ops.int4_linear(x.reshape(-1, x.shape[-1]), *weight, bias)
     return y.view(*x.shape[:-1], len(codes))
+
+
+def scaled_linear(x: Tensor, codes: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """See ``plain.scaled_linear``."""
+    if not codes.is_cuda:
+        return plain.scaled_linear(x, codes, scale, bias)
+    return torch.nn.functional.linear(x, dequantize_scaled(codes, scale, x.dtype), bias)
