@@ -108,10 +108,12 @@ def draw(server: Server, method: str | None, seed: int = 0) -> Drawing:
 
 
 def methods(server: Server) -> list[str]:
-    """The methods of the node's dropdown, but for the identity and what only names another."""
+    """The methods of the node's dropdown, but for the identity, what only names another, and
+    fp8-static, which needs Calibrate Activations before it."""
     kind, *options = server.object_info("GQQuantizeModel")["input"]["required"]["method"]
     choices = kind if isinstance(kind, list) else options[0]["options"]
-    return [c for c in choices if c not in ("auto", "none") and not c.startswith("default")]
+    others = ("auto", "none", "fp8-static")
+    return [c for c in choices if c not in others and not c.startswith("default")]
 
 
 def serve(server: Server) -> None:
