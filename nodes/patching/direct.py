@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import torch
 from comfy.ops import disable_weight_init, run_every_op
+from comfy.quant_ops import QuantizedTensor
 from torch import nn
 
-from .layout import is_ours, linear
+from ...quant_core.formats import QuantizedWeight
+from .layout import STORED, is_ours, linear, weight_of
 
 _STOCK_FORWARD = disable_weight_init.Linear.forward
 
@@ -38,4 +40,14 @@ def direct_linear(layer: nn.Module, x: torch.Tensor) -> torch.Tensor | None:
     if torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)):
         return None
     run_every_op()
-    return linear(x, weight, bias)
+    return linear(x, weight, bias, _stored(weight))
+
+
+def _stored(weight: QuantizedTensor) -> QuantizedWeight:
+    """``weight_of`` it, kept with the params that it was made of."""
+    params = weight._params
+    known = params.__dict__.get(STORED)
+    if known is None or known.qdata is not weight._qdata:
+        known = weight_of(weight._qdata, params)
+        object.__setattr__(params, STORED, known)
+    return known

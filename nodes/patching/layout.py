@@ -36,6 +36,9 @@ LAYOUT = "GraphQuantLayout"
 # Of a layer beside its codes.
 TENSOR_FIELDS = ("scale", *OPTIONAL_PARTS, *CHANGE_FIELDS)
 
+# Beside the fields of Params: the QuantizedWeight that ``direct`` made of them.
+STORED = "_stored"
+
 aten = torch.ops.aten
 
 
@@ -70,6 +73,7 @@ class GraphQuantLayout(QuantizedLayout):
             # has params of its own.
             if self.undo is not None and src.undo is None:
                 self.undo()
+            self.__dict__.pop(STORED, None)
             device = self.scale.device
             for field in dataclasses.fields(self):
                 old, new = getattr(self, field.name), getattr(src, field.name)
@@ -189,9 +193,15 @@ def _find_change(
     return Change(lora_up=factors[0], lora_down=factors[1]), "unfused, by low-rank factors found"
 
 
-def linear(x: torch.Tensor, weight: QuantizedTensor, bias: torch.Tensor | None) -> torch.Tensor:
+def linear(
+    x: torch.Tensor,
+    weight: QuantizedTensor,
+    bias: torch.Tensor | None,
+    stored: QuantizedWeight | None = None,
+) -> torch.Tensor:
+    """stored: ``weight_of`` it, where that is at hand."""
     params = weight._params
-    product = partial(_product, weight_of(weight._qdata, params))
+    product = partial(_product, stored or weight_of(weight._qdata, params))
     change = Change.of(params)
     return product(x, bias) if change is None else change.linear(x, bias, product)
 
