@@ -58,10 +58,7 @@ def test_the_default_patterns_skip_what_diffusers_skips(model):
         nn.Linear(4, 4),
         nn.Embedding(4, 4),
         *(conv(4, 4, 1) for conv in (nn.Conv1d, nn.Conv2d, nn.Conv3d)),
-        *(
-            conv(4, 4, 1)
-            for conv in (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-        ),
+        *(conv(4, 4, 1) for conv in (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)),
     ],
     ids=lambda layer: type(layer).__name__,
 )
