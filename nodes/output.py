@@ -15,9 +15,7 @@ from ..quant_core.report import MIB
 def node_output(result: object, report: Report, notes: Sequence[str] = ()) -> io.NodeOutput:
     """``result`` and its report; ``notes`` go to the report's warnings."""
     report = dataclasses.replace(report, warnings=(*report.warnings, *notes))
-    return io.NodeOutput(
-        result, report.to_markdown(), ui={"graphquant": [report.to_dict()]}
-    )
+    return io.NodeOutput(result, report.to_markdown(), ui={"graphquant": [report.to_dict()]})
 
 
 def unchanged(

@@ -26,6 +26,5 @@ def get_quant_compile_warnings(method: str, compile_mode: str | None) -> list[st
     if reason is None:
         return []
     return [
-        f"{method} with compile mode {mode} {reason}. "
-        "Use compile mode default, or fp8-weight-only."
+        f"{method} with compile mode {mode} {reason}. Use compile mode default, or fp8-weight-only."
     ]

@@ -40,7 +40,7 @@ MEMORY_NOTE = (
 
 
 def half_of(name: str) -> str:
-    """"encoder" or "decoder": where in a VAE the layer called ``name`` works."""
+    """ "encoder" or "decoder": where in a VAE the layer called ``name`` works."""
     parts = name.split(".")
     for part in parts:
         if part in _HALVES:

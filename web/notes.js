@@ -8,8 +8,7 @@ const valueOf = (node, name) => node.widgets?.find((widget) => widget.name === n
 
 /** Notes as {kind: "warning" | "info", text}; reports are those of the last run. */
 export function notesFor(node, reports) {
-  const value = valueOf(node, "method")
-  const method = node.comfyClass === "GQQuantizeModel" ? resolveAuto(value) : value
+  const method = chosenMethod(node)
   // What the last run's own warnings say already is not said twice.
   const saidFallback = reports.some((report) => report.method === method)
   return [
@@ -20,8 +19,15 @@ export function notesFor(node, reports) {
   ]
 }
 
+/** null where a Quantization Config is connected: the method is in there, unread before the run. */
+function chosenMethod(node) {
+  if (node.inputs?.some(({ name, link }) => name === "config" && link != null)) return null
+  const value = valueOf(node, "method")
+  return node.comfyClass === "GQQuantizeModel" ? resolveAuto(value) : value
+}
+
 function machineNotes(method, kind) {
-  const text = methodNote(method, kind)
+  const text = method && methodNote(method, kind)
   return text ? [{ kind: "info", text }] : []
 }
 

@@ -1,6 +1,6 @@
 """Train the reader of digits on pictures in every style; it never sees what a model drew.
 
-    python -m benchmarks.miniature.train_classifier [--steps N] [--seed N] [--threads N]
+python -m benchmarks.miniature.train_classifier [--steps N] [--seed N] [--threads N]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Train the miniature's VAE, a 16-channel TAESD, on digits in both styles.
 
-    python -m benchmarks.miniature.train_vae [--steps N] [--seed N] [--threads N]
+python -m benchmarks.miniature.train_vae [--steps N] [--seed N] [--threads N]
 """
 
 from __future__ import annotations

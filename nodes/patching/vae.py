@@ -66,9 +66,7 @@ def _redirect(value: object, copies: Mapping[int, object]) -> object:
     """As ``redirect``; some VAEs' memory estimates are functions that close over the VAE."""
     if not isinstance(value, FunctionType) or not value.__closure__:
         return redirect(value, copies)
-    closure = tuple(
-        CellType(redirect(cell.cell_contents, copies)) for cell in value.__closure__
-    )
+    closure = tuple(CellType(redirect(cell.cell_contents, copies)) for cell in value.__closure__)
     return FunctionType(
         value.__code__, value.__globals__, value.__name__, value.__defaults__, closure
     )

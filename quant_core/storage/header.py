@@ -70,9 +70,7 @@ class Header:
     size: int
 
 
-def encode_header(
-    specs: Iterable[TensorSpec], metadata: Mapping[str, str]
-) -> tuple[bytes, Header]:
+def encode_header(specs: Iterable[TensorSpec], metadata: Mapping[str, str]) -> tuple[bytes, Header]:
     """The file's first bytes and the header they hold.
 
     Wide dtypes come first, so that every tensor is aligned to its own itemsize.

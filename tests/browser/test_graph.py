@@ -64,6 +64,18 @@ def test_no_compile_note_for_int8_or_when_the_compile_node_is_bypassed(editor, c
     editor.panel(node).locator(".graphquant-warning").wait_for(state="detached")
 
 
+def test_a_connected_config_silences_what_is_said_of_the_method(editor, compiled, examples_server):
+    prompt = workflows.quantized(FLUX, "fp8-dynamic", config=["config", 0])
+    node = {"class_type": "GQQuantizationConfig", "inputs": {"text": "int8"}}
+    made = ui_workflow({**prompt, "config": node}, examples_server.object_info)
+    editor.load(made)
+    quantize = list(prompt).index(workflows.QUANTIZE) + 1
+    assert editor.panel(quantize).count() == 0
+    alone, same = compiled("fp8-dynamic", "inductor")
+    editor.load(alone)
+    editor.panel(same).locator(".graphquant-note").first.wait_for()
+
+
 def test_a_compile_node_inside_a_subgraph_is_found(editor, compiled):
     workflow, node = compiled("fp8-dynamic", "cudagraphs")
     editor.load(workflow)

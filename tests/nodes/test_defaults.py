@@ -43,9 +43,7 @@ def write(tmp_path):
 def execute():
     from graphquant.nodes.quantize_model import GQQuantizeModel
 
-    return lambda model, **options: GQQuantizeModel.execute(
-        model=model, method=DEFAULT, **options
-    )
+    return lambda model, **options: GQQuantizeModel.execute(model=model, method=DEFAULT, **options)
 
 
 def report_of(output):
@@ -223,8 +221,8 @@ def test_over_http_an_edit_of_the_file_runs_the_node_again(server):
         assert method() == "int8"
         file.write_text('[flux1]\ntransformer = "int4"\n')
         assert method() == "int4"
-        file.write_text('[flux1]\ntransformer = "int5"\n')
-        with pytest.raises(PromptError, match=r"graphquant\.toml, line 2: .*'int5'.*Valid: "):
+        file.write_text('[flux1]\ntransformer = "int9"\n')
+        with pytest.raises(PromptError, match=r"graphquant\.toml, line 2: .*'int9'.*Valid: "):
             method()
     finally:
         file.unlink(missing_ok=True)

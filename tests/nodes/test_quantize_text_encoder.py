@@ -182,5 +182,3 @@ def test_refusals_name_the_fact(clip, execute, options, error, words):
 def test_a_checkpoint_without_clip_is_refused(execute):
     with pytest.raises(ValueError, match="There is no CLIP"):
         execute(None)
-
-

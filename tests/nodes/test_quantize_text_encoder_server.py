@@ -169,6 +169,7 @@ def test_the_node_describes_itself(server):
         "exclude",
         "compute_device",
         "compile_mode",
+        "config",
     ]
     inputs = {**info["input"]["required"], **info["input"]["optional"]}
     assert all(len(options[1]["tooltip"]) > 20 for options in inputs.values())

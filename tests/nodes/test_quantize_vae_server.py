@@ -118,7 +118,7 @@ def test_the_node_is_offered_with_its_tooltips(server):
     assert info["display_name"] == "Quantize VAE"
     assert info["output"] == ["VAE", "STRING"]
     assert list(info["input"]["required"]) == ["vae", "method"]
-    assert list(info["input"]["optional"]) == ["scope"]
+    assert list(info["input"]["optional"]) == ["scope", "config"]
     inputs = info["input"]["required"] | info["input"]["optional"]
     assert all("tooltip" in options[1] for options in inputs.values())
     assert inputs["scope"][1]["default"] == "decoder"
