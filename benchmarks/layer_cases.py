@@ -135,6 +135,4 @@ def _stock_fast(layer: nn.Module) -> nn.Module:
 
 
 def _copied(layer: nn.Module) -> nn.Module:
-    copied = copy.copy(layer)
-    copied._parameters = dict(layer._parameters)
-    return copied
+    return copy.deepcopy(layer)  # a shallow copy would share the dictionary of its hooks
