@@ -1,6 +1,6 @@
 """One Linear layer of each large model: every method beside bf16, torchao and stock ComfyUI.
 
-    python -m benchmarks.layer [--models FLUX.1 Z-Image] [--compile] [--repeats 9]
+    python -m benchmarks.layer [--models FLUX.1 Z-Image] [--every-format] [--compile] [--repeats 9]
 
 Run with GRAPHQUANT_COMFYUI naming a ComfyUI folder (``python3 dev.py setup`` fetches one). Speeds
 are ratios to the bf16 layer of the same run, eager or compiled: 1.2 is 1.2 times as fast. On a CPU
@@ -39,12 +39,14 @@ def gemms(device: torch.device, models: list[str] | None) -> list[Gemm]:
 
 
 @torch.inference_mode()
-def measure(gemm: Gemm, device: torch.device, repeats: int, compiled: bool) -> dict:
+def measure(
+    gemm: Gemm, device: torch.device, repeats: int, compiled: bool, every_format: bool = False
+) -> dict:
     """Seconds of each way to compute ``gemm``, eager and where asked for compiled."""
     x = torch.randn(1, gemm.tokens, gemm.inputs, dtype=torch.bfloat16, device=device)
     problems: dict[str, str] = {}
     cases = {}
-    for name, layer in layers(gemm.inputs, gemm.outputs, device):
+    for name, layer in layers(gemm.inputs, gemm.outputs, device, every_format):
         try:
             if isinstance(layer, Exception):
                 raise layer
@@ -117,6 +119,11 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", help="default: all")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--compile", action="store_true", help="compiled too, on a CPU (else on)")
+    parser.add_argument(
+        "--every-format",
+        action="store_true",
+        help="all methods beside bf16, in a table of their own, without torchao and stock",
+    )
     options = parser.parse_args()
     device = default_device()
     use_threads(device)
@@ -129,11 +136,12 @@ def main() -> None:
         "hardware": hardware(device),
         "repeats": options.repeats,
         "rows": [
-            measure(gemm, device, options.repeats, compiled)
+            measure(gemm, device, options.repeats, compiled, options.every_format)
             for gemm in gemms(device, options.models)
         ],
     }
-    write("layer", results, markdown(results), device)
+    name = "layer_formats" if options.every_format else "layer"
+    write(name, results, markdown(results), device)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ PLAIN = "bf16"
 
 
 def layers(
-    inputs: int, outputs: int, device: torch.device
+    inputs: int, outputs: int, device: torch.device, every_format: bool = False
 ) -> Iterator[tuple[str, nn.Module | Exception]]:
-    """Name and layer, or why there is none; ``PLAIN`` comes first. ComfyUI and the pack are
-    imported."""
+    """Name and layer, or why there is none; ``PLAIN`` comes first. every_format: all methods of the
+    choice, without other libraries. ComfyUI and the pack are imported."""
     import comfy.ops
 
     plain = comfy.ops.disable_weight_init.Linear(
@@ -26,11 +26,18 @@ def layers(
     for parameter in plain.parameters():
         parameter.requires_grad_(False).normal_(0, 0.02, generator=generator)
     yield PLAIN, plain
-    for name, build in _builders(device).items():
+    for name, build in (_formats() if every_format else _builders(device)).items():
         try:
             yield name, build(plain)
         except Exception as problem:  # other people's libraries say no by any type
             yield name, problem
+
+
+def _formats() -> dict:
+    from graphquant.quant_core.methods import MEASURED, METHODS
+
+    names = [name for name in METHODS if name not in ("none", *MEASURED)]
+    return {name: lambda layer, name=name: _ours(layer, name) for name in names}
 
 
 def _builders(device: torch.device) -> dict:

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from benchmarks import flux_model, layer, lora, quantize, step
+from benchmarks.layer_cases import layers
 from benchmarks.shapes import GEMMS, SMALL_M
+from graphquant.quant_core.methods import MEASURED, METHODS
 
 CPU = torch.device("cpu")
 ABOUT = {"hardware": {"cpu": "a CPU"}, "repeats": 3}
@@ -85,6 +87,18 @@ def test_one_layer_is_computed_in_every_way_that_runs_here(comfy):
     theirs = {"torchao fp8", "torchao int8", "stock fp8 scaled", "stock int8"}
     assert {"bf16"} | ours | theirs <= set(row["seconds"]["eager"])
     assert "fp8-dynamic" not in row["seconds"]["eager"]
+
+
+def test_every_format_has_its_speed_in_a_table_without_other_libraries(comfy):
+    row = layer.measure(GEMMS[0].smaller(64, 24), CPU, 1, compiled=False, every_format=True)
+    stored = set(METHODS) - {"none", *MEASURED}
+    assert set(row["seconds"]["eager"]) | set(row["not run"]) == {"bf16", *stored}
+    assert {"nf4", "int3", "mxfp8", "fp8-block", "llm.int8"} <= set(row["seconds"]["eager"])
+
+
+def test_a_layer_copied_for_casting_leaves_the_plain_one_without_hooks(comfy):
+    made = dict(layers(128, 128, CPU))
+    assert not made["bf16"]._forward_hooks and not made["bf16"]._forward_pre_hooks
 
 
 def test_a_step_of_every_method_is_timed(comfy, smallest):
