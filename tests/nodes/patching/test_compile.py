@@ -14,6 +14,18 @@ pytestmark = pytest.mark.usefixtures("comfy")
 LAYER = "double_blocks.0.img_attn.qkv"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def attention_of_pytorch(comfy):
+    """What ComfyUI takes on NVIDIA. Its choice on a CPU asks how much memory is free, which breaks
+    the graph, and compiles another where the answer is another: as many as chance would have it."""
+    import comfy.ldm.flux.math
+    from comfy.ldm.modules.attention import attention_pytorch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comfy.ldm.flux.math, "optimized_attention", attention_pytorch)
+        yield
+
+
 def with_lora(patcher, strength):
     import comfy.lora
 
@@ -54,6 +66,7 @@ def test_compiling_changes_nothing_but_speed(flux_patcher, sample):
 
     sample(compiled(flux_patcher), steps=1)
     plain = graphs_and_breaks()
+    assert plain == (1, 0)
 
     quantized = GQQuantizeModel.execute(model=flux_patcher, method="int8")[0]
     fast = compiled(quantized)
@@ -101,7 +114,7 @@ def new_graphs(action):
 
 
 @pytest.fixture(scope="module")
-def plain_blocks(tiny_flux_file):
+def plain_blocks(tiny_flux_file, attention_of_pytorch):
     """Graphs and breaks of the unquantized blocks, and graphs more for each of two resolutions."""
     import comfy.sd
 
@@ -109,6 +122,7 @@ def plain_blocks(tiny_flux_file):
         model = block_compiled(comfy.sd.load_diffusion_model(str(tiny_flux_file)))
         run(model)
         first = graphs_and_breaks()
+        assert first == (2, 0)
         return first, [new_graphs(lambda side=side: run(model, side=side)) for side in (20, 24)]
 
 
