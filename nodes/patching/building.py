@@ -23,8 +23,7 @@ from .patcher import with_weights
 from .placeholder import Placeholder
 from .saved_tensors import MODEL
 
-# Parts of names that diffusers gives and the models' authors do not, and ComfyUI's way from one to
-# the other joins weights: of q, k and v it makes one.
+# Parts of names that diffusers gives and the models' authors do not.
 _DIFFUSERS = (
     "x_embedder.",
     "single_transformer_blocks.",
@@ -54,9 +53,9 @@ def build_model(
     """
     dtype = dtype or _common_dtype(state)
     stand_ins = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
-    placeholders = {n + _WEIGHT: Placeholder(shape, dtype) for n, shape in layers.items()}
+    _require_recognised(file, state, layers, metadata)
+    placeholders = _placeholders(layers, dtype)
     state |= placeholders
-    _require_recognised(file, state, metadata)
     try:
         patcher = comfy.sd.load_diffusion_model_state_dict(state, metadata=dict(metadata))
         names = renamed(patcher.model.model_config, stand_ins | placeholders)
@@ -72,6 +71,19 @@ def build_model(
     }
     _require_complete(file, patcher, names, {places.get(n, n): layers[n] for n in layers})
     return _attach(patcher, places, read)
+
+
+def is_recognised(
+    state: Mapping[str, torch.Tensor], layers: Shapes, metadata: Mapping[str, str]
+) -> bool:
+    """Whether ComfyUI knows a model by the names and shapes of these tensors and layers."""
+    seen = {**state, **_placeholders(layers, torch.bfloat16)}
+    config = comfy.model_detection.model_config_from_unet(seen, "", metadata=dict(metadata))
+    return config is not None
+
+
+def _placeholders(layers: Shapes, dtype: torch.dtype) -> dict[str, Placeholder]:
+    return {name + _WEIGHT: Placeholder(shape, dtype) for name, shape in layers.items()}
 
 
 def _attach(
@@ -117,18 +129,17 @@ def _common_dtype(state: Mapping[str, torch.Tensor]) -> torch.dtype:
 
 
 def _require_recognised(
-    file: str, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
+    file: str, state: Mapping[str, torch.Tensor], layers: Shapes, metadata: Mapping[str, str]
 ) -> None:
-    config = comfy.model_detection.model_config_from_unet(state, "", metadata=dict(metadata))
-    if config is not None:
+    if is_recognised(state, layers, metadata):
         return
-    foreign = next((name for name in state if name.startswith(_DIFFUSERS)), None)
+    names = (*state, *(name + _WEIGHT for name in layers))
+    foreign = next((name for name in names if name.startswith(_DIFFUSERS)), None)
     if foreign is None:
         raise StorageError(f"ComfyUI does not recognise the model in {file}. Update ComfyUI.")
     raise StorageError(
-        f"{file} names its layers as diffusers does ({foreign}), and quantized layers can't be "
-        "joined as ComfyUI joins plain ones. Choose a file with the original names, or quantize "
-        "the original."
+        f"{file} names its layers as diffusers does ({foreign}), and ComfyUI makes no model of it. "
+        "Choose a file with the original names, or quantize the original."
     )
 
 

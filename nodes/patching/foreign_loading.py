@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from comfy.model_patcher import ModelPatcher
 from ...quant_core.errors import StorageError
 from ...quant_core.formats import QuantizedWeight
 from ...quant_core.storage import ForeignFile, GGUFFile, GGUFTensor, TensorFiles
-from .building import build_model, model_prefix
+from .building import build_model, is_recognised, model_prefix
+from .diffusers_names import Parts, Read, by_comfyuis_names
 from .provenance import Provenance, read_provenance
 
 # Where ComfyUI-GGUF's converter notes a shape that it has changed to fit the blocks.
@@ -47,7 +48,7 @@ def load_foreign(files: TensorFiles, foreign: ForeignFile) -> Loaded:
     def read(name: str, dtype: torch.dtype) -> QuantizedWeight:
         return layers[name].read(files, dtype)
 
-    patcher = build_model(
+    patcher, joined = _build(
         files.path.name,
         {name.removeprefix(prefix): files.read(name) for name in plain},
         {name: layer.shape for name, layer in layers.items()},
@@ -59,6 +60,7 @@ def load_foreign(files: TensorFiles, foreign: ForeignFile) -> Loaded:
     kinds = Counter((layer.origin, str(layer.format)) for layer in layers.values())
     facts = (
         *(f"{n} layers of {origin}, kept as {fmt}." for (origin, fmt), n in kinds.items()),
+        *joined,
         *_count_facts(used, len(files.specs), len(plain)),
     )
     provenance = read_provenance(files.metadata, str(files.path))
@@ -78,7 +80,7 @@ def load_gguf(path: Path) -> Loaded:
             name += _WEIGHT
             return file.read_weight(mine[name].name, shapes[name], dtype)
 
-        patcher = build_model(
+        patcher, joined = _build(
             path.name,
             {name: _dense(file, mine[name], shapes[name]) for name in plain},
             {name: shapes[name + _WEIGHT] for name in layers},
@@ -92,9 +94,27 @@ def load_gguf(path: Path) -> Loaded:
                 f"{n} layers of GGUF {kind}, block by block as in the file."
                 for kind, n in kinds.items()
             ),
+            *joined,
             *_count_facts(len(mine), len(file.tensors), len(plain)),
         )
         return Loaded(patcher, Provenance(str(path)), file.nbytes, len(layers), facts)
+
+
+def _build(
+    file: str,
+    state: dict[str, torch.Tensor],
+    layers: dict[str, tuple[int, ...]],
+    read: Read,
+    metadata: Mapping[str, str],
+    dtype: torch.dtype | None,
+) -> tuple[ModelPatcher, tuple[str, ...]]:
+    """``build_model``, whoever named the layers; and what there is to say of that."""
+    parts = Parts(state, layers, read)
+    if not is_recognised(state, layers, metadata):
+        parts = by_comfyuis_names(file, parts)
+    patcher = build_model(file, parts.state, parts.layers, parts.read, metadata, dtype)
+    told = f"{parts.joined} layers put together of the file's rows, as ComfyUI joins q, k and v."
+    return patcher, (told,) if parts.joined else ()
 
 
 def _is_layer(name: str, tensor: GGUFTensor, shape: tuple[int, ...]) -> bool:

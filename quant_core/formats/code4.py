@@ -70,15 +70,15 @@ class Code4(Format):
         count = math.prod(weight.shape)
         half = self.block_size // 2
         packed = F.pad(weight.qdata, (0, -len(weight.qdata) % half)).view(-1, half)
-        scale = self._scale(weight)
+        scale = self.scales(weight)
         out = torch.empty(len(packed), self.block_size, dtype=dtype, device=packed.device)
         for rows in row_blocks(out):
             codes = torch.stack((packed[rows] >> 4, packed[rows] & 15), dim=-1).flatten(1)
             out[rows] = looked_up(codes, CODES[self.code]).mul_(scale[rows, None])
         return out.view(-1)[:count].view(weight.shape)
 
-    def _scale(self, weight: QuantizedWeight) -> torch.Tensor:
-        """float32 [blocks]."""
+    def scales(self, weight: QuantizedWeight) -> torch.Tensor:
+        """What each block is multiplied by, float32 [blocks]."""
         if weight.scale_2 is None:
             return weight.scale
         values = looked_up(weight.scale, DYNAMIC_CODE)
