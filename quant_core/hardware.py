@@ -36,7 +36,7 @@ def hardware_of(device: torch.device | str | None = None) -> Hardware:
 
 @lru_cache
 def check_fp8_support(device: torch.device | str | None = None) -> bool:
-    """Whether ``device`` multiplies FP8 by FP8 in hardware: a 16 x 16 matmul is run and compared.
+    """Whether ``device`` multiplies FP8 by FP8 in hardware: a small matmul is run and compared.
 
     A CPU only emulates it, slower than bfloat16, and counts as no.
     """

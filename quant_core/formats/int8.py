@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 
 from ..kernels import dequantize_scaled, int8_linear, scaled_linear
+from ..kernels.int8_product import int8_tile
 from ..kernels.matmul import INT8_MATMUL_DEVICES, fits_int8_matmul
 from .base import (
     Format,
@@ -80,7 +81,8 @@ class Int8(Format):
     def kernel(self, device: torch.device) -> str:
         if self.activations is None or device.type not in INT8_MATMUL_DEVICES:
             return super().kernel(device)
-        return "int8 x int8 matmul (torch._int_mm)"
+        way = "Triton, scaled at once" if int8_tile(device) else "torch._int_mm"
+        return f"int8 x int8 matmul ({way})"
 
     def __str__(self) -> str:
         activations = f", {self.activations} activations" if self.activations else ""

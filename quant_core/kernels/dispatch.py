@@ -1,9 +1,9 @@
 """Which way each kernel runs: in Triton on a GPU that has it, else in plain PyTorch.
 
 Under torch.compile the plain twin is traced, which Inductor fuses with what comes before and after
-it. FP8 weights are the exception: before SM 8.9 the code that Inductor makes does not compile, so
-there the kernel is called, as the operator ``torch.ops.graphquant``. All are such operators, with
-shapes for tracing and without gradients.
+it. Where that would not compile (FP8 weights before SM 8.9) or be slow (few rows, INT8 products)
+the kernel is called, as an operator ``torch.ops.graphquant`` with shapes for tracing and without
+gradients. Outside torch.compile nothing goes through an operator, which costs 10 microseconds.
 """
 
 from __future__ import annotations
@@ -13,56 +13,41 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
-from . import launch, plain
+from . import launch, launch_matmul, plain
 from .blocks import is_traced
-from .launch import SMALL_M, has_triton
+from .launch import has_triton
 
 log = logging.getLogger(__name__)
 
 _GROUPS = "Tensor codes, Tensor scale, Tensor zero_point, int group_size"
 _SCHEMAS = {
-    "quantize_rows": "(Tensor x, ScalarType dtype) -> (Tensor, Tensor)",
-    "quantize_tensor": "(Tensor x, ScalarType dtype) -> (Tensor, Tensor)",
     "dequantize_scaled": "(Tensor codes, Tensor scale, ScalarType dtype) -> Tensor",
-    "dequantize_int4": f"({_GROUPS}, ScalarType dtype) -> Tensor",
-    "scale_products": "(Tensor products, Tensor row_scale, Tensor column_scale, Tensor? bias, "
-    "ScalarType dtype) -> Tensor",
+    "scaled_linear": "(Tensor x, Tensor codes, Tensor scale, Tensor? bias) -> Tensor",
     "int4_linear": f"(Tensor x, {_GROUPS}, Tensor? bias) -> Tensor",
+    "int8_product": "(Tensor x, Tensor codes, Tensor row_scale, Tensor column_scale, Tensor? bias, "
+    "ScalarType dtype) -> Tensor",
 }
-
-
-def _shape_of_quantized_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape, dtype=dtype), x.new_empty((len(x), 1), dtype=torch.float32)
-
-
-def _shape_of_quantized_tensor(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape, dtype=dtype), x.new_empty((), dtype=torch.float32)
 
 
 def _shape_of_scaled(codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     return codes.new_empty(codes.shape, dtype=dtype)
 
 
-def _shape_of_int4(codes: Tensor, scale, zero_point, group_size, dtype: torch.dtype) -> Tensor:
-    return codes.new_empty((codes.shape[0], 2 * codes.shape[1]), dtype=dtype)
-
-
-def _shape_of_products(products: Tensor, row_scale, column_scale, bias, dtype) -> Tensor:
-    return products.new_empty(products.shape, dtype=dtype)
-
-
-def _shape_of_int4_linear(x: Tensor, codes: Tensor, scale, zero_point, group_size, bias) -> Tensor:
+def _shape_of_linear(x: Tensor, codes: Tensor, *_) -> Tensor:
     return x.new_empty((*x.shape[:-1], codes.shape[0]))
 
 
+def _shape_of_product(x: Tensor, codes: Tensor, *others) -> Tensor:
+    return x.new_empty((x.shape[0], codes.shape[0]), dtype=others[-1])
+
+
 _SHAPES = {
-    "quantize_rows": _shape_of_quantized_rows,
-    "quantize_tensor": _shape_of_quantized_tensor,
     "dequantize_scaled": _shape_of_scaled,
-    "dequantize_int4": _shape_of_int4,
-    "scale_products": _shape_of_products,
-    "int4_linear": _shape_of_int4_linear,
+    "scaled_linear": _shape_of_linear,
+    "int4_linear": _shape_of_linear,
+    "int8_product": _shape_of_product,
 }
 
 
@@ -73,8 +58,8 @@ def _register(name: str) -> None:
         return
     torch.library.define(operator, _SCHEMAS[name])
     torch.library.impl(operator, "cpu", getattr(plain, name))
-    way = launch if has_triton() else plain
-    torch.library.impl(operator, "cuda", getattr(way, name))
+    room = launch if hasattr(launch, name) else launch_matmul
+    torch.library.impl(operator, "cuda", getattr(room if has_triton() else plain, name))
     # As register_fake would, which searches all modules for its caller: 20 ms each at start-up.
     torch.library.impl(operator, "meta", _SHAPES[name])
 
@@ -106,26 +91,26 @@ def triton_works(device: torch.device) -> bool:
 
 def quantize_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """See ``plain.quantize_rows``."""
-    return (_ops if runs_triton(x) else plain).quantize_rows(x, dtype)
+    return (launch if runs_triton(x) else plain).quantize_rows(x, dtype)
 
 
 def quantize_tensor(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """See ``plain.quantize_tensor``."""
-    return (_ops if runs_triton(x) else plain).quantize_tensor(x, dtype)
+    return (launch if runs_triton(x) else plain).quantize_tensor(x, dtype)
 
 
 def dequantize_scaled(codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     """See ``plain.dequantize_scaled``."""
-    untraceable = codes.is_cuda and codes.dtype != torch.int8 and has_triton()
-    way = _ops if untraceable or runs_triton(codes) else plain
-    return way.dequantize_scaled(codes, scale, dtype)
+    if codes.is_cuda and codes.dtype != torch.int8 and is_traced(codes) and has_triton():
+        return _ops.dequantize_scaled(codes, scale, dtype)
+    return (launch if runs_triton(codes) else plain).dequantize_scaled(codes, scale, dtype)
 
 
 def dequantize_int4(
     codes: Tensor, scale: Tensor, zero_point: Tensor, group_size: int, dtype: torch.dtype
 ) -> Tensor:
     """See ``plain.dequantize_int4``."""
-    way = _ops if runs_triton(codes) else plain
+    way = launch if runs_triton(codes) else plain
     return way.dequantize_int4(codes, scale, zero_point, group_size, dtype)
 
 
@@ -137,8 +122,24 @@ def scale_products(
     dtype: torch.dtype,
 ) -> Tensor:
     """See ``plain.scale_products``."""
-    way = _ops if runs_triton(products) else plain
+    way = launch if runs_triton(products) else plain
     return way.scale_products(products, row_scale, column_scale, bias, dtype)
+
+
+def has_few_rows(x: Tensor) -> bool:
+    """Up to 16, of which a product is all weight: one kernel reads that as it is stored. CUDA's
+    8-bit matmuls refuse so few (INT8) or crash on them when K is large (FP8, CUDA 12.9, torchao
+    issue 4582)."""
+    return x.numel() <= launch_matmul.FEW_ROWS * x.shape[-1]
+
+
+def _for_few_rows(x: Tensor):
+    """What multiplies the few rows of x; None where no kernel does."""
+    if not (x.is_cuda and has_triton() and has_few_rows(x)):
+        return None
+    if is_traced(x):
+        return _ops
+    return launch_matmul if triton_works(x.device) else None
 
 
 def int4_linear(
@@ -149,19 +150,24 @@ def int4_linear(
     group_size: int,
     bias: Tensor | None,
 ) -> Tensor:
-    """See ``plain.int4_linear``; x [..., K]. Up to SMALL_M rows one kernel does it all; of more,
-    the weight is dequantized for the library's matmul, which the time of an image is spent in."""
+    """See ``plain.int4_linear``; x [..., K]. Of few rows one kernel does it all; of more, the
+    weight is dequantized for the library's matmul, which the time of an image is spent in."""
     weight = (codes, scale, zero_point, group_size)
+    way = _for_few_rows(x)
+    if way is not None:
+        y = way.int4_linear(x.reshape(-1, x.shape[-1]), *weight, bias)
+        return y.view(*x.shape[:-1], len(codes))
     if not runs_triton(x):
         return plain.int4_linear(x, *weight, bias)
-    if x.numel() > SMALL_M * x.shape[-1]:
-        return torch.nn.functional.linear(x, _ops.dequantize_int4(*weight, x.dtype), bias)
-    y = _ops.int4_linear(x.reshape(-1, x.shape[-1]), *weight, bias)
-    return y.view(*x.shape[:-1], len(codes))
+    return linear(x, launch.dequantize_int4(*weight, x.dtype), bias)
 
 
 def scaled_linear(x: Tensor, codes: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """See ``plain.scaled_linear``."""
+    """See ``plain.scaled_linear``; of few rows one kernel does it all."""
     if not codes.is_cuda:
         return plain.scaled_linear(x, codes, scale, bias)
-    return torch.nn.functional.linear(x, dequantize_scaled(codes, scale, x.dtype), bias)
+    way = _for_few_rows(x)
+    if way is None or codes.dim() != 2:
+        return linear(x, dequantize_scaled(codes, scale, x.dtype), bias)
+    y = way.scaled_linear(x.reshape(-1, x.shape[-1]), codes, scale, bias)
+    return y.view(*x.shape[:-1], len(codes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import lru_cache
 from importlib.util import find_spec
 
 import torch
@@ -15,8 +16,7 @@ _LONGEST_BLOCK = 16384
 _BLOCK = 1024
 # Bits of the mantissa, bias of the exponent, code of infinity (of NaN where there is none).
 _FLOAT8 = {torch.float8_e4m3fn: (3, 7, 127), torch.float8_e5m2: (2, 15, 124)}
-# Rows of x that the INT4 kernel takes: one tile of the tensor cores.
-SMALL_M = 16
+_FIRST_FP8 = (8, 9)
 
 
 def has_triton() -> bool:
@@ -42,7 +42,7 @@ def _rounding(dtype: torch.dtype) -> dict:
     }
 
 
-def _on(tensor: torch.Tensor):
+def on_device_of(tensor: torch.Tensor):
     """Triton starts kernels on the current GPU, whatever GPU their tensors are on."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
@@ -55,7 +55,7 @@ def quantize_rows(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, to
     block = _block(k, _LONGEST_BLOCK)
     warps = max(4, block // 1024)
     options = {"BLOCK": block, "ONE_BLOCK": block >= k, "num_warps": warps}
-    with _on(x):
+    with on_device_of(x):
         _kernels().quantize_rows[(m,)](
             x, codes, scale, k, x.stride(0), **_rounding(dtype), **options
         )
@@ -70,7 +70,7 @@ def quantize_tensor(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, 
     scale = torch.empty((), dtype=torch.float32, device=x.device)
     block = 8 * _BLOCK
     grid = (-(-count // block),)
-    with _on(x):
+    with on_device_of(x):
         _kernels().maximum_of_tensor[grid](x, largest, count, BLOCK=block, num_warps=8)
         _kernels().quantize_tensor[grid](
             x, largest, codes, scale, count, **_rounding(dtype), BLOCK=block, num_warps=8
@@ -78,22 +78,35 @@ def quantize_tensor(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, 
     return codes, scale
 
 
+def as_stored(codes: torch.Tensor) -> tuple[torch.Tensor, dict]:
+    """8-bit ``codes`` as a kernel loads them, and the constants by which it decodes them."""
+    mantissa, bias, special = _FLOAT8.get(codes.dtype, (0, 0, 0))
+    layout = {"MANTISSA": mantissa, "BIAS": bias, "SPECIAL": special}
+    stored = codes.view(torch.uint8) if mantissa else codes
+    return stored, {**layout, "IN_HARDWARE": reads_float8(codes.device)}
+
+
+@lru_cache
+def reads_float8(device: torch.device) -> bool:
+    """Whether the GPU converts FP8 in one instruction; a dozen on integers take an H100 as long as
+    moving the bytes does."""
+    known = device.type == "cuda" and not torch.version.hip
+    return known and torch.cuda.get_device_capability(device) >= _FIRST_FP8
+
+
 def dequantize_scaled(codes: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     matrix = codes.contiguous().view(len(codes), -1)
     n, k = matrix.shape
     out = torch.empty(codes.shape, dtype=dtype, device=codes.device)
-    mantissa, bias, special = _FLOAT8.get(codes.dtype, (0, 0, 0))
-    stored = matrix.view(torch.uint8) if mantissa else matrix
+    stored, layout = as_stored(matrix)
     block = _block(k, 4 * _BLOCK)
-    with _on(codes):
+    with on_device_of(codes):
         _kernels().dequantize_scaled[(n, -(-k // block))](
             stored,
             scale.contiguous(),
             out,
             k,
-            MANTISSA=mantissa,
-            BIAS=bias,
-            SPECIAL=special,
+            **layout,
             PER_ROW=scale.dim() > 0,
             BLOCK=block,
         )
@@ -110,7 +123,7 @@ def dequantize_int4(
     n, half = codes.shape
     out = torch.empty((n, 2 * half), dtype=dtype, device=codes.device)
     block = _block(half, 2 * _BLOCK)
-    with _on(codes):
+    with on_device_of(codes):
         _kernels().dequantize_int4[(n, -(-half // block))](
             codes.contiguous(),
             scale.contiguous(),
@@ -134,7 +147,7 @@ def scale_products(
     m, n = products.shape
     out = torch.empty((m, n), dtype=dtype, device=products.device)
     block = _block(n, 4 * _BLOCK)
-    with _on(products):
+    with on_device_of(products):
         _kernels().scale_products[(m, -(-n // block))](
             products.contiguous(),
             row_scale.contiguous(),
@@ -145,37 +158,5 @@ def scale_products(
             PER_COLUMN=column_scale.numel() > 1,
             HAS_BIAS=bias is not None,
             BLOCK=block,
-        )
-    return out
-
-
-def int4_linear(
-    x: torch.Tensor,
-    codes: torch.Tensor,
-    scale: torch.Tensor,
-    zero_point: torch.Tensor,
-    group_size: int,
-    bias: torch.Tensor | None,
-) -> torch.Tensor:
-    """x: [M, K] with M of at most SMALL_M."""
-    m, n = len(x), len(codes)
-    out = torch.empty((m, n), dtype=x.dtype, device=x.device)
-    columns = 16 if n <= 4096 else 32
-    with _on(x):
-        _kernels().int4_linear[(-(-n // columns),)](
-            x.contiguous(),
-            codes.contiguous(),
-            scale.contiguous(),
-            zero_point.contiguous(),
-            out if bias is None else bias.contiguous(),
-            out,
-            m,
-            n,
-            codes.shape[1],
-            GROUPS=scale.shape[1],
-            HALF_GROUP=group_size // 2,
-            HAS_BIAS=bias is not None,
-            BLOCK_M=SMALL_M,
-            BLOCK_N=columns,
         )
     return out

@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from .blocks import is_traced
-from .dispatch import dequantize_scaled, quantize_rows, scale_products
+from .blocks import is_traced, with_index
+from .dispatch import dequantize_scaled, has_few_rows, quantize_rows, scale_products
+from .int8_product import int8_product
 
 INT8_MATMUL_DEVICES = ("cpu", "cuda")  # whose torch._int_mm exists
+# Rows and columns that FP8 is tried on: a library may have no kernel for less than a tile.
+_TRIED = 128
 # Which way FP8 runs, by device: found once.
 _float8_ways: dict[torch.device, str | None] = {}
 
@@ -22,8 +25,7 @@ def int8_linear(
     """
     rows = x.reshape(-1, x.shape[-1])
     activations, row_scale = quantize_rows(rows, torch.int8)
-    products = torch._int_mm(activations, codes.t())
-    y = scale_products(products, row_scale, scale.reshape(1, -1), bias, x.dtype)
+    y = int8_product(activations, codes, row_scale, scale.reshape(1, -1), bias, x.dtype)
     return y.view(*x.shape[:-1], len(codes))
 
 
@@ -34,12 +36,6 @@ def fits_int8_matmul(x: torch.Tensor, codes: torch.Tensor) -> bool:
         return x.device.type in INT8_MATMUL_DEVICES and codes.dim() == 2 and codes.shape[1] > 1
     eights = codes.dim() == 2 and codes.shape[0] % 8 == 0 and codes.shape[1] % 8 == 0
     return eights and not has_few_rows(x)
-
-
-def has_few_rows(x: torch.Tensor) -> bool:
-    """Up to 16, which CUDA's 8-bit matmuls refuse (INT8) or crash on when K is large (FP8, CUDA
-    12.9, torchao issue 4582). Such a product is all weight: dequantizing it costs little."""
-    return x.numel() <= 16 * x.shape[-1]
 
 
 def float8_linear(
@@ -111,11 +107,12 @@ def _scaled_mm(activations, codes, scale_a, scale_b, bias, dtype) -> torch.Tenso
 
 
 def float8_way(device: torch.device) -> str | None:
-    """How FP8 is multiplied on ``device``, tried on a 16 x 16 matmul, once a device.
+    """How FP8 is multiplied on ``device``, tried on a small matmul, once a device.
 
     "row-wise": torch._scaled_mm takes a scale a row. "tensor-wise": it takes one scale alone, and
     rows and columns are scaled afterwards. None: it does not run, or gives wrong numbers.
     """
+    device = with_index(device)
     if device not in _float8_ways:
         works = (way for way in ("row-wise", "tensor-wise") if _problem(way, device) is None)
         _float8_ways[device] = next(works, None)
@@ -129,10 +126,10 @@ def float8_problem(device: torch.device) -> RuntimeError | None:
 
 def _problem(way: str, device: torch.device) -> RuntimeError | None:
     try:
-        ones = torch.ones(16, 16, device=device).to(torch.float8_e4m3fn)
-        scale = torch.full((16, 1) if way == "row-wise" else (), 0.5, device=device)
+        ones = torch.ones(_TRIED, _TRIED, device=device).to(torch.float8_e4m3fn)
+        scale = torch.full((_TRIED, 1) if way == "row-wise" else (), 0.5, device=device)
         product = _scaled_mm(ones, ones, scale, scale.t(), None, torch.bfloat16)
-        right = bool((product == 4).all())
+        right = bool((product == _TRIED / 4).all())
     except RuntimeError as error:  # how PyTorch says that device or library has no such kernel
         return error
     return None if right else RuntimeError("Its FP8 matmul gives wrong numbers.")

@@ -161,6 +161,18 @@ def _scale_block(products, row_scale, column_scale, bias):
     return values if bias is None else values.add_(bias)
 
 
+def int8_product(
+    x: torch.Tensor,
+    codes: torch.Tensor,
+    row_scale: torch.Tensor,
+    column_scale: torch.Tensor,
+    bias: torch.Tensor | None,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """``scale_products`` of ``x @ codes.T``, int8 [M, K] and [N, K]."""
+    return scale_products(torch._int_mm(x, codes.t()), row_scale, column_scale, bias, dtype)
+
+
 def int4_linear(
     x: torch.Tensor,
     codes: torch.Tensor,

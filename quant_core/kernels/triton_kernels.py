@@ -107,8 +107,22 @@ def quantize_tensor(
 
 
 @triton.jit
-def _decode_float8(codes, MANTISSA: tl.constexpr, BIAS: tl.constexpr, SPECIAL: tl.constexpr):
-    """uint8 codes as float32. SPECIAL: the code of infinity, or where there is none of NaN."""
+def decode(
+    codes,
+    MANTISSA: tl.constexpr,
+    BIAS: tl.constexpr,
+    SPECIAL: tl.constexpr,
+    IN_HARDWARE: tl.constexpr,
+):
+    """8-bit codes as float32: int8 (MANTISSA 0), or FP8 seen as uint8. SPECIAL: the code of
+    infinity, or where there is none of NaN. IN_HARDWARE: the GPU converts FP8 itself."""
+    if MANTISSA == 0:
+        return codes.to(tl.float32)
+    if IN_HARDWARE:
+        if MANTISSA == 3:
+            return codes.to(tl.float8e4nv, bitcast=True).to(tl.float32)
+        else:
+            return codes.to(tl.float8e5, bitcast=True).to(tl.float32)
     bits = codes.to(tl.int32)
     magnitude = bits & 127
     normal = (magnitude << (23 - MANTISSA)) + ((127 - BIAS) << 23)
@@ -129,17 +143,15 @@ def dequantize_scaled(
     MANTISSA: tl.constexpr,
     BIAS: tl.constexpr,
     SPECIAL: tl.constexpr,
+    IN_HARDWARE: tl.constexpr,
     PER_ROW: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """codes [N, K] contiguous, int8 (MANTISSA 0) or FP8 seen as uint8; scales [N] or []."""
+    """codes [N, K] contiguous, as ``decode`` reads them; scales [N] or []."""
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     stored = tl.load(codes + row * K + columns, mask=columns < K, other=0)
-    if MANTISSA == 0:
-        values = stored.to(tl.float32)
-    else:
-        values = _decode_float8(stored, MANTISSA, BIAS, SPECIAL)
+    values = decode(stored, MANTISSA, BIAS, SPECIAL, IN_HARDWARE)
     scale = tl.load(scales + row) if PER_ROW else tl.load(scales)
     result = (values * scale).to(out.dtype.element_ty)
     tl.store(out + row * K + columns, result, mask=columns < K)
@@ -189,49 +201,3 @@ def scale_products(
     if HAS_BIAS:
         values += tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
     tl.store(out + row * N + columns, values.to(out.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def int4_linear(
-    x,
-    codes,
-    scales,
-    zero_points,
-    bias,
-    out,
-    M,
-    N,
-    HALF_K,
-    GROUPS: tl.constexpr,
-    HALF_GROUP: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-):
-    """M rows of x, at most BLOCK_M, by BLOCK_N columns of the result. A step takes one group along
-    K: its even places, which are low nibbles, then its odd ones."""
-    rows = tl.arange(0, BLOCK_M)
-    columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    places = tl.arange(0, HALF_GROUP)
-    row_inside, inside = rows < M, columns < N
-    wide = columns.to(tl.int64)
-    total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    for group in range(GROUPS):
-        k = group * HALF_GROUP + places
-        packed = tl.load(
-            codes + wide[None, :] * HALF_K + k[:, None], mask=inside[None, :], other=0
-        ).to(tl.int32)
-        scale = tl.load(scales + wide * GROUPS + group, mask=inside, other=0.0).to(tl.float32)
-        zero = tl.load(zero_points + wide * GROUPS + group, mask=inside, other=0.0).to(tl.float32)
-        low = (packed & 15).to(tl.float32) * scale[None, :] + zero[None, :]
-        high = (packed >> 4).to(tl.float32) * scale[None, :] + zero[None, :]
-        pair = x + rows[:, None] * (2 * HALF_K) + 2 * k[None, :]
-        even = tl.load(pair, mask=row_inside[:, None], other=0.0)
-        odd = tl.load(pair + 1, mask=row_inside[:, None], other=0.0)
-        total += tl.dot(even, low.to(even.dtype), input_precision="ieee")
-        total += tl.dot(odd, high.to(odd.dtype), input_precision="ieee")
-    if HAS_BIAS:
-        total += tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)[None, :]
-    target = out + rows[:, None] * N + columns[None, :]
-    mask = row_inside[:, None] & inside[None, :]
-    tl.store(target, total.to(out.dtype.element_ty), mask=mask)

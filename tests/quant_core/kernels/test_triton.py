@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from graphquant.quant_core.kernels import launch, plain
+from graphquant.quant_core.kernels import launch, launch_matmul, plain
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
@@ -47,8 +47,8 @@ def poisoned(monkeypatch):
 
 @pytest.fixture(autouse=INTERPRETED)
 def exact_casts(monkeypatch):
-    """Triton 3.6's interpreter cuts bits off where a GPU rounds to nearest, and multiplies bfloat16
-    as the integers that numpy holds it in."""
+    """Triton 3.6's interpreter cuts bits off where a GPU rounds to nearest, multiplies bfloat16 as
+    the integers that numpy holds it in, and takes no range up to an argument with numpy 2.4."""
     import triton.language as tl
     from triton.runtime import interpreter
 
@@ -63,6 +63,12 @@ def exact_casts(monkeypatch):
         values = convert(x.data, tl.bfloat16, tl.float32).view("float32")
         return interpreter.TensorHandle(values, tl.float32)
 
+    def patch_tensor(tensor, scope):
+        patched(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    patched = interpreter._patch_lang_tensor
+    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patch_tensor)
     multiply = interpreter.InterpreterBuilder.create_dot
     monkeypatch.setattr(interpreter, "_convert_float", convert)
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", dot)
@@ -187,8 +193,85 @@ def test_the_small_int4_matmul_is_that_of_the_dequantized_weight(m, dtype):
         weight = int4_weight(m, n, k, group)
         x, bias = some(m, m, k, dtype=dtype), some(m + 1, n, dtype=dtype)
         for some_bias in (None, bias):
-            result = launch.int4_linear(x, *weight, some_bias)
+            result = launch_matmul.int4_linear(x, *weight, some_bias)
             expected = plain.int4_linear(x, *weight, some_bias)
             assert result.dtype == dtype
             error = (result.float() - expected.float()).norm() / expected.float().norm()
             assert error < (1e-5 if dtype == torch.float32 else 1e-2)
+
+
+@pytest.fixture(params=["by arithmetic", "in hardware"])
+def decoding(request, monkeypatch):
+    """Both ways to read FP8, where there are two."""
+    in_hardware = request.param == "in hardware"
+    if not in_hardware or INTERPRETED:
+        monkeypatch.setattr(launch, "reads_float8", lambda device: in_hardware)
+
+
+@pytest.mark.parametrize("dtype", [E4M3, E5M2])
+def test_every_fp8_code_is_read_alike_in_both_ways(dtype, decoding):
+    codes = torch.arange(256).to(torch.uint8).view(dtype).view(2, 128).to(DEVICE)
+    result = launch.dequantize_scaled(codes, torch.ones(2, 1, device=DEVICE), torch.float32)
+    assert torch.equal(result.nan_to_num(nan=1e9), codes.float().nan_to_num(nan=1e9))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("codes_dtype", [torch.int8, E4M3, E5M2])
+@pytest.mark.parametrize("m", [1, 5, 16])
+def test_the_small_matmul_is_that_of_the_dequantized_weight(m, codes_dtype, dtype, decoding):
+    for n, k in ((20, 128), (33, 264)):
+        codes = some(n, n, k, std=20.0).to(codes_dtype)
+        x, bias = some(m, m, k, dtype=dtype), some(m + 1, n, dtype=dtype)
+        for scale in (some(k, n, 1, std=0.02), torch.tensor(0.01, device=DEVICE)):
+            for some_bias in (None, bias):
+                result = launch_matmul.scaled_linear(x, codes, scale, some_bias)
+                weight = codes.float() * scale
+                exact = torch.nn.functional.linear(
+                    x.float(), weight, None if some_bias is None else some_bias.float()
+                )
+                assert (result.dtype, result.shape) == (dtype, exact.shape)
+                error = (result.float() - exact).norm() / exact.norm()
+                assert error < (1e-5 if dtype == torch.float32 else 5e-3), (n, k)
+
+
+@pytest.fixture(params=["by addresses", "by descriptors"])
+def loading(request, monkeypatch):
+    """Both ways to load tiles, where there are two: GPUs before SM 9.0 have one."""
+    if INTERPRETED and request.param == "by descriptors":
+        monkeypatch.setattr(
+            launch_matmul, "_takes_descriptors", lambda *xs: all(x.stride(0) % 16 == 0 for x in xs)
+        )
+    if not INTERPRETED and request.param == "by addresses":
+        monkeypatch.setattr(launch_matmul, "_takes_descriptors", lambda *xs: False)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bias"),
+    [
+        (torch.bfloat16, torch.bfloat16),
+        (torch.bfloat16, torch.float32),
+        (torch.float16, None),
+        (torch.float32, torch.float32),
+    ],
+)
+def test_int8_products_scaled_at_once_are_those_scaled_afterwards(dtype, bias, loading):
+    for m, n, k in ((17, 24, 64), (130, 264, 200)):
+        x = some(m, m, k, std=50.0).clamp(-128, 127).to(torch.int8)
+        codes = some(n, n, k, std=50.0).clamp(-128, 127).to(torch.int8)
+        row = some(k, m, 1).abs()
+        bias_values = None if bias is None else some(k + 1, n).to(bias)
+        for column in (some(k + 2, 1, n).abs(), torch.full((1, 1), 0.5, device=DEVICE)):
+            arguments = (row, column, bias_values, dtype)
+            expected = plain.scale_products(
+                (x.cpu().int() @ codes.cpu().int().T), *on_cpu(*arguments)
+            )
+            for tile in launch_matmul.TILES:
+                result = launch_matmul.int8_product(x, codes, *arguments, tile).cpu()
+                assert result.dtype == dtype
+                close = torch.allclose(result.float(), expected.float(), rtol=1e-2, atol=1e-3)
+                exact = torch.equal(result, expected)
+                assert exact if INTERPRETED else close, (m, n, k)
+
+
+def on_cpu(*values):
+    return (value.cpu() if isinstance(value, torch.Tensor) else value for value in values)

@@ -1,0 +1,112 @@
+"""INT8 times INT8, scaled: by the library and a kernel that scales, or by one kernel alone.
+
+``torch._int_mm`` writes 32 bits for each product, which a second kernel reads again: of a FLUX
+layer as many bytes as all else together. A kernel of Triton's scales before it writes, but its
+matmul may be slower than the library's. So each GPU is asked once, by the clock.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from . import launch_matmul
+from .blocks import is_traced, with_index
+from .dispatch import scale_products, triton_works
+from .launch_matmul import CHOSEN_TILES, TILES, Tile
+
+log = logging.getLogger(__name__)
+
+# What they are timed on, M, K and N of an image model's size: long beside the start of a kernel.
+_M, _K, _N = 4096, 3072, 6144
+_CALLS, _ROUNDS = 5, 3
+
+
+def int8_product(
+    x: Tensor,
+    codes: Tensor,
+    row_scale: Tensor,
+    column_scale: Tensor,
+    bias: Tensor | None,
+    dtype: torch.dtype,
+) -> Tensor:
+    """See ``plain.int8_product``."""
+    arguments = (x, codes, row_scale, column_scale, bias, dtype)
+    if not x.is_cuda:
+        return by_library(*arguments)
+    if is_traced(x):  # nothing can be tried
+        known = CHOSEN_TILES.get(x.device)
+        way = by_library if known is None else torch.ops.graphquant.int8_product
+        return way(*arguments)
+    tile = int8_tile(x.device)
+    if tile is None:
+        return by_library(*arguments)
+    return launch_matmul.int8_product(*arguments, tile)
+
+
+def by_library(
+    x: Tensor,
+    codes: Tensor,
+    row_scale: Tensor,
+    column_scale: Tensor,
+    bias: Tensor | None,
+    dtype: torch.dtype,
+) -> Tensor:
+    products = torch._int_mm(x, codes.t())
+    return scale_products(products, row_scale, column_scale, bias, dtype)
+
+
+def int8_tile(device: torch.device) -> Tile | None:
+    """The tile with which the one kernel is quicker than the library on ``device``, measured once;
+    None where none is."""
+    device = with_index(device)
+    if device not in CHOSEN_TILES:
+        runs = device.type == "cuda" and torch.cuda.is_available() and triton_works(device)
+        CHOSEN_TILES[device] = _quickest(device) if runs else None
+    return CHOSEN_TILES[device]
+
+
+def _quickest(device: torch.device) -> Tile | None:
+    arguments = _example(device)
+    expected = by_library(*arguments)
+    seconds = {None: _seconds(lambda: by_library(*arguments), device)}
+    for tile in TILES:
+        try:
+            y = launch_matmul.int8_product(*arguments, tile)
+        except Exception as problem:  # too much shared memory, or a compiler's no, of any type
+            log.debug("%s does not run on %s: %s", tile, device, problem)
+            continue
+        if torch.allclose(y, expected, rtol=1e-2):
+            run = partial(launch_matmul.int8_product, *arguments, tile)
+            seconds[tile] = _seconds(run, device)
+    log.debug("INT8 products on %s, seconds: %s", device, seconds)
+    return min(seconds, key=seconds.__getitem__)
+
+
+def _example(device: torch.device) -> tuple:
+    """Arguments of ``int8_product``."""
+    generator = torch.Generator(device).manual_seed(0)
+    x, codes = (
+        torch.randint(-127, 128, (size, _K), generator=generator, device=device).char()
+        for size in (_M, _N)
+    )
+    scales = (torch.full(shape, 0.01, device=device) for shape in ((_M, 1), (1, _N)))
+    return x, codes, *scales, None, torch.bfloat16
+
+
+def _seconds(run: Callable[[], Tensor], device: torch.device) -> float:
+    """Of the quickest of some rounds."""
+    rounds = []
+    for _ in range(_ROUNDS):
+        torch.cuda.synchronize(device)
+        started = time.perf_counter()
+        for _ in range(_CALLS):
+            run()
+        torch.cuda.synchronize(device)
+        rounds.append(time.perf_counter() - started)
+    return min(rounds)
