@@ -69,12 +69,13 @@ class Change:
         return self.add_branches(x, y)
 
     def add_branches(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """y plus what the products add, without the gains."""
+        """y plus what the products add, without the gains. y is the caller's own, and is used."""
         if self.lora_up is not None:
             inner = F.linear(x, self.lora_down.to(x.dtype))
-            # One pass over y: it is what a thin product costs.
-            rows = (y.reshape(-1, y.shape[-1]), inner.reshape(-1, inner.shape[-1]))
-            y = torch.addmm(*rows, self.lora_up.to(x.dtype).t()).view(y.shape)
+            # Where y lies: passes over it are what a thin product costs, and a new y doubles them.
+            rows = y.reshape(-1, y.shape[-1])
+            rows.addmm_(inner.reshape(-1, inner.shape[-1]), self.lora_up.to(x.dtype).t())
+            y = rows.view(y.shape)
         if self.kron_left is not None:
             y = y + _kron_linear(x, self.kron_left.to(x.dtype), self.kron_right.to(x.dtype))
         return y
