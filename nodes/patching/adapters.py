@@ -19,6 +19,7 @@ from comfy.patcher_extension import CallbacksMP
 
 from .adapter_changes import adapter_change
 from .changes import Change
+from .pending import release_staged
 from .rebinding import rebind
 
 log = logging.getLogger(__name__)
@@ -35,10 +36,12 @@ class LivePatchers:
         return self  # torch.compile keeps a copy of a tensor's metadata
 
     def follow(self, patcher: ModelPatcher) -> None:
-        """Know ``patcher`` and everything cloned from it; log how its patches went, on load."""
+        """Know ``patcher`` and everything cloned from it; log how its patches went, on load; let go
+        of what dynamic VRAM leaves behind, on unload."""
         self._add(patcher)
         patcher.add_callback_with_key(CallbacksMP.ON_CLONE, "graphquant", self._on_clone)
         patcher.add_callback_with_key(CallbacksMP.ON_LOAD, "graphquant", self._log_outcomes)
+        patcher.add_callback_with_key(CallbacksMP.ON_DETACH, "graphquant", release_staged)
 
     def _on_clone(self, old: ModelPatcher, new: ModelPatcher) -> None:
         self._add(new)

@@ -14,6 +14,8 @@ import torch
 from comfy.weight_adapter import BypassForwardHook
 from torch import nn
 
+from .pending import STAGED_CHANGE
+
 # What ModelPatcher and aimdo keep on a module about where its weights are at the moment.
 _RESIDENCY = (
     "comfy_patched_weights",
@@ -32,6 +34,7 @@ _RESIDENCY = (
     "_v_signature",
     "_v_weight",
     "_v_bias",
+    STAGED_CHANGE,
     "_prefetch",
     "_pin",
     "_pins",

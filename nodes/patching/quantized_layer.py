@@ -11,17 +11,15 @@ from functools import lru_cache, partial
 
 import comfy.ops
 import torch
-from comfy.model_patcher import LowVramPatch
 from comfy.quant_ops import QuantizedTensor
 from torch import nn
 
 from ...quant_core.formats import Format, QuantizedWeight
 from ...quant_core.storage import ENTRIES
-from .adapter_changes import adapter_change
 from .adapters import PatchSource
-from .changes import Change
 from .direct import computes_directly, direct_linear
 from .layout import TENSOR_FIELDS, quantized_tensor
+from .pending import NOTHING_PENDING, pending_change
 
 # Our own marker. Stock's `.comfy_quant` is for formats that stock can read.
 MARKER = "graphquant"
@@ -57,26 +55,20 @@ class QuantizedLayer:
         return None
 
     def forward_comfy_cast_weights(self, input: torch.Tensor, *args, **kwargs) -> torch.Tensor:
-        """Of a layer that is not loaded. Stock would dequantize and patch its weight at every step;
-        a LoRA's factors beside the quantized product compute what a loaded layer computes."""
-        change = self._waiting_change(input.device)
-        if change is None:
+        """Of a layer that is not loaded, or that dynamic VRAM stages. Stock would dequantize and
+        patch its weight; a LoRA's factors beside the quantized product compute what a loaded layer
+        computes."""
+        pending = pending_change(self, input.device)
+        if pending is None:
             return super().forward_comfy_cast_weights(input, *args, **kwargs)
-        waiting, self.weight_function = self.weight_function, []
+        place, change = pending
+        waiting = getattr(self, place)
+        setattr(self, place, NOTHING_PENDING[place])
         try:
             y = super().forward_comfy_cast_weights(input, *args, **kwargs)
         finally:
-            self.weight_function = waiting
+            setattr(self, place, waiting)
         return change.add_branches(input, y)
-
-    def _waiting_change(self, device: torch.device) -> Change | None:
-        functions = self.weight_function
-        if self.weight.dim() != 2 or len(functions) != 1:
-            return None
-        if not isinstance(functions[0], LowVramPatch):
-            return None
-        patches = functions[0].patches[functions[0].key]
-        return adapter_change(patches, tuple(self.weight.shape), device)
 
     def __getattr__(self, name: str):
         # ComfyUI's model merging reads an attribute for every key of the state dict.
