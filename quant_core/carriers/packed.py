@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torchao.utils import TorchAOBaseTensor
 
-from ..formats import Format, QuantizedWeight
+from ..formats import FORMATS, Format, QuantizedWeight
 from ..formats.base import OPTIONAL_PARTS, PARTS, REQUIRED_PARTS
 
 
@@ -81,3 +81,7 @@ def _linear(func, types, args, kwargs):
 def _convolution(func, types, args, kwargs):
     x, weight, *rest = args
     return func(x, weight.dequantize(x.dtype), *rest, **kwargs)
+
+
+# torch.load reads no other classes unless it is told to read any code, as torchao does for its own.
+torch.serialization.add_safe_globals([PackedTensor, *FORMATS.values()])

@@ -52,7 +52,7 @@ def test_a_quantized_model_can_be_copied_moved_saved_and_loaded(method, transfor
         file = io.BytesIO()
         torch.save(transformer.state_dict(), file)
         file.seek(0)
-        loaded = torch.load(file, weights_only=False)
+        loaded = torch.load(file, weights_only=True)
         assert blank.load_state_dict(loaded, assign=True).missing_keys == []
         assert torch.equal(blank(tokens), y)
         assert repr(transformer).startswith("Transformer(\n  (img_in): Linear(in_features=64, ")
