@@ -1,6 +1,6 @@
 """One Linear layer of each large model: every method beside bf16, torchao and stock ComfyUI.
 
-    python -m benchmarks.layer [--models FLUX.1 Z-Image] [--every-format] [--compile] [--repeats 9]
+    python -m benchmarks.layer [--models FLUX.1 Z-Image] [--every-format] [--no-compile]
 
 Run with GRAPHQUANT_COMFYUI naming a ComfyUI folder (``python3 dev.py setup`` fetches one). Speeds
 are ratios to the bf16 layer of the same run, eager or compiled: 1.2 is 1.2 times as fast. On a CPU
@@ -118,7 +118,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--models", nargs="+", help="default: all")
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--compile", action="store_true", help="compiled too, on a CPU (else on)")
+    parser.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="compiled too (default: on a GPU; minutes for each model)",
+    )
     parser.add_argument(
         "--every-format",
         action="store_true",
@@ -131,17 +135,13 @@ def main() -> None:
     load_pack()
     # On a CPU comfy-kitchen reports at every call that it dequantizes.
     logging.getLogger("comfy_kitchen").setLevel(logging.ERROR)
-    compiled = options.compile or device.type != "cpu"
-    results = {
-        "hardware": hardware(device),
-        "repeats": options.repeats,
-        "rows": [
-            measure(gemm, device, options.repeats, compiled, options.every_format)
-            for gemm in gemms(device, options.models)
-        ],
-    }
+    compiled = device.type != "cpu" if options.compile is None else options.compile
     name = "layer_formats" if options.every_format else "layer"
-    write(name, results, markdown(results), device)
+    results = {"hardware": hardware(device), "repeats": options.repeats, "rows": []}
+    for gemm in gemms(device, options.models):
+        row = measure(gemm, device, options.repeats, compiled, options.every_format)
+        results["rows"].append(row)
+        write(name, results, markdown(results), device)  # a run that is cut short is not lost
 
 
 if __name__ == "__main__":

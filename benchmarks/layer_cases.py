@@ -41,31 +41,17 @@ def _formats() -> dict:
 
 
 def _builders(device: torch.device) -> dict:
-    from torchao.quantization import (
-        Float8DynamicActivationFloat8WeightConfig,
-        Float8WeightOnlyConfig,
-        Int8DynamicActivationInt8WeightConfig,
-        Int8WeightOnlyConfig,
-        PerRow,
-    )
-
     from graphquant.quant_core.hardware import hardware_of
     from graphquant.quant_core.methods import method_for
 
     ours = ("fp8-dynamic", "fp8-weight-only", "int8", "int8-dynamic", "int4")
     hardware = hardware_of(device)
     ours = [name for name in ours if method_for(name, hardware)[1] is None]
-    quiet = {"set_inductor_config": False}  # it would change the whole process
-    configs = {
-        "fp8": Float8WeightOnlyConfig(**quiet),
-        "fp8 dynamic": Float8DynamicActivationFloat8WeightConfig(granularity=PerRow(), **quiet),
-        "int8": Int8WeightOnlyConfig(**quiet),
-        "int8 dynamic": Int8DynamicActivationInt8WeightConfig(**quiet),
-    }
+    torchaos = ("fp8", "fp8 dynamic", "int8", "int8 dynamic")
     return {
         **{name: lambda layer, name=name: _ours(layer, name) for name in ours},
         "layerwise": _layerwise,
-        **{f"torchao {n}": lambda layer, c=c: _torchao(layer, c) for n, c in configs.items()},
+        **{f"torchao {n}": lambda layer, n=n: _torchao(layer, n) for n in torchaos},
         "stock fp8 scaled": lambda layer: _stock(layer, "float8_e4m3fn"),
         "stock int8": lambda layer: _stock(layer, "int8_tensorwise"),
         "stock fp8_e4m3fn_fast": _stock_fast,
@@ -90,9 +76,23 @@ def _layerwise(layer: nn.Module) -> nn.Module:
     return model
 
 
-def _torchao(layer: nn.Module, config) -> nn.Module:
-    from torchao.quantization import quantize_
+def _torchao(layer: nn.Module, name: str) -> nn.Module:
+    from torchao.quantization import (
+        Float8DynamicActivationFloat8WeightConfig,
+        Float8WeightOnlyConfig,
+        Int8DynamicActivationInt8WeightConfig,
+        Int8WeightOnlyConfig,
+        PerRow,
+        quantize_,
+    )
 
+    quiet = {"set_inductor_config": False}  # it would change the whole process
+    config = {
+        "fp8": Float8WeightOnlyConfig(**quiet),
+        "fp8 dynamic": Float8DynamicActivationFloat8WeightConfig(granularity=PerRow(), **quiet),
+        "int8": Int8WeightOnlyConfig(**quiet),
+        "int8 dynamic": Int8DynamicActivationInt8WeightConfig(**quiet),
+    }[name]
     plain = nn.Linear(layer.in_features, layer.out_features, device="meta", dtype=torch.bfloat16)
     plain.weight, plain.bias = layer.weight, layer.bias
     # In inference mode its tensors can't be moved.

@@ -9,7 +9,7 @@ model with the LoRA and the one without take turns, in eager mode; it is that of
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -48,21 +48,28 @@ def with_lora(patcher, rank: int):
 
 @torch.inference_mode()
 def measure(
-    methods: Sequence[str], ranks: Sequence[int], device: torch.device, repeats: int
+    methods: Sequence[str],
+    ranks: Sequence[int],
+    device: torch.device,
+    repeats: int,
+    on_method: Callable[[dict], None] = lambda results: None,
 ) -> dict:
-    """Seconds of a step by method: without a LoRA ("none") and by rank.
+    """Seconds of a step by method: without a LoRA ("none") and by rank. on_method: called with what
+    there is after each.
 
     A LoRA is loaded into its model: each measurement has one of its own.
     """
     size = size_for(device)
     plain = load_flux(size, device)
-    rows = {}
+    rows: dict = {}
+    results = {"hidden": size.hidden, "blocks": [size.double, size.single], "seconds": rows}
     for method in methods:
         models = {"none": quantized(plain, method)}
         for rank in ranks:
             models[str(rank)] = with_lora(quantized(plain, method), rank)
         rows[method] = steps_in_turn(models, size, device, repeats)
-    return {"hidden": size.hidden, "blocks": [size.double, size.single], "seconds": rows}
+        on_method(results)
+    return results
 
 
 def overheads(results: dict, rank: int) -> dict[str, float]:
@@ -93,13 +100,16 @@ def main() -> None:
     use_threads(device)
     import_comfyui()
     load_pack()
-    results = {
+    about = {
         "hardware": hardware(device),
         "repeats": options.repeats,
         "ranks": list(options.ranks),
-        **measure(options.methods, options.ranks, device, options.repeats),
     }
-    write("lora", results, markdown(results), device)
+
+    def write_results(results: dict) -> None:
+        write("lora", about | results, markdown(about | results), device)
+
+    measure(options.methods, options.ranks, device, options.repeats, write_results)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,11 @@ import torch
 
 from lab.pack import ROOT
 
-RESULTS = ROOT / "benchmarks" / "results"
+RESULTS_VARIABLE = "GRAPHQUANT_RESULTS"
+RESULTS = Path(os.environ.get(RESULTS_VARIABLE) or ROOT / "benchmarks" / "results")
 MIB = 1024 * 1024
 _PACKAGES = ("torchao", "triton", "comfy-kitchen")
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 def default_device() -> torch.device:
@@ -27,15 +29,23 @@ def default_device() -> torch.device:
 
 def machine() -> dict:
     """The CPU and the software; the threads that benchmarks use."""
-    cpu = Path("/proc/cpuinfo").read_text().partition("model name\t: ")[2].partition("\n")[0]
+    text = _CPUINFO.read_text() if _CPUINFO.exists() else ""
     return {
-        "cpu": cpu,
+        "cpu": text.partition("model name\t: ")[2].partition("\n")[0] or platform.machine(),
         "threads": min(2, os.cpu_count()),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchao": version("torchao"),
+        "torchao": installed("torchao"),
     }
+
+
+def installed(package: str) -> str:
+    """Its version."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def hardware(device: torch.device) -> dict:
@@ -45,11 +55,7 @@ def hardware(device: torch.device) -> dict:
         properties = torch.cuda.get_device_properties(device)
         gpu = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
         about = {"gpu": gpu, "cuda": torch.version.cuda, **about}
-    for package in _PACKAGES:
-        try:
-            about[package] = version(package)
-        except PackageNotFoundError:
-            about[package] = "not installed"
+    about |= {package: installed(package) for package in _PACKAGES}
     if os.environ.get("GRAPHQUANT_COMFYUI"):
         from lab.comfyui import comfyui_version
 
@@ -110,6 +116,14 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int | None:
     return torch.cuda.max_memory_allocated(device)
 
 
+def added_bytes(run: Callable[[], object], device: torch.device) -> int | None:
+    """As ``peak_bytes``, without what is there before."""
+    gc.collect()
+    before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+    peak = peak_bytes(run, device)
+    return None if peak is None else peak - before
+
+
 def about(values: Mapping[str, object]) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items())
 
@@ -129,7 +143,7 @@ def cell(value: object) -> str:
 def write(name: str, results: Mapping, text: str, device: torch.device) -> None:
     """``name``.md and .json, of a GPU beside those of the CPU; and on the screen."""
     name = name if device.type == "cpu" else f"{name}_{device.type}"
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=2) + "\n")
     (RESULTS / f"{name}.md").write_text(text)
     print(text)

@@ -1,18 +1,20 @@
 """One sampling step of a FLUX.1-sized transformer in ComfyUI, by method: seconds and peak memory.
 
-    python -m benchmarks.step [--methods fp8-dynamic int8 ...] [--no-compile] [--repeats 5]
+    python -m benchmarks.step [--methods fp8-dynamic int8 ...] [--compile fp8-dynamic ...]
 
 Run with GRAPHQUANT_COMFYUI naming a ComfyUI folder (``python3 dev.py setup`` fetches one). Random
-weights; the models take turns, and speeds are ratios to bf16's of the same run. On a GPU the full
-size (24 GB in bf16, all models at once: name --methods where memory is short); on a CPU a small
-transformer, not compiled. Peak memory is PyTorch's, of one step with that model alone on the GPU.
+weights; each model takes turns with bf16's, and speeds are ratios to that. On a GPU the full size:
+24 GB in bf16 and one more model beside it, the others wait in the computer's memory (90 GB); on a
+CPU a small transformer, not compiled. Peak memory is what a load and one step add to what is there.
+Eager comes first, and results are written after every model: a run that is cut short is not lost.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -20,7 +22,7 @@ from lab.comfyui import import_comfyui
 from lab.pack import load_pack
 
 from .flux_model import Size, compiled, load_flux, quantized, size_for, step_seconds, title
-from .measuring import MIB, default_device, hardware, peak_bytes, table, use_threads, write
+from .measuring import MIB, added_bytes, default_device, hardware, table, use_threads, write
 
 PLAIN = "bf16"
 METHODS = (
@@ -41,6 +43,7 @@ EAGER_BARS = {
     "layerwise": 0.92,
 }
 COMPILED_BARS = {"fp8-dynamic": 1.40}
+SPEED_BARS = {"eager": EAGER_BARS, "compiled": COMPILED_BARS}
 MEMORY_BARS = {
     "fp8-dynamic": 0.6,
     "fp8-weight-only": 0.6,
@@ -52,24 +55,53 @@ MEMORY_BARS = {
 
 @torch.inference_mode()
 def measure(
-    methods: Sequence[str], device: torch.device, repeats: int, with_compiled: bool
+    methods: Sequence[str],
+    device: torch.device,
+    repeats: int,
+    with_compiled: Sequence[str],
+    on_model: Callable[[dict], None] = lambda results: None,
 ) -> dict:
-    """Seconds of a step, eager and compiled, and peak bytes, by method and for ``PLAIN``."""
+    """Seconds of a step beside bf16's, eager and of ``with_compiled`` compiled, and peak bytes, by
+    method and for ``PLAIN``. on_model: called with what there is after each model."""
     size = size_for(device)
     plain = load_flux(size, device)
-    models = {PLAIN: plain, **{method: quantized(plain, method) for method in methods}}
-    seconds = {"eager": steps_in_turn(models, size, device, repeats)}
-    peaks = {name: peak_of(model, size, device) for name, model in models.items()}
-    if with_compiled:
-        graphs = {name: compiled(model) for name, model in models.items()}
-        seconds["compiled"] = steps_in_turn(graphs, size, device, repeats)
-    return {
+    models = {method: quantized(plain, method) for method in methods}
+    results = {
         "hidden": size.hidden,
         "blocks": [size.double, size.single],
-        "model bytes": {name: model.model_size() for name, model in models.items()},
-        "seconds": seconds,
-        "peak bytes": peaks,
+        "model bytes": {
+            name: model.model_size() for name, model in [(PLAIN, plain), *models.items()]
+        },
+        "peak bytes": {PLAIN: peak_of(plain, size, device)},
+        "seconds": {},
+        "bf16 seconds": {},
     }
+    for method in methods:
+        results["peak bytes"][method] = peak_of(models[method], size, device)
+        note(results, "eager", method, steps_beside(plain, models[method], size, device, repeats))
+        on_model(results)
+        if method not in with_compiled:
+            del models[method]
+            gc.collect()
+    graph = compiled(plain) if with_compiled else None
+    for method in with_compiled:
+        pair = (graph, compiled(models[method]))
+        note(results, "compiled", method, steps_beside(*pair, size, device, repeats))
+        on_model(results)
+    return results
+
+
+def note(results: dict, way: str, method: str, seconds: tuple[float, float]) -> None:
+    """seconds: bf16's and the method's."""
+    results["bf16 seconds"].setdefault(way, {})[method] = seconds[0]
+    results["seconds"].setdefault(way, {})[method] = seconds[1]
+
+
+def steps_beside(
+    plain, model, size: Size, device: torch.device, repeats: int
+) -> tuple[float, float]:
+    seconds = steps_in_turn({"plain": plain, "other": model}, size, device, repeats)
+    return seconds["plain"], seconds["other"]
 
 
 def steps_in_turn(
@@ -84,16 +116,14 @@ def steps_in_turn(
 
 
 def peak_of(model, size: Size, device: torch.device) -> int | None:
-    import comfy.model_management
-
-    comfy.model_management.unload_all_models()
-    return peak_bytes(lambda: step_seconds(model, size, device), device)
+    """Of a model that is not on the GPU yet."""
+    return added_bytes(lambda: step_seconds(model, size, device), device)
 
 
 def speeds(results: Mapping, way: str) -> dict[str, float]:
-    """Times as fast as bf16."""
-    seconds = results["seconds"].get(way, {})
-    return {name: seconds[PLAIN] / value for name, value in seconds.items()}
+    """Times as fast as bf16 in turn with it."""
+    plain = results["bf16 seconds"].get(way, {})
+    return {name: plain[name] / value for name, value in results["seconds"].get(way, {}).items()}
 
 
 def memory_shares(results: Mapping) -> dict[str, float]:
@@ -105,17 +135,21 @@ def memory_shares(results: Mapping) -> dict[str, float]:
 def markdown(results: dict) -> str:
     eager, fast = speeds(results, "eager"), speeds(results, "compiled")
     shares = memory_shares(results)
+    seconds = {PLAIN: median_of_bf16(results)} | {
+        name: {way: values.get(name) for way, values in results["seconds"].items()}
+        for name in eager
+    }
     rows = [
         [
             name,
-            results["seconds"]["eager"][name],
-            eager[name],
-            results["seconds"].get("compiled", {}).get(name),
-            fast.get(name),
+            each.get("eager"),
+            eager.get(name, 1.0),
+            each.get("compiled"),
+            fast.get(name, 1.0 if name == PLAIN and fast else None),
             round(results["model bytes"][name] / MIB),
             shares.get(name),
         ]
-        for name in eager
+        for name, each in seconds.items()
     ]
     head = (
         "method",
@@ -129,23 +163,54 @@ def markdown(results: dict) -> str:
     return "\n".join([title(results), "", *table(head, rows), ""])
 
 
+def median_of_bf16(results: Mapping) -> dict[str, float]:
+    return {way: statistics.median(all_.values()) for way, all_ in results["bf16 seconds"].items()}
+
+
+def missed_bars(results: Mapping) -> list[str]:
+    """The bars that ``results`` of an H100 or H200 miss, in words."""
+    bars = [
+        *(
+            (f"{name} {way}", bar, speeds(results, way).get(name), 1)
+            for way, bars in SPEED_BARS.items()
+            for name, bar in bars.items()
+        ),
+        *(
+            (f"{name} memory", bar, memory_shares(results).get(name), -1)
+            for name, bar in MEMORY_BARS.items()
+        ),
+    ]
+    return [
+        f"{what}: {value:.2f}, bar {bar:.2f}"
+        for what, bar, value, sign in bars
+        if value is not None and sign * value < sign * bar
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument(
+        "--compile",
+        nargs="*",
+        choices=METHODS,
+        help="the methods to compile as well; default: all on a GPU, none on a CPU",
+    )
     options = parser.parse_args()
     device = default_device()
     use_threads(device)
     import_comfyui()
     load_pack()
-    with_compiled = device.type != "cpu" and not options.no_compile
-    results = {
-        "hardware": hardware(device),
-        "repeats": options.repeats,
-        **measure(options.methods, device, options.repeats, with_compiled),
-    }
-    write("step", results, markdown(results), device)
+    default = options.methods if device.type != "cpu" else ()
+    with_compiled = default if options.compile is None else options.compile
+    about = {"hardware": hardware(device), "repeats": options.repeats}
+
+    def write_results(results: dict) -> None:
+        results = {**about, **results, "missed bars": missed_bars(results)}
+        write("step", results, markdown(results), device)
+
+    measure(options.methods, device, options.repeats, with_compiled, write_results)
 
 
 if __name__ == "__main__":

@@ -35,24 +35,37 @@ def test_the_layer_table_says_ratios_and_what_did_not_run():
     assert lines[-1] == "Not run here: torchao fp8 dynamic: needs CUDA"
 
 
-def step_results(**seconds):
-    names = seconds["eager"]
+def step_results(plain, **seconds):
+    names = ["bf16", *seconds["eager"]]
     return {
         **ABOUT,
         "hidden": 512,
         "blocks": [1, 2],
         "seconds": seconds,
+        "bf16 seconds": plain,
         "model bytes": dict.fromkeys(names, 2**20),
         "peak bytes": {name: 2**30 // (1 + i) for i, name in enumerate(names)},
     }
 
 
-def test_speeds_are_beside_bf16_of_the_same_mode_and_memory_beside_its_peak():
-    results = step_results(eager={"bf16": 2.0, "int8": 1.6}, compiled={"bf16": 1.0, "int8": 0.5})
-    assert step.speeds(results, "eager")["int8"] == pytest.approx(1.25)
+def test_speeds_are_beside_bf16_in_turn_with_each_method_and_memory_beside_its_peak():
+    plain = {"eager": {"int8": 2.0, "int4": 2.2}, "compiled": {"int8": 1.0}}
+    seconds = {"eager": {"int8": 1.6, "int4": 2.0}, "compiled": {"int8": 0.5}}
+    results = step_results(plain, **seconds)
+    assert step.speeds(results, "eager") == pytest.approx({"int8": 1.25, "int4": 1.1})
     assert step.speeds(results, "compiled")["int8"] == pytest.approx(2)
-    assert step.memory_shares(results) == {"bf16": 1.0, "int8": 0.5}
-    assert "| int8 | 1.6 | 1.25 | 0.5 | 2 | 1 | 0.5 |" in step.markdown(results).splitlines()
+    assert step.memory_shares(results)["int8"] == 0.5
+    lines = step.markdown(results).splitlines()
+    assert "| bf16 | 2.1 | 1 | 1 | 1 | 1 | 1 |" in lines
+    assert "| int8 | 1.6 | 1.25 | 0.5 | 2 | 1 | 0.5 |" in lines
+    assert "| int4 | 2 | 1.1 | - | - | 1 | 0.333 |" in lines
+
+
+def test_bars_that_are_missed_are_named_and_what_was_not_measured_is_not():
+    results = step_results({"eager": {"int8": 1.0}}, eager={"int8": 1.25})
+    assert step.missed_bars(results) == ["int8 eager: 0.80, bar 0.92"]
+    results["peak bytes"] = {"bf16": 100, "int8": 61}
+    assert step.missed_bars(results)[1:] == ["int8 memory: 0.61, bar 0.60"]
 
 
 def test_a_loras_overhead_is_a_share_of_the_step_without_it():
@@ -102,8 +115,9 @@ def test_a_layer_copied_for_casting_leaves_the_plain_one_without_hooks(comfy):
 
 
 def test_a_step_of_every_method_is_timed(comfy, smallest):
-    results = step.measure(("int8", "layerwise"), CPU, 1, False)
-    assert set(results["seconds"]["eager"]) == {"bf16", "int8", "layerwise"}
+    seen = []
+    results = step.measure(("int8", "layerwise"), CPU, 1, (), lambda found: seen.append(len(found)))
+    assert set(results["seconds"]["eager"]) == {"int8", "layerwise"} and len(seen) == 2
     assert results["model bytes"]["int8"] < 0.7 * results["model bytes"]["bf16"]
     assert results["peak bytes"]["int8"] is None
 
