@@ -54,8 +54,8 @@ class BitsAndBytesConfig(QuantConfig):
             yield "load_in_4bit and load_in_8bit are both false: nothing is quantized."
         if self.load_in_8bit and self.llm_int8_threshold != 6.0:
             yield (
-                f"llm_int8_threshold {self.llm_int8_threshold} has no effect: activations are "
-                "quantized row by row, without outliers in FP16."
+                f"llm_int8_threshold {self.llm_int8_threshold} has no effect: columns with an "
+                "activation of 6 or more are computed in the model's dtype."
             )
         if self.llm_int8_has_fp16_weight:
             yield "llm_int8_has_fp16_weight has no effect: it is for training."

@@ -47,11 +47,11 @@ def axis(default: int | None = None) -> Any:
 
 
 def names(default: tuple[str, ...] | None = None) -> Any:
-    """A list of texts, or None where there may be none."""
+    """A list of texts; None means the default."""
 
     def check(key: str, value: Any) -> tuple[str, ...] | None:
-        if value is None and default is None:
-            return None
+        if value is None:
+            return default
         if not isinstance(value, list | tuple):
             raise _wrong(key, value, "a list of names")
         for at, name in enumerate(value):

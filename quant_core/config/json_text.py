@@ -82,10 +82,14 @@ class _Places:
     keys: dict[Path, int] = field(default_factory=dict)
 
     def of(self, error: ConfigError) -> int:
-        path = error.path
-        if error.at_key and path in self.keys:
-            return self.keys[path]
-        return self.values.get(path, self.values[()])
+        path, places = error.path, self.keys if error.at_key else self.values
+        # An option may stand beside the object that it belongs in.
+        for there in (path, (*path[:-2], *path[-1:])):
+            if there in places:
+                return places[there]
+        while path not in self.values:
+            path = path[:-1]
+        return self.values[path]
 
 
 def _places(text: str) -> _Places:

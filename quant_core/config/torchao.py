@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from ..errors import ConfigError, UnknownNameError
+import torch
+
+from ..errors import ConfigError, QuantizationError, UnknownNameError
+from ..methods import named_method
 from .fields import names
 from .quant_config import Meaning, QuantConfig, register_config
 from .torchao_types import meaning_of_type
@@ -16,7 +19,9 @@ from .torchao_types import meaning_of_type
 # diffusers' shorthands but for fp3_e1m1 and its like, and the options that each takes here.
 _GROUP = ("group_size",)
 SHORTHANDS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("int4wo", "int4_weight_only", "int_a16w4"), (*_GROUP, "use_hqq")),
+    **dict.fromkeys(
+        ("int4wo", "int4_weight_only", "int_a16w4"), (*_GROUP, "inner_k_tiles", "use_hqq")
+    ),
     **dict.fromkeys(("int4dq", "int8_dynamic_activation_int4_weight", "int_a8w4"), ()),
     **dict.fromkeys(("int8wo", "int8_weight_only", "int_a16w8"), ()),
     **dict.fromkeys(("int8dq", "int8_dynamic_activation_int8_weight", "int_a8w8"), ()),
@@ -35,6 +40,16 @@ SHORTHANDS: dict[str, tuple[str, ...]] = {
     "uintx_weight_only": ("dtype", *_GROUP, "use_hqq"),
 }
 _FLOAT = re.compile(r"fp(\d)_e(\d)[mw](\d)")
+_UINTS = tuple(f"uint{bits}" for bits in range(1, 8))
+# What each option may be, and in words.
+_OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "group_size": (lambda value: type(value) is int and value > 0, "32, 64 or 128"),
+    "inner_k_tiles": (lambda value: value in (2, 4, 8), "2, 4 or 8"),
+    "use_hqq": (lambda value: type(value) is bool, "true or false"),
+    "dtype": (lambda value: value in _UINTS, "uint1 to uint7"),
+    "ebits": (lambda value: type(value) is int and 1 <= value <= 6, "1 to 6"),
+    "mbits": (lambda value: type(value) is int and 0 <= value <= 5, "0 to 5"),
+}
 # What they mean to diffusers, where this pack's own names mean something else.
 _MEANT = {"fp4": "fp4_e2m1"}
 
@@ -45,16 +60,11 @@ def _quant_type(key: str, value: Any) -> str | dict[str, Any]:
         kept = copy.deepcopy(dict(value))
         meaning_of_type(kept, (key,))
         return kept
-    float_x = _FLOAT.fullmatch(value) if isinstance(value, str) else None
-    if float_x:
-        bits, exponent, mantissa = map(int, float_x.groups())
-        if bits != exponent + mantissa + 1:
-            raise ConfigError(
-                f"{value} cannot be: {exponent} exponent bits, {mantissa} mantissa bits and a sign "
-                f"are {exponent + mantissa + 1} bits. Write "
-                f"fp{exponent + mantissa + 1}_e{exponent}m{mantissa}.",
-                (key,),
-            )
+    if isinstance(value, str) and _FLOAT.fullmatch(value):
+        try:
+            named_method(value)
+        except QuantizationError as error:
+            raise ConfigError(str(error), (key,)) from None
     elif value not in SHORTHANDS:
         valid = (*SHORTHANDS, "fp6_e3m2")
         raise ConfigError(str(UnknownNameError(key, value, valid)), (key,))
@@ -64,7 +74,15 @@ def _quant_type(key: str, value: Any) -> str | dict[str, Any]:
 def _options(key: str, value: Any) -> dict[str, Any]:
     if value is not None and not isinstance(value, Mapping):
         raise ConfigError(f"{key} is {value!r}. It has to be an object {{ }}.", (key,))
-    return copy.deepcopy(dict(value or {}))
+    return {name: _plain_dtype(option) for name, option in copy.deepcopy(dict(value or {})).items()}
+
+
+def _plain_dtype(value: Any) -> Any:
+    """diffusers passes dtypes, and a file has their names."""
+    named = isinstance(value, torch.dtype) or (
+        isinstance(value, str) and value.startswith("torch.")
+    )
+    return str(value).removeprefix("torch.") if named else value
 
 
 @register_config
@@ -88,8 +106,15 @@ class TorchAoConfig(QuantConfig):
             if key not in valid:
                 unknown = UnknownNameError(f"option of {self._name()}", key, valid or ("none",))
                 raise ConfigError(str(unknown), path, at_key=True)
-            if key == "group_size" and (type(value) is not int or value < 1):
-                raise ConfigError(f"group_size is {value!r}. It has to be 32, 64 or 128.", path)
+            holds, words = _OPTIONS[key]
+            if not holds(value):
+                raise ConfigError(f"{key} is {value!r}. It has to be {words}.", path)
+        bits = 1 + sum(self.quant_type_kwargs.get(key, 0) for key in ("ebits", "mbits"))
+        if bits > 7:
+            raise ConfigError(
+                f"ebits, mbits and a sign are {bits} bits. Choose 7 or fewer, as ebits 3, mbits 2.",
+                ("quant_type_kwargs", "mbits"),
+            )
 
     def _options_of_shorthand(self) -> tuple[str, ...]:
         return SHORTHANDS.get(self.quant_type, ())
@@ -105,6 +130,8 @@ class TorchAoConfig(QuantConfig):
         notes = []
         if self.quant_type_kwargs.get("use_hqq"):
             notes.append("use_hqq has no effect: the range of a group is searched.")
+        if "inner_k_tiles" in self.quant_type_kwargs:
+            notes.append("inner_k_tiles has no effect: it is a memory layout of torchao's.")
         return Meaning(self._method(), exclude=exclude, notes=tuple(notes))
 
     def _method(self) -> str:
@@ -115,7 +142,7 @@ class TorchAoConfig(QuantConfig):
         bits = re.fullmatch(r"u?int_a16w(\d)|u?int(\d)(?:wo|_weight_only)", name)
         number = next(filter(None, bits.groups())) if bits else None
         if name == "uintx_weight_only":
-            number = str(options.get("dtype", "uint4")).removeprefix("torch.").removeprefix("uint")
+            number = options.get("dtype", "uint4").removeprefix("uint")
         if number and (name == "uintx_weight_only" or "group_size" in options):
             return f"int{number}-g{options.get('group_size', 64)}"
         return _MEANT.get(name, name)

@@ -66,6 +66,12 @@ class _Data:
     def refuse(self, key: str, words: str) -> ConfigError:
         return ConfigError(f"{key} of {self.name} is {words}.", (*self.path, "_data", key))
 
+    def require(self, key: str, value: Any) -> None:
+        """ConfigError where ``key`` is there and something else."""
+        found = self.get(key, value)
+        if found != value:
+            raise self.refuse(key, f"{found!r}, and only {value!r} is known")
+
     def granularity(self, default: str) -> str:
         kinds = {"PerRow": "per-row", "PerTensor": "per-tensor", None: default}
         kind = self.type_of("granularity")
@@ -165,11 +171,9 @@ def _float8(data: _Data) -> tuple[str, str | None]:
 )
 def _float8_dynamic(data: _Data) -> tuple[str, str | None]:
     for key in ("activation_dtype", "weight_dtype"):
-        if data.get(key, "float8_e4m3fn") != "float8_e4m3fn":
-            raise data.refuse(key, f"{data.get(key)}, and only float8_e4m3fn is multiplied")
+        data.require(key, "float8_e4m3fn")
     for key in ("activation_value_lb", "activation_value_ub"):
-        if data.get(key) is not None:
-            raise data.refuse(key, f"{data.get(key)}, and only null is known")
+        data.require(key, None)
     if data.type_of("granularity") == "PerBlock":
         return "fp8-block", None
     return "fp8-dynamic", data.granularity("per-tensor")
@@ -227,6 +231,46 @@ def _fp_x(data: _Data) -> tuple[str, str | None]:
 @_register("NVFP4WeightOnlyConfig")
 def _nvfp4(data: _Data) -> tuple[str, str | None]:
     return "nvfp4-weight-only", None
+
+
+@_register("NVFP4DynamicActivationNVFP4WeightConfig", "step")
+def _nvfp4_dynamic(data: _Data) -> tuple[str, str | None]:
+    return "nvfp4", None
+
+
+@_register(
+    "MXDynamicActivationMXWeightConfig",
+    "activation_dtype",
+    "block_size",
+    "scaling_mode",
+    "weight_dtype",
+)
+def _mx(data: _Data) -> tuple[str, str | None]:
+    for key in ("activation_dtype", "weight_dtype"):
+        data.require(key, "float8_e4m3fn")
+    data.require("block_size", 32)
+    data.require("scaling_mode", "RCEIL")
+    return "mxfp8", None
+
+
+@_register(
+    "Float8StaticActivationFloat8WeightConfig",
+    "act_quant_scale",
+    "activation_dtype",
+    "granularity",
+    "output_act_quant_scale",
+    "quantize_and_dequantize_output",
+    "step",
+    "weight_dtype",
+)
+def _float8_static(data: _Data) -> tuple[str, str | None]:
+    for key in ("activation_dtype", "weight_dtype"):
+        data.require(key, "float8_e4m3fn")
+    data.require("act_quant_scale", None)
+    data.require("quantize_and_dequantize_output", False)
+    if data.granularity("per-tensor") != "per-tensor":
+        raise data.refuse("granularity", "PerRow, and only PerTensor has a static scale")
+    return "fp8-static", None
 
 
 @_register("NF4WeightOnlyConfig")

@@ -124,17 +124,18 @@ def _maker(bits: int, symmetric: bool) -> Callable[[int], Format]:
     return lambda size: IntN(bits, size, symmetric)
 
 
-@register_family(r"fp([1-79])-e(\d)m(\d)")
+@register_family(r"fp([1-79])[-_]e(\d)[mw](\d)")
 def _float_x(match: re.Match[str]) -> Method:
     bits, exponent, mantissa = map(int, match.groups())
     if bits != exponent + mantissa + 1:
         raise ValueError(
             f"{match[0]} cannot be: {exponent} exponent and {mantissa} mantissa bits and a sign "
-            f"are {exponent + mantissa + 1} bits, not {bits}. Write "
-            f"fp{exponent + mantissa + 1}-e{exponent}m{mantissa}."
+            f"are {exponent + mantissa + 1} bits, not {bits}. Write fpX_eAmB with X = A + B + 1, "
+            "such as fp6_e3m2."
         )
     fmt = FloatX(exponent, mantissa)
-    return Method(match[0], f"{fmt} weights.", _linear_only(fmt))
+    name = f"fp{bits}-e{exponent}m{mantissa}"
+    return Method(name, f"{fmt} weights.", _linear_only(fmt))
 
 
 @register_family(r"(nf4|fp4)-double")

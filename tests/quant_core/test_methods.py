@@ -176,7 +176,9 @@ def test_what_cannot_be_had_is_refused_in_one_sentence_and_a_remedy(name):
     ("name", "reason"),
     [
         ("fp6-e3m3", "3 exponent and 3 mantissa bits and a sign are 7 bits, not 6"),
+        ("fp6_e3m4", "bits and a sign are 8 bits, not 6. Write fpX_eAmB with X = A"),
         ("fp2-e1m0", "no format of 3 to 7 bits"),
+        ("fp1_e0w0", "no format of 3 to 7 bits"),
         ("int1-symmetric", "2 to 7 bits"),
     ],
 )
@@ -193,7 +195,7 @@ def test_impossible_numbers_in_a_name_are_refused_with_the_reason(name, reason):
         ("NVFP5", "nvfp4"),
         ("float8dk", "float8dq"),
         ("uint8wo", "int8wo"),
-        ("fp6_e3m4", "fp6_e3m2"),
+        ("fp6_e3m", "fp6_e3m2"),
     ],
 )
 def test_an_unknown_method_is_named_with_the_nearest_valid_ones(name, nearest):

@@ -47,6 +47,15 @@ POINTED = [
         "Unknown option of int4wo 'groups'.",
     ),
     (
+        '{"quant_method": "torchao", "quant_type": "uint3wo", "group_size": @0}',
+        "group_size is 0.",
+    ),
+    (
+        '{"quantization_config": {"quant_method": "torchao", "quant_type": "uint3wo",'
+        ' @"groups": 32}}',
+        "Unknown key of torchao 'groups'.",
+    ),
+    (
         '{"quant_method": "modelopt", "quant_type": @"FP8_INT8", "weight_only": false}',
         "FP8_INT8 cannot be computed",
     ),

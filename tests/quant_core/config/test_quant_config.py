@@ -121,14 +121,29 @@ REFUSED = [
     ({"quant_method": "torchao", "quant_type": 8}, "Unknown quant_type 8", None),
     (
         {"quant_method": "torchao", "quant_type": "fp6_e3m3"},
-        "fp6_e3m3 cannot be: 3 exponent bits, 3 mantissa bits and a sign are 7 bits. "
-        "Write fp7_e3m3.",
+        "fp6_e3m3 cannot be: 3 exponent and 3 mantissa bits and a sign are 7 bits, not 6. "
+        "Write fpX_eAmB with X = A + B + 1, such as fp6_e3m2.",
         ("quant_type",),
     ),
     (
         {"quant_method": "torchao", "quant_type": "int8wo", "group_size": 64},
         "Unknown option of int8wo 'group_size'",
         ("quant_type_kwargs", "group_size"),
+    ),
+    (
+        {"quant_method": "torchao", "quant_type": "fpx_weight_only", "ebits": 3, "mbits": "2"},
+        "mbits is '2'. It has to be 0 to 5.",
+        ("quant_type_kwargs", "mbits"),
+    ),
+    (
+        {"quant_method": "torchao", "quant_type": "fpx_weight_only", "ebits": 3, "mbits": 4},
+        "ebits, mbits and a sign are 8 bits. Choose 7 or fewer",
+        ("quant_type_kwargs", "mbits"),
+    ),
+    (
+        {"quant_method": "torchao", "quant_type": "uintx_weight_only", "dtype": "torch.uint9"},
+        "dtype is 'uint9'. It has to be uint1 to uint7.",
+        ("quant_type_kwargs", "dtype"),
     ),
     (
         {"quant_method": "torchao", "quant_type": "int4wo", "quant_type_kwargs": {"group": 64}},
@@ -228,6 +243,9 @@ def test_settings_without_effect_are_noted():
     assert BitsAndBytesConfig(load_in_8bit=True).meaning().notes == ()
     (note,) = BitsAndBytesConfig().meaning().notes
     assert "both false" in note and BitsAndBytesConfig().meaning().method == "none"
+    tiles = TorchAoConfig("int4wo", quant_type_kwargs={"group_size": 64, "inner_k_tiles": 8})
+    (note,) = tiles.meaning().notes
+    assert tiles.meaning().method == "int4-g64" and note.startswith("inner_k_tiles has no effect")
     block = NVIDIAModelOptConfig("NF4", channel_quantize=-1, block_quantize=32).meaning().notes
     assert block == ("block_quantize 32 has no effect: NF4 has blocks of 64.",)
 
@@ -258,6 +276,14 @@ def test_dtypes_may_be_torchs_own():
     config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
     assert config.bnb_4bit_compute_dtype == "bfloat16"
     assert config == BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype="torch.bfloat16")
+    config = TorchAoConfig("uintx_weight_only", quant_type_kwargs={"dtype": torch.uint3})
+    assert config.to_dict()["quant_type_kwargs"] == {"dtype": "uint3"}
+    assert config.meaning().method == "int3-g64"
+
+
+def test_a_list_that_is_null_is_the_default():
+    config = QuantConfig.from_dict({"method": "fp8", "ignored_layers": None})
+    assert config == QuantConfig.from_dict({"method": "fp8", "weight_block_size": None})
 
 
 def test_the_dictionary_of_bitsandbytes_is_diffusers_own():

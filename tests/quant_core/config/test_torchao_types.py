@@ -88,6 +88,22 @@ def test_types_that_torchao_once_had_are_read():
     assert typed("NVFP4WeightOnlyConfig", use_triton_kernel=True) == Meaning("nvfp4-weight-only")
 
 
+def test_torchaos_configurations_of_more_formats_are_read():
+    from torchao.core.config import config_to_dict
+    from torchao.prototype.mx_formats import (
+        MXDynamicActivationMXWeightConfig,
+        NVFP4DynamicActivationNVFP4WeightConfig,
+    )
+    from torchao.quantization import Float8StaticActivationFloat8WeightConfig
+
+    for config, method in (
+        (NVFP4DynamicActivationNVFP4WeightConfig(), "nvfp4"),
+        (MXDynamicActivationMXWeightConfig(), "mxfp8"),
+        (Float8StaticActivationFloat8WeightConfig(), "fp8-static"),
+    ):
+        assert TorchAoConfig(config_to_dict(config)).checked_meaning().method == method
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message", "path"),
     [
@@ -96,6 +112,18 @@ def test_types_that_torchao_once_had_are_read():
         ("Int8WeightOnlyConfig", {"group_size": 3}, "has no groups here", ("_data", "group_size")),
         ("Int4WeightOnlyConfig", {"group_size": "x"}, "which is no size", ("_data", "group_size")),
         ("FPXWeightOnlyConfig", {"ebits": 3}, "two numbers are needed", ("_data", "ebits")),
+        (
+            "MXDynamicActivationMXWeightConfig",
+            {"scaling_mode": "FLOOR"},
+            "is 'FLOOR', and only 'RCEIL' is known",
+            ("_data", "scaling_mode"),
+        ),
+        (
+            "Float8StaticActivationFloat8WeightConfig",
+            {"granularity": {"_type": "PerRow", "_data": {}}},
+            "only PerTensor has a static scale",
+            ("_data", "granularity"),
+        ),
     ],
 )
 def test_what_is_unknown_is_refused_at_its_place(name, data, message, path):
