@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .minifloat import looked_up
+
 Decode = Callable[[torch.Tensor], torch.Tensor]
 
 # Values of 4-bit codes: IQ4's, and twice those of E2M1.
@@ -72,10 +74,6 @@ def _scaled(codes: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """codes [B, n] times scale [B, s], which serves n / s codes in a row each."""
     groups = codes.float().view(len(codes), scale.shape[1], -1)
     return (scale.unsqueeze(-1) * groups).view(len(codes), -1)
-
-
-def _looked_up(codes: torch.Tensor, values: tuple[int, ...]) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float32, device=codes.device)[codes.long()]
 
 
 @register_blocks("Q4_0", 2, 32, 18)
@@ -154,14 +152,14 @@ def _q6_k(b: torch.Tensor) -> torch.Tensor:
 
 @register_blocks("IQ4_NL", 20, 32, 18)
 def _iq4_nl(b: torch.Tensor) -> torch.Tensor:
-    return _half(b, 0) * _looked_up(_codes(b[:, 2:], 4, 16), _IQ4)
+    return _half(b, 0) * looked_up(_codes(b[:, 2:], 4, 16), _IQ4)
 
 
 @register_blocks("IQ4_XS", 23, 256, 136)
 def _iq4_xs(b: torch.Tensor) -> torch.Tensor:
     scales = _codes(b[:, 4:8], 4, 1) | (_codes(b[:, 2:4], 2, 1) << 4)
     step = _half(b, 0) * (scales.float() - 32)
-    return _scaled(_looked_up(_codes(b[:, 8:], 4, 16), _IQ4), step)
+    return _scaled(looked_up(_codes(b[:, 8:], 4, 16), _IQ4), step)
 
 
 def _trits(packed: torch.Tensor, count: int, run: int) -> torch.Tensor:
@@ -186,11 +184,11 @@ def _tq2_0(b: torch.Tensor) -> torch.Tensor:
 def _mxfp4(b: torch.Tensor) -> torch.Tensor:
     exponent = b[:, :1].int() - 128
     half_scale = torch.ldexp(torch.ones_like(exponent, dtype=torch.float32), exponent)
-    return half_scale * _looked_up(_codes(b[:, 1:], 4, 16), _E2M1)
+    return half_scale * looked_up(_codes(b[:, 1:], 4, 16), _E2M1)
 
 
 @register_blocks("NVFP4", 40, 64, 36)
 def _nvfp4(b: torch.Tensor) -> torch.Tensor:
     scale = (b[:, :4] & 127).view(torch.float8_e4m3fn).float().nan_to_num(480.0)
     scale = torch.where(b[:, :4] == 127, 0.0, scale / 2)
-    return _scaled(_looked_up(_codes(b[:, 4:], 4, 8), _E2M1), scale)
+    return _scaled(looked_up(_codes(b[:, 4:], 4, 8), _E2M1), scale)

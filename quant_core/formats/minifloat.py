@@ -6,7 +6,11 @@ exponent zero is subnormal, as in torchao, FP6-LLM and the OCP formats FP4 and F
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
+
+from ..kernels.blocks import is_traced
 
 
 def largest_value(exponent: int, mantissa: int) -> float:
@@ -45,5 +49,16 @@ def encode(values: torch.Tensor, exponent: int, mantissa: int) -> torch.Tensor:
 
 def looked_up(codes: torch.Tensor, values: tuple[float, ...]) -> torch.Tensor:
     """The float32 that ``values`` gives for each code."""
-    table = torch.tensor(values, dtype=torch.float32, device=codes.device)
+    table = (_new_table if is_traced(codes) else _kept_table)(values, codes.device)
     return table.index_select(0, codes.reshape(-1).int()).view(codes.shape)
+
+
+def _new_table(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device)
+
+
+@lru_cache
+def _kept_table(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """Sending it to a GPU waits for all work there, at every step of every layer."""
+    with torch.inference_mode(False):
+        return _new_table(values, device)

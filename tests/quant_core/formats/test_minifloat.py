@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from graphquant.quant_core.formats.minifloat import encode, largest_value, looked_up, values_of
+from graphquant.quant_core.formats.minifloat import (
+    _kept_table,
+    encode,
+    largest_value,
+    looked_up,
+    values_of,
+)
 
 LAYOUTS = [(e, bits - 1 - e) for bits in range(3, 9) for e in range(1, bits)]
 
@@ -37,3 +43,12 @@ def test_the_values_of_e2m1_by_hand():
     assert encode(torch.tensor([0.25, 0.75, 2.5, 5.0, 7.0, -3.5]), 2, 1).tolist() == [
         *(0, 2, 4, 6, 7, 14)
     ]
+
+
+def test_a_table_goes_to_a_device_once():
+    """A GPU finishes all its work before it takes one."""
+    codes, values = torch.zeros(4, dtype=torch.uint8), values_of(2, 1)
+    looked_up(codes, values)
+    before = _kept_table.cache_info().misses
+    assert torch.equal(looked_up(codes, values), torch.zeros(4))
+    assert _kept_table.cache_info().misses == before
