@@ -83,12 +83,11 @@ class PatchSource:
         """That change of ``original`` [N, K], among those the live patchers hold, which comes
         nearest to ``patched``, if as near as ``tolerance``, in Frobenius norm."""
         best, nearest = None, tolerance
-        before, after = original.float(), patched.float()
         for patches in self.patchers.patches(self.key):
             found = adapter_change(patches, tuple(original.shape), original.device, original)
             if found is None:
                 continue
-            distance = (after - found.apply(before)).norm().item()
+            distance = found.distance(original, patched, nearest)
             if distance <= nearest:
                 best, nearest = found, distance
         return best

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+
+# Elements that ``distance`` takes at a time: 4 MiB of float32.
+_BLOCK = 2**20
 
 
 @dataclass(frozen=True)
@@ -40,18 +44,36 @@ class Change:
         parts = self.parts().items()
         return Change(**{name: None if part is None else part.to(target) for name, part in parts})
 
-    def apply(self, weight: torch.Tensor) -> torch.Tensor:
-        """The changed weight [N, K], a new tensor in the dtype of ``weight``."""
+    def apply(self, weight: torch.Tensor, first: int = 0) -> torch.Tensor:
+        """The changed weight [N, K], a new tensor in the dtype of ``weight``. ``weight`` may be no
+        more than the rows from ``first`` on."""
+        rows = slice(first, first + len(weight))
         result = weight.clone()
-        for gain in (self.row_gain, self.column_gain):
-            if gain is not None:
-                result *= gain.to(weight)
+        if self.row_gain is not None:
+            result *= self.row_gain[rows].to(weight)
+        if self.column_gain is not None:
+            result *= self.column_gain.to(weight)
         if self.lora_up is not None:
-            result += self.lora_up.to(weight) @ self.lora_down.to(weight)
+            result += self.lora_up[rows].to(weight) @ self.lora_down.to(weight)
         if self.kron_left is not None:
             for left, right in zip(self.kron_left, self.kron_right, strict=True):
-                result += torch.kron(left, right).to(weight)
+                result += _kron_rows(left, right, rows).to(weight)
         return result
+
+    def distance(self, before: torch.Tensor, after: torch.Tensor, limit: float = math.inf) -> float:
+        """||after - apply(before)||, Frobenius, in float32; infinity where it passes ``limit``.
+
+        Some rows at a time: whole float32 copies would take a multiple of a half-precision weight's
+        memory, and most changes that are not the right one show in the first rows.
+        """
+        square, step = 0.0, max(1, _BLOCK // before.shape[1])
+        for first in range(0, len(before), step):
+            rows = slice(first, first + step)
+            difference = self.apply(before[rows].float(), first).sub_(after[rows])
+            square += difference.square_().sum().item()
+            if square > limit * limit:
+                return math.inf
+        return math.sqrt(square)
 
     def linear(
         self,
@@ -82,6 +104,14 @@ class Change:
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Change))
+
+
+def _kron_rows(left: torch.Tensor, right: torch.Tensor, rows: slice) -> torch.Tensor:
+    """kron(left, right)[rows], of no more of ``left`` than it takes."""
+    height = len(right)
+    first, last = rows.start // height, -(-rows.stop // height)
+    offset = first * height
+    return torch.kron(left[first:last], right)[rows.start - offset : rows.stop - offset]
 
 
 def _kron_linear(x: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

@@ -163,12 +163,12 @@ def _carry_change(
     params = dataclasses.replace(
         base._params.to_device(tensor.device), orig_dtype=tensor.dtype, **Change().parts()
     )
-    if tensor.dim() != 2:
-        return None
     # In the dtype that the patch was added in, so that its rounding of the weight cancels out.
     original = weight_of(qdata, params).dequantize(tensor.dtype)
     if torch.equal(original, tensor):
         return qdata, params
+    if tensor.dim() != 2:
+        return None
     change, way = _find_change(tensor, original, params.patches)
     if params.patches is not None:
         params.patches.patchers.outcomes[way] += 1
@@ -181,13 +181,14 @@ def _find_change(
     tensor: torch.Tensor, original: torch.Tensor, patches: PatchSource | None
 ) -> tuple[Change | None, str]:
     """The change, and how it was found, in words."""
-    delta = tensor.float() - original.float()
     if patches is not None:
-        rounding = torch.finfo(tensor.dtype).eps * original.float().norm().item()
-        known = patches.change(original, tensor, TOLERANCE * delta.norm().item() + rounding)
+        norm = torch.linalg.vector_norm(original, dtype=torch.float32).item()
+        rounding = torch.finfo(tensor.dtype).eps * norm
+        tolerance = TOLERANCE * Change().distance(original, tensor) + rounding
+        known = patches.change(original, tensor, tolerance)
         if known is not None:
             return known, "unfused, by the adapters' own factors"
-    factors = low_rank_factors(delta)
+    factors = low_rank_factors(tensor.float() - original.float())
     if factors is None:
         return None, "dequantized, patched and rounded again to nearest"
     return Change(lora_up=factors[0], lora_down=factors[1]), "unfused, by low-rank factors found"

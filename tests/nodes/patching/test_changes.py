@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
@@ -52,6 +53,43 @@ def test_apply_leaves_the_weight_as_it_was():
     before = weight.clone()
     assert not torch.equal(Change(**parts()).apply(weight), before)
     assert torch.equal(weight, before)
+
+
+@pytest.mark.parametrize("kept", CHANGES, ids=lambda kept: ",".join(kept))
+@pytest.mark.parametrize("rows", [1, 5, N])
+def test_a_distance_is_measured_some_rows_at_a_time(kept, rows, monkeypatch):
+    from graphquant.nodes.patching import changes
+
+    monkeypatch.setattr(changes, "_BLOCK", rows * K)
+    change, before, after = changes.Change(**kept), gaussian(N, K, seed=8), gaussian(N, K, seed=9)
+    exact = (after - change.apply(before)).norm().item()
+    assert change.distance(before, after) == pytest.approx(exact, rel=1e-5)
+    assert change.distance(before, after.half(), limit=1.01 * exact) < 1.01 * exact
+    assert change.distance(before, after, limit=0.99 * exact) == float("inf")
+    assert change.distance(before, change.apply(before)) < 1e-4
+
+
+class Sizes(TorchDispatchMode):
+    """The most elements of any tensor that is made."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made._base is None:
+            self.most = max(self.most, made.numel())
+        return made
+
+
+def test_looking_for_a_change_takes_no_float32_copy_of_the_weight(monkeypatch):
+    from graphquant.nodes.patching import changes
+
+    monkeypatch.setattr(changes, "_BLOCK", 2 * K)
+    change, before = changes.Change(**parts("lora_up", "lora_down")), gaussian(N, K).half()
+    after = change.apply(before)
+    with Sizes() as sizes:
+        change.distance(before, after)
+    assert sizes.most == 2 * K
 
 
 def test_what_has_no_part_of_a_change_has_none():

@@ -74,6 +74,17 @@ def test_a_low_rank_patch_keeps_the_codes_and_loses_nothing(fmt):
     assert relative(effect, x @ delta.T) < 1e-3
 
 
+@pytest.mark.parametrize("shape", [(96, 128), (8, 16, 3, 3)], ids=["linear", "convolution"])
+@pytest.mark.parametrize("fmt", [Int8(), Float8()], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_weight_that_comes_back_unchanged_keeps_its_codes(fmt, shape, dtype):
+    """Dynamic VRAM loads small layers, those of a VAE too, through dequantize and requantize."""
+    tensor = carried(fmt, gaussian(*shape), dtype)
+    again = tensor.requantize_from_float(tensor.dequantize())
+    assert same_codes(again._qdata, tensor._qdata)
+    assert torch.equal(again._params.scale, tensor._params.scale)
+
+
 def test_a_second_patch_starts_from_the_codes_not_from_the_first():
     tensor = carried(Int8(), gaussian(96, 128))
     original = tensor.dequantize()
