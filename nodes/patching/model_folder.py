@@ -14,8 +14,11 @@ FOLDER = "diffusion_models"
 _SUFFIX = ".safetensors"
 _READABLE = (_SUFFIX, ".sft", GGUF_SUFFIX)
 _SHARD = re.compile(r"(.+)-\d+-of-\d+\.safetensors")
-# What some system takes for more than a name; a name may not end in a dot or a space either.
-_UNSAFE = re.compile(r'[<>:"|?*\x00-\x1f]|[. ]$')
+# What some system takes for more than a name, or for a device of its own; a name may not end in a
+# dot or a space either.
+_UNSAFE = re.compile(
+    r'[<>:"|?*\x00-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE
+)
 
 
 def save_target(prefix: str) -> Path:

@@ -27,6 +27,7 @@ def folder(tmp_path, monkeypatch):
         ("flux-int8.safetensors", "flux-int8.safetensors"),
         ("a/b c/flux.1", "a/b c/flux.1.safetensors"),
         ("a\\flux", "a/flux.safetensors"),
+        ("console/null", "console/null.safetensors"),
     ],
 )
 def test_the_name_is_exactly_the_prefix(folder, prefix, name):
@@ -55,6 +56,9 @@ def test_the_name_is_exactly_the_prefix(folder, prefix, name):
         "a/./b",
         "flux.",
         "con?",
+        "NUL",
+        "aux/flux",
+        "com1.flux",
         ".safetensors",
         "a /b",
     ],
