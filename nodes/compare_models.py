@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from comfy_api.latest import io, ui
@@ -11,9 +12,11 @@ from ..quant_core.measure import lpips
 from ..quant_core.measure.comparison import LEVELS, Comparison
 from ..quant_core.measure.pictures import SMALLEST_SIDE
 from .bar_chart import Bar, bar_chart
-from .patching.comparing import Pictures, compare_seeds
 from .patching.sampling import Sampling
 from .sampling_inputs import sampler_inputs
+
+if TYPE_CHECKING:
+    from .patching.comparing import Pictures
 
 DIFFERENCE_GAIN = 8
 LEVEL_TOOLTIP = (
@@ -92,6 +95,8 @@ class GQCompareModels(io.ComfyNode):
         negative=None,
         vae=None,
     ) -> io.NodeOutput:
+        from .patching.comparing import compare_seeds
+
         sampling = Sampling(positive, negative, latent_image, steps, cfg, sampler_name, scheduler)
         lacking = lpips.missing() if vae is not None else None
         measure = lpips.lpips_measure() if vae is not None and lacking is None else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .output import node_output
-from .patching.loading import load_quantized_model
 from .patching.model_folder import choices, find
 
 
@@ -55,4 +54,6 @@ class GQLoadQuantizedModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, unet_name) -> io.NodeOutput:
+        from .patching.loading import load_quantized_model
+
         return node_output(*load_quantized_model(find(unet_name)))

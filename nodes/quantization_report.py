@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from comfy_api.latest import io, ui
 
-from ..quant_core.measure.layers import LayerTable
 from .bar_chart import Bar, bar_chart
-from .patching.layer_report import measure_layers
 from .patching.sampling import Sampling
 from .sampling_inputs import sampler_inputs
+
+if TYPE_CHECKING:
+    from ..quant_core.measure.layers import LayerTable
 
 
 class GQQuantizationReport(io.ComfyNode):
@@ -69,6 +72,8 @@ class GQQuantizationReport(io.ComfyNode):
         sampler_name="euler",
         scheduler="simple",
     ) -> io.NodeOutput:
+        from .patching.layer_report import measure_layers
+
         sampling = None
         if (positive is None) != (latent_image is None):
             missing = "latent_image" if latent_image is None else "positive"

@@ -13,7 +13,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ...quant_core.errors import StorageError
 from ...quant_core.plan import KEEP, Plan
-from ...quant_core.storage import LAYERS, PREFIX, TORCHAO_NAMES, TensorFile
+from ...quant_core.storage import LAYERS, PREFIX, TensorFile
 from ...quant_core.version import VERSION
 
 _ATTACHMENT = "graphquant"
@@ -106,6 +106,8 @@ def _inherited(source: str | None) -> dict[str, str]:
 
 def _heritable(metadata: Mapping[str, str]) -> dict[str, str]:
     """torchao's metadata describe its own tensors, each under the tensor's name."""
+    from ...quant_core.storage import TORCHAO_NAMES
+
     if TORCHAO_NAMES in metadata:
         return {}
     return {k: v for k, v in metadata.items() if k not in _NOT_INHERITED}

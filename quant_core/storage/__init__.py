@@ -1,6 +1,7 @@
 """Quantized models on disk: safetensors, streamed, verified, and never believed unchecked."""
 
-from .foreign import TORCHAO_NAMES, ForeignFile, ForeignLayer, find_foreign
+from importlib import import_module
+
 from .gguf import GGUF_SUFFIX, GGUFFile, GGUFTensor
 from .header import TensorSpec
 from .layers import (
@@ -16,6 +17,8 @@ from .layers import (
 from .reader import INDEX_SUFFIX, TensorFile, TensorFiles
 from .stock import check_stock_layers
 from .writer import refuse_to_replace, write_file
+
+_FOREIGN = ("TORCHAO_NAMES", "ForeignFile", "ForeignLayer", "find_foreign")
 
 __all__ = [
     "ENTRIES",
@@ -41,3 +44,10 @@ __all__ = [
     "refuse_to_replace",
     "write_file",
 ]
+
+
+def __getattr__(name: str):
+    """Readers of other libraries' files are imported by who reads one."""
+    if name not in _FOREIGN:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(".foreign", __name__), name)
