@@ -28,7 +28,7 @@ def recognise(files: TensorFiles) -> dict[str, ForeignLayer]:
         if not key.endswith(_WEIGHT):
             continue
         described = read_json(files, key, text)
-        kind = described.get("_type")
+        kind = str(described.get("_type"))
         if kind == _PLAIN:
             continue
         if kind not in BUILDERS:

@@ -45,7 +45,7 @@ class Flattened:
         shape, found = self.spec("qdata").shape, self.attributes.get("block_size")
         sound = isinstance(found, list) and len(found) == 2 and len(shape) == 2
         if not sound or not all(
-            type(size) is int and size > 0 and side % size == 0
+            type(size) is int and size > 0 and side > 0 and side % size == 0
             for size, side in zip(found, shape, strict=True)
         ):
             raise self.fault(f"of {list(shape)} in blocks of {found!r}")
@@ -183,5 +183,5 @@ def NVFP4Tensor(stored: Flattened) -> ForeignLayer:
 
 def _granularity(stored: Flattened) -> str | None:
     """Per row, per tensor, or None for groups and blocks."""
-    shape = stored.spec("qdata").shape
-    return {(1, shape[-1]): "per-row", shape: "per-tensor"}.get(stored.block())
+    block, shape = stored.block(), stored.spec("qdata").shape
+    return {(1, shape[-1]): "per-row", shape: "per-tensor"}.get(block)

@@ -114,6 +114,15 @@ def described(metadata, **values):
         (lambda t, m: m.update({"0.weight": "["}), "that is no JSON"),
         (lambda t, m: described(m, _type="Int4Tensor"), "as torchao's Int4Tensor, which is not"),
         (lambda t, m: described(m, _type="os.system"), "as torchao's os.system, which is not"),
+        (lambda t, m: described(m, _type=["Int8Tensor"]), "['Int8Tensor'], which is not read"),
+        (
+            lambda t, m: t.update({"0._weight_qdata": torch.ones((), dtype=torch.int8)}),
+            "of [] in blocks of",
+        ),
+        (
+            lambda t, m: t.update({"0._weight_qdata": torch.ones(32, 0, dtype=torch.int8)}),
+            "of [32, 0] in blocks of",
+        ),
         (lambda t, m: described(m, _data=None), "describes 0.weight without its tensors"),
         (lambda t, m: described(m, _tensor_data_names=[]), "without qdata and scale"),
         (lambda t, m: described(m, _data={"block_size": [1, 0]}), "in blocks of [1, 0]"),
