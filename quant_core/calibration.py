@@ -58,7 +58,9 @@ class ActivationStatistics:
             )
 
     def add(self, x: torch.Tensor) -> None:
-        """x: [..., K], float. CalibrationError for NaN and infinity."""
+        """x: [..., K], float; none at all is no call. CalibrationError for NaN and infinity."""
+        if x.numel() == 0:
+            return
         self.calls += 1
         self.rows = max(self.rows, x.numel() // x.shape[-1])
         magnitudes = x.detach().abs()

@@ -29,6 +29,12 @@ def test_a_percentile_is_that_of_all_calls_together(percentile):
     assert statistics.result().maximum == pytest.approx(expected, rel=2**-7)
 
 
+def test_a_call_without_tokens_is_no_call():
+    statistics = ActivationStatistics(99.0)
+    statistics.add(torch.zeros(2, 0, 4))
+    assert statistics.calls == 0
+
+
 def test_activations_that_are_nan_are_refused_with_the_remedy():
     with pytest.raises(CalibrationError, match=r"NaN or infinite activations\. Check the model"):
         ActivationStatistics().add(torch.tensor([[1.0, float("nan")]]))
