@@ -113,9 +113,10 @@ class GQQuantizeModel(io.ComfyNode):
             search=fastest_search(model, calibration, max_error),
         )
         plan = with_static_scales(plan, calibration)
-        notes += [*said.notes, *reasons, *get_quant_compile_warnings(method, compile_mode)]
+        notes += [*said.notes, *reasons]
+        warnings = get_quant_compile_warnings(method, compile_mode)
         if not plan.quantized:
-            return unchanged(model, model, plan, notes)
+            return unchanged(model, model, plan, warnings, notes)
         kept = WeightCache(cache_folder()) if cache else None
         quantized, reports = quantize_patcher(
             model,
@@ -124,5 +125,7 @@ class GQQuantizeModel(io.ComfyNode):
             device=resolve_device(compute_device, model.load_device),
             cache=kept,
         )
-        notes += kept.notes if kept else []
-        return node_output(quantized, reports["diffusion_model."], notes)
+        if kept:
+            warnings += kept.warnings
+            notes += kept.notes
+        return node_output(quantized, reports["diffusion_model."], warnings, notes)

@@ -84,12 +84,10 @@ class GQQuantizeTextEncoder(io.ComfyNode):
         if method == AUTO:
             method = AUTO_METHOD
             notes.append(AUTO_NOTE)
-        notes += get_quant_compile_warnings(weight_only(method), compile_mode)
+        warnings = get_quant_compile_warnings(weight_only(method), compile_mode)
         encoders = sub_encoders(clip.patcher.model)
         presets = {path: choose_encoder_preset(preset, encoders[path]) for path in encoders}
-        plans = plan_encoders(
-            encoders, method, granularity, presets, said.include, said.exclude, notes
-        )
+        plans = plan_encoders(encoders, method, granularity, presets, said.include, said.exclude)
         device = resolve_device(compute_device, clip.patcher.load_device)
         if any(plan.quantized for plan in plans.values()):
             quantized, reports = quantize_clip(clip, plans, device=device)
@@ -100,4 +98,6 @@ class GQQuantizeTextEncoder(io.ComfyNode):
             {path.removesuffix(".transformer"): report for path, report in reports.items()},
             clip.patcher.model_size(),
             quantized.patcher.model_size(),
+            warnings,
+            notes,
         )

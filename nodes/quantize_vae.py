@@ -78,6 +78,6 @@ class GQQuantizeVAE(io.ComfyNode):
             hardware=hardware_of(vae.device),
         )
         if not plan.quantized:
-            return unchanged(vae, vae.patcher, plan, notes)
+            return unchanged(vae, vae.patcher, plan, notes=notes)
         quantized, report = quantize_vae(vae, plan, device=vae.device)
-        return node_output(quantized, report, notes)
+        return node_output(quantized, report, notes=notes)

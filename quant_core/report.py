@@ -15,7 +15,8 @@ MIB = 1024 * 1024
 @dataclass(frozen=True)
 class Report:
     """A plan that was carried out. seconds: quantizing alone. model_bytes_*: the whole component.
-    kernel: what multiplies the quantized layers, in words."""
+    kernel: what multiplies the quantized layers, in words. notes: what was chosen, and why; no
+    cause for alarm, as warnings are."""
 
     plan: Plan
     kernel: str
@@ -23,6 +24,7 @@ class Report:
     model_bytes_before: int
     model_bytes_after: int
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def quantized_layers(self) -> int:
@@ -46,6 +48,7 @@ class Report:
         return {
             **plan,
             "warnings": [*self.plan.warnings, *self.warnings],
+            "notes": list(self.notes),
             "kernel": self.kernel,
             "seconds": self.seconds,
             "quantized_layers": self.quantized_layers,
@@ -75,9 +78,10 @@ class Report:
         )
 
     def to_markdown(self) -> str:
-        """The summary, the warnings, and how many layers got which format or were kept, and why."""
+        """The summary, warnings, notes, and how many layers got which format or were kept, why."""
         lines = [self.summary(), ""]
         lines += [f"- warning: {text}" for text in (*self.plan.warnings, *self.warnings)]
+        lines += [f"- note: {text}" for text in self.notes]
         lines += [f"- preset: {self.plan.preset or 'none'}"]
         formats = Counter((str(la.format), la.reason) for la in self.plan.quantized)
         for (name, note), count in formats.most_common():

@@ -7,7 +7,7 @@ cost accuracy: the dynamic methods run as their weight-only counterparts.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from comfy.model_management import module_size
@@ -41,13 +41,11 @@ def plan_encoders(
     presets: Mapping[str, str | None],
     include: str = "",
     exclude: str = "",
-    notes: Sequence[str] = (),
 ) -> dict[str, Plan]:
     """A plan for each of ``encoders``, by its path in the CLIP (``t5xxl.transformer``).
 
     presets: by path, each as in ``plan_component``. include, exclude: patterns of full names
     (``t5xxl.transformer.encoder.block.0...``), so that ``t5xxl`` means all of that encoder.
-    notes: for the reports of those that are quantized.
 
     UnknownNameError; PatternError for an include pattern that means no layer of any encoder;
     NothingToQuantizeError where nothing is left in any of them.
@@ -65,7 +63,7 @@ def plan_encoders(
     include, exclude = parse_patterns(include), parse_patterns(exclude)
     check_include(include, names)
     users = LayerFilter("encoder", None, include, exclude)
-    warnings = (*notes, *named.notes, *_method_notes(joint), *exclude_warnings(exclude, names))
+    warnings = (*named.notes, *_method_notes(joint), *exclude_warnings(exclude, names))
 
     def plan(path: str) -> Plan:
         preset = resolve_preset(presets[path], [name for name, _, _ in layers[path]])

@@ -55,7 +55,8 @@ def model_report(patcher: ModelPatcher, provenance: Provenance, seconds: float) 
         kept.get,
     )
     layers = tuple(_as_quantized(layer, root.get_submodule(layer.name).weight) for layer in found)
-    method = provenance.metadata.get(METHOD, ALREADY_QUANTIZED)
+    quantized = any(layer.action in (ALREADY, QUANTIZE) for layer in layers)
+    method = provenance.metadata.get(METHOD, ALREADY_QUANTIZED if quantized else "none")
     plan = Plan(
         requested=method,
         method=method,

@@ -32,11 +32,12 @@ def cache_folder() -> Path:
 
 
 class WeightCache:
-    """One file a quantization in ``folder``, by its key. notes: what happened, for the report."""
+    """One file a quantization in ``folder``, by its key. notes, warnings: for the report."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.notes: list[str] = []
+        self.warnings: list[str] = []
 
     def weights(
         self,
@@ -53,10 +54,11 @@ class WeightCache:
             hashes = SourceHashes(self.folder / "source_hashes.json", _on_bytes)
             key = cache_key(patcher, prefix, plan, device, hashes)
         except UncacheableError as error:
-            self.notes.append(f"cache: not used, because {error}.")
+            self.warnings.append(f"cache: not used, because {error}.")
             return quantize()
         except OSError as error:
-            self.notes.append(f"cache: not used, because {self.folder} can't be written: {error}.")
+            reason = f"{self.folder} can't be written: {error}"
+            self.warnings.append(f"cache: not used, because {reason}.")
             return quantize()
         file = self.folder / f"{plan.runs_as}-{key[:16]}.safetensors"
         found = self._read(file, key, patcher, prefix, plan)
@@ -74,7 +76,7 @@ class WeightCache:
             with TensorFiles(file) as files:
                 found = _read_layers(files, key, patcher, prefix, plan)
         except (StorageError, OSError) as error:
-            self.notes.append(f"cache: {file.name} is damaged and was made anew: {error}")
+            self.warnings.append(f"cache: {file.name} is damaged and was made anew: {error}")
             return None
         self.notes.append(f"cache: read from {file.name}, every byte verified.")
         return found
@@ -90,7 +92,7 @@ class WeightCache:
         try:
             size = write_file(file, specs, tensors, metadata, overwrite=True, on_bytes=_on_bytes)
         except (StorageError, OSError) as error:
-            self.notes.append(f"cache: not written. {error}")
+            self.warnings.append(f"cache: not written. {error}")
             return
         files = [each.stat().st_size for each in self.folder.glob("*.safetensors")]
         self.notes.append(

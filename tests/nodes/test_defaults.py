@@ -60,7 +60,7 @@ def test_the_global_section_gives_method_and_granularity(flux_patcher, write, ex
     file = write('[quantization]\ntransformer = "int8"\ntransformer_granularity = "per-tensor"\n')
     report = report_of(execute(flux_patcher))
     assert (report["method"], report["granularity"]) == ("int8", "per-tensor")
-    assert f"default: transformer = int8, per-tensor ({file})." in report["warnings"]
+    assert f"default: transformer = int8, per-tensor ({file})." in report["notes"]
 
 
 def test_the_granularity_of_the_node_counts_where_the_file_has_none(flux_patcher, write, execute):

@@ -33,7 +33,13 @@ def test_it_returns_the_model_and_a_report(node, file, inference_mode):
     output = node.execute(file.name)
     assert type(output[0].model).__name__ == "Flux"
     assert output[1].startswith(f"Loaded {file.name}: ")
-    assert output.ui["graphquant"][0]["path"] == str(file)
+    (report,) = output.ui["graphquant"]
+    assert report["path"] == str(file)
+
+
+def test_a_file_with_no_quantized_layer_is_not_called_quantized(node, file, inference_mode):
+    (report,) = node.execute(file.name).ui["graphquant"]
+    assert (report["method"], report["quantized_layers"]) == ("none", 0)
 
 
 def test_a_changed_file_has_another_fingerprint(node, file):

@@ -63,7 +63,7 @@ def test_quantize_model_goes_by_the_config_instead_of_its_own_inputs(
     formats = {la["format"] for la in report["layers"] if la["action"] == "quantize"}
     assert formats == {"nf4 blocks of 64"}
     assert kept(report) and all(name.startswith("double_blocks.0.") for name in kept(report))
-    assert "config: nf4, as a configuration of bitsandbytes says." in report["warnings"]
+    assert "config: nf4, as a configuration of bitsandbytes says." in report["notes"]
 
 
 def test_what_the_config_does_not_say_stays_the_nodes(flux_patcher, config, quantize):
@@ -95,7 +95,7 @@ def test_quantize_text_encoder_goes_by_the_config(clip, config):
     reports = done.ui["graphquant"]
     assert any(report["quantized_layers"] for report in reports)
     assert any("SelfAttention" in name for report in reports for name in kept(report))
-    assert any("config: int8" in text for report in reports for text in report["warnings"])
+    assert any("config: int8" in text for report in reports for text in report["notes"])
 
 
 def test_quantize_vae_goes_by_the_config_and_refuses_what_no_vae_can_have(load_vae, config):

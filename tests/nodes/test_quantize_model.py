@@ -67,7 +67,12 @@ def test_none_passes_the_same_object_through(flux_patcher, execute):
 def test_auto_says_what_it_chose_and_why(flux_patcher, execute):
     output = execute(flux_patcher, "auto")
     assert report_of(output)["method"] == "int8"
-    assert "auto chose int8: CPU does not run FP8 matmuls" in output[1]
+    assert "- note: auto chose int8: CPU does not run FP8 matmuls" in output[1]
+
+
+def test_what_auto_chose_is_a_note_and_no_warning(flux_patcher, execute):
+    report = report_of(execute(flux_patcher, "auto"))
+    assert (len(report["notes"]), report["warnings"]) == (1, [])
 
 
 def test_fp8_dynamic_on_a_cpu_runs_by_a_named_fallback(flux_patcher, execute):
@@ -88,6 +93,7 @@ def test_a_model_that_is_quantized_already_comes_back_itself(flux_patcher, execu
     assert output[0] is once
     assert report_of(output)["method"] == "already_quantized"
     assert output[1].startswith("already_quantized: 0 of 42 layers quantized")
+    assert report_of(output)["warnings"][0].startswith("Nothing was done: what went in is quantiz")
 
 
 def test_one_info_line_a_quantize(flux_patcher, execute, caplog):

@@ -61,7 +61,7 @@ def test_auto_is_int8_on_every_machine(clip, execute):
     output = execute(clip, "auto")
     part = parts_of(output)["t5xxl"]
     assert part["method"] == "int8"
-    assert "auto chose int8" in part["warnings"][0]
+    assert "auto chose int8" in part["notes"][0]
     assert torch.equal(encode(output[0])[0], encode(execute(clip, "int8")[0])[0])
 
 

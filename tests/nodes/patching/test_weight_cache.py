@@ -36,7 +36,7 @@ def run(tmp_path, monkeypatch):
             quantized, _ = module.quantize_patcher(
                 patcher, {PREFIX: plan}, compute_dtype=torch.float32, cache=cache
             )
-        return quantized, len(done), " ".join(cache.notes)
+        return quantized, len(done), " ".join([*cache.warnings, *cache.notes])
 
     return quantize
 
