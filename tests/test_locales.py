@@ -7,6 +7,7 @@ import re
 import pytest
 
 from graphquant.quant_core.capability import EMULATED, FALLBACK, REFUSED
+from graphquant.quant_core.methods import MEASURED
 from lab.pack import ROOT
 
 LOCALES = ROOT / "locales"
@@ -64,3 +65,12 @@ def test_every_word_that_the_scripts_use_exists():
     columns = {f"column_{key}" for key in re.findall(r'\{ key: "(\w+)"', scripts)}
     statuses = (EMULATED, FALLBACK, REFUSED, "encoder")
     assert used | columns | {f"{status}Label" for status in statuses} == words
+
+
+@pytest.mark.parametrize("language", TRANSLATIONS)
+def test_the_translated_tooltip_of_the_method_names_what_came_last(language, comfy):
+    from graphquant.nodes.defaults import DEFAULT
+
+    inputs = _read(language, "nodeDefs")["GQQuantizeModel"]["inputs"]
+    tooltip = inputs["method"]["tooltip"]
+    assert [name for name in (*MEASURED, DEFAULT) if name not in tooltip] == []

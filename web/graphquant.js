@@ -4,6 +4,7 @@ import { app } from "../../scripts/app.js"
 import { loadCapabilities } from "./capabilities.js"
 import { loadStyles } from "./dom.js"
 import { menuItems } from "./menu.js"
+import { isMisplaced } from "./misplaced.js"
 import { attachPanel, refreshAll, showEarlierRuns, showPanels, showRun } from "./node_panel.js"
 import { loadWords } from "./words.js"
 
@@ -65,7 +66,7 @@ app.registerExtension({
   onNodeOutputsUpdated(outputs) {
     for (const [locator, output] of Object.entries(outputs)) {
       const node = output?.graphquant && nodeAt(locator)
-      if (isOurs(node)) showRun(node, output.graphquant)
+      if (isOurs(node) && !isMisplaced(node, output.graphquant)) showRun(node, output.graphquant)
     }
   },
 

@@ -6,7 +6,8 @@ const KEY = "graphquant.lastRuns"
 // In characters, of the few million that a browser gives to all of ComfyUI.
 const LIMIT = 500_000
 
-const placeOf = (node) => `${node.graph.id}:${node.id}`
+/** Where a node is: its graph, and its id there. */
+export const placeOf = (node) => `${node.graph.id}:${node.id}`
 
 /** Keep a node's reports, newest workflow last; the oldest go where there are too many. */
 export function remember(node, reports) {

@@ -2,6 +2,7 @@
 import { methodLabel } from "./capabilities.js"
 import { element } from "./dom.js"
 import { recall, remember } from "./last_runs.js"
+import { arrivedElsewhere } from "./misplaced.js"
 import { notesFor } from "./notes.js"
 import { panelContent } from "./panel.js"
 
@@ -19,7 +20,9 @@ export const lastRun = (node) => panels.get(node)?.run ?? { reports: [], earlier
 /** Watch a new node: its runs, and the inputs that its notes speak of. */
 export function attachPanel(node) {
   panels.set(node, { run: { reports: [], earlier: false }, shown: "", widget: null })
-  after(node, "onExecuted", ({ graphquant }) => graphquant && showRun(node, graphquant))
+  after(node, "onExecuted", ({ graphquant }) => {
+    if (graphquant && !arrivedElsewhere(node, graphquant)) showRun(node, graphquant)
+  })
   after(node, "onConfigure", () => refresh(node))
   after(node, "onRemoved", () => panels.delete(node))
   for (const widget of node.widgets ?? []) {
@@ -64,17 +67,19 @@ function refresh(node) {
   const key = JSON.stringify([notes, panel.run])
   if (key === panel.shown) return
   panel.shown = key
-  panel.widget.element.firstChild.replaceChildren(...panelContent(node.title, panel.run, notes))
+  panel.widget.element.firstChild.replaceChildren(...panelContent(node, panel.run, notes))
 }
 
 function addWidget(node) {
   const content = element("div", "content")
   const root = element("div", "panel", content)
   root.dataset.node = node.id
+  // Nodes 2.0 lets the wheel scroll in here, and not zoom the canvas, once this has the focus.
   root.dataset.captureWheel = "true"
+  root.tabIndex = -1
   let height = 0
   const getHeight = () => height + 2 * MARGIN
-  const options = { serialize: false, hideOnZoom: false, margin: MARGIN }
+  const options = { serialize: false, hideOnZoom: false, hideInPanel: true, margin: MARGIN }
   const widget = node.addDOMWidget(WIDGET, "graphquant", root, {
     ...options,
     getMinHeight: getHeight,

@@ -4,7 +4,8 @@ import { compileNodesAfter } from "./downstream.js"
 import { matches, parsePatterns } from "./patterns.js"
 import { t } from "./words.js"
 
-const valueOf = (node, name) => node.widgets?.find((widget) => widget.name === name)?.value
+const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name)
+const valueOf = (node, name) => widgetOf(node, name)?.value
 
 /** Notes as {kind: "warning" | "info", text}; reports are those of the last run. */
 export function notesFor(node, reports) {
@@ -43,11 +44,13 @@ function compileNotes(node, method) {
 /** The name that patterns are matched with: an encoder's starts with its place in the CLIP. */
 const full = (part, name) => (part ? `${part}.transformer.${name}` : name)
 
-function patternNotes(node, reports, input) {
-  const patterns = parsePatterns(valueOf(node, input) ?? "")
+function patternNotes(node, reports, name) {
+  const patterns = parsePatterns(valueOf(node, name) ?? "")
   if (!patterns.length || !reports.length) return []
   if (reports.some((report) => !report.layers)) return [{ kind: "info", text: t("previewNextRun") }]
-  const names = reports.flatMap(({ part, layers }) => layers.map(({ name }) => full(part, name)))
+  // As the node shows it, in the editor's language.
+  const input = widgetOf(node, name).label ?? name
+  const names = reports.flatMap(({ part, layers }) => layers.map((layer) => full(part, layer.name)))
   const matched = names.filter((name) => patterns.some((pattern) => matches(pattern, name)))
   const words = { input, count: matched.length, total: names.length }
   const idle = patterns.filter(
@@ -57,6 +60,13 @@ function patternNotes(node, reports, input) {
   )
   return [
     { kind: "info", text: t("preview", words) },
-    ...idle.map((pattern) => ({ kind: "warning", text: t("previewNone", { input, pattern }) })),
+    ...(idle.length ? [{ kind: "warning", text: idleText(input, idle) }] : []),
   ]
+}
+
+/** One line, however many patterns match nothing. */
+function idleText(input, idle) {
+  const named = idle.slice(0, 3).join(", ")
+  const pattern = idle.length > 3 ? t("andMore", { named, more: idle.length - 3 }) : named
+  return t("previewNone", { input, pattern })
 }

@@ -5,10 +5,10 @@ import { bytes, methodWords, percent } from "./report.js"
 import { t } from "./words.js"
 
 /** The panel's content. reports: of the last run, or none; earlier: of one before a reload. */
-export function panelContent(title, { reports, earlier }, notes) {
+export function panelContent(node, { reports, earlier }, notes) {
   const content = reports.map((report) => section(report, earlier))
   content.push(...notes.map(({ kind, text }) => note(kind, text)))
-  if (reports.length) content.push(footer(title, reports))
+  if (reports.length) content.push(footer(node, reports))
   return content
 }
 
@@ -23,7 +23,9 @@ function section(report, earlier) {
     element("div", "top", part, method, mark),
     element("div", "layers", t("layers", words)),
     sizeBar(report),
-    ...report.warnings.map((warning) => note("warning", warning))
+    ...report.warnings.map((warning) => note("warning", warning)),
+    // A report that was kept in the browser by an older version has none.
+    ...(report.notes ?? []).map((text) => note("info", text))
   )
 }
 
@@ -44,11 +46,11 @@ function note(kind, text) {
   return element("div", `note graphquant-${kind}`, text)
 }
 
-function footer(title, reports) {
+function footer(node, reports) {
   const layered = reports.filter((report) => report.layers)
   const kernels = [...new Set(reports.map((report) => report.kernel))].join("; ")
   const action = layered.length
-    ? button("details", t("details"), () => openDetails(title, layered))
+    ? button("details", t("details"), () => openDetails(node.title, layered))
     : element("span", "faint", t("detailsNextRun"))
   return element("div", "footer", element("span", "faint", kernels), action)
 }

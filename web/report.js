@@ -12,6 +12,7 @@ export function bytes(count) {
 
 /** The method that ran, and as what when the one asked for could not. */
 export function methodWords({ method, runs_as }) {
+  if (method === "already_quantized") return t("already")
   return method === runs_as ? method : t("as", { method, runs_as })
 }
 
@@ -31,6 +32,7 @@ export function reportText(report) {
     `- kernel: ${report.kernel}`,
     `- preset: ${report.preset ?? "none"}`,
     ...report.warnings.map((warning) => `- warning: ${warning}`),
+    ...(report.notes ?? []).map((text) => `- note: ${text}`),
     ...countReasons(report.layers ?? []),
   ].join("\n")
 }

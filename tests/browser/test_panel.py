@@ -74,8 +74,11 @@ def test_the_table_has_every_layer_biggest_first_and_sorts(editor, quantize):
     workflow, node = quantize("int8", seed=22)
     editor.load(workflow)
     editor.run()
+    editor.panel(node).locator(".graphquant-method").wait_for()
+    editor.evaluate("([id]) => { app.graph.getNodeById(id).title = 'Renamed' }", node)
     editor.panel(node).locator("button.graphquant-details").click()
     dialog = editor.page.locator("dialog.graphquant-dialog")
+    assert dialog.locator("h2").inner_text() == "Renamed"
     rows = dialog.locator("tbody tr")
     assert rows.count() == 42
     texts = dialog.locator(".graphquant-cell-bytes_after").all_inner_texts()
@@ -140,6 +143,63 @@ def test_a_run_changes_nothing_of_a_saved_workflow(editor, quantize):
     editor.notice_changes()
     assert editor.is_modified() is False
     assert "graphquant" not in _saved(saved, node)["properties"]
+
+
+def test_what_auto_chose_is_said_without_alarm_and_beside_no_other_input(editor, quantize):
+    workflow, node = quantize("auto", seed=28)
+    editor.load(workflow)
+    editor.run()
+    panel = editor.panel(node)
+    panel.locator(".graphquant-method").wait_for()
+    assert panel.locator(".graphquant-info").inner_text().startswith("auto chose int8: ")
+    assert panel.locator(".graphquant-warning").count() == 0
+    editor.set_setting("Comfy.RightSidePanel.IsOpen", True)
+    editor.select(node)
+    editor.page.get_by_text("Advanced inputs").last.wait_for()
+    assert editor.page.get_by_text("graphquant", exact=True).count() == 0
+    editor.set_setting("Comfy.RightSidePanel.IsOpen", False)
+
+
+def test_many_warnings_scroll_in_a_panel_of_bounded_height(editor, quantize):
+    workflow, node = quantize("int8", exclude="\n".join(f"no.{n}" for n in range(40)), seed=29)
+    editor.load(workflow)
+    editor.run()
+    panel = editor.panel(node)
+    panel.locator(".graphquant-method").wait_for()
+    content = panel.locator(".graphquant-content")
+    assert content.evaluate("(it) => it.offsetHeight") == 520
+    assert content.evaluate("(it) => it.scrollHeight") > 1000
+    editor.set_widget(node, "exclude", "\n".join(f"other.{n}" for n in range(40)))
+    panel.get_by_text("exclude: no layer matches other.0, other.1, other.2 and 37 more.").wait_for()
+
+
+def test_a_run_of_another_tab_leaves_no_report_on_the_node_that_is_open(
+    editor, examples_server, quantize
+):
+    seed = 31 if editor.renderer == "classic" else 32
+    running, node = quantize("int8", seed=seed)
+    other, same = quantize("int4", seed=seed)
+    assert node == same
+    before = workflows.quantized(FLUX, "int8", seed=seed + 100)
+    before["sample_quantized"]["inputs"]["steps"] = 10000
+    before = examples_server.queue(before)
+    editor.load(running)
+    editor.evaluate(
+        """async () => {
+            const note = () => { window.labRan = app.rootGraph.id }
+            app.api.addEventListener("execution_success", note, { once: true })
+            await app.queuePrompt(0)
+        }"""
+    )
+    editor.evaluate("async ([other]) => app.loadGraphData(other, true, true, 'other')", other)
+    examples_server.cancel(before)
+    editor.page.wait_for_function("window.labRan === app.rootGraph.id")
+    editor.settle()
+    assert editor.panel(node).count() == 0
+    editor.execute("Workspace.PreviousOpenedWorkflow")
+    editor.panel(node).get_by_text("int8", exact=True).wait_for()
+    editor.execute("Workspace.NextOpenedWorkflow")
+    editor.panel(node).wait_for(state="detached")
 
 
 def test_several_reports_are_shown_by_part_and_as_text_alone(editor, quantize):
