@@ -1,5 +1,5 @@
 """What the pack's pages ask the server: a GET route that tells nothing but the hardware; and the
-pages themselves, where ComfyUI does not serve them."""
+pages and examples themselves, where ComfyUI does not serve them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import asyncio
 import re
 from functools import lru_cache
 from pathlib import Path
-from urllib.parse import quote
 
 from aiohttp import web
 from comfy.model_management import get_torch_device
@@ -53,9 +52,17 @@ def _this_machine() -> dict:
 
 
 def add_routes() -> None:
-    """Serve GET /graphquant/capabilities, and the web folder if need be, from ComfyUI's server."""
-    if quote(PACK.name) != PACK.name:
-        _serve_web_folder()
+    """Serve GET /graphquant/capabilities from ComfyUI's server, and the pack's own files under the
+    addresses where the editor looks for them and ComfyUI does not serve them."""
+    if not re.fullmatch(r"[\w.~-]+", PACK.name, re.ASCII):
+        # In a folder such as "my pack": aiohttp's static route, which ComfyUI makes for each pack,
+        # compares the quoted name with an unquoted path and never matches.
+        _serve("/extensions", PACK.name, PACK / "web")
+        _serve("/workflow_templates", PACK.name, PACK / "example_workflows")
+    if "." in PACK.name:
+        # In a folder such as "graphquant-0.1.0": the Info panel asks for help by the name up to
+        # the first dot.
+        _serve("/extensions", PACK.name.split(".")[0], PACK / "web", "docs/GQ.+")
 
     @PromptServer.instance.routes.get(CAPABILITIES)
     async def get_capabilities(request: web.Request) -> web.Response:
@@ -63,14 +70,13 @@ def add_routes() -> None:
         return web.json_response(await asyncio.to_thread(_this_machine))
 
 
-def _serve_web_folder() -> None:
-    """In a folder such as "my pack": aiohttp's static route, which ComfyUI makes for each pack,
-    compares the quoted name with an unquoted path and never matches."""
-    name = re.sub(r"[^\w-]", ".", PACK.name)
-    folder = (PACK / "web").resolve()
+def _serve(prefix: str, name: str, folder: Path, paths: str = ".+") -> None:
+    """GET {prefix}/{name}/{path} from ``folder``, for a path that is like the regex ``paths``."""
+    folder = folder.resolve()
+    pattern = re.sub(r"[^\w-]", ".", name)
 
-    @PromptServer.instance.routes.get(f"/extensions/{{pack:{name}}}/{{path:.+}}")
-    async def get_web_file(request: web.Request) -> web.FileResponse:
+    @PromptServer.instance.routes.get(f"{prefix}/{{pack:{pattern}}}/{{path:{paths}}}")
+    async def get_file(request: web.Request) -> web.FileResponse:
         file = (folder / request.match_info["path"]).resolve()
         if not file.is_relative_to(folder) or not file.is_file():
             raise web.HTTPNotFound

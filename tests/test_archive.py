@@ -17,7 +17,8 @@ from lab.sampling import relative_l2
 from lab.server import Server
 from lab.tiny_models import FLUX
 
-FOLDER = "my quant-pack"
+# A space, a hyphen and a dot, as an unpacked release has one.
+FOLDER = "my quant-pack-0.1"
 
 
 def _tracked(*options: str) -> set[str]:
@@ -68,7 +69,7 @@ def test_what_is_installed_is_said_once():
 
 @pytest.fixture(scope="module")
 def packed_server(archived, tiny_flux_file, tmp_path_factory):
-    """A server with the archive's files in a folder with a space and a hyphen, without Triton."""
+    """A server with the archive's files in that folder, without Triton."""
     base = tmp_path_factory.mktemp("packed")
     for name in archived:
         target = base / "unpacked" / name
@@ -102,6 +103,9 @@ def test_every_node_comes_from_the_folder_with_its_help(packed_server, archived)
         assert info["search_aliases"] and info["category"] == "model/quantization"
         page = _get(packed_server, f"/extensions/{quote(FOLDER)}/docs/{kind}.md")
         assert page.startswith(f"# {info['display_name']}\n")
+        # ComfyUI's Info panel takes the folder's name up to the first dot.
+        asked = FOLDER.partition(".")[0]
+        assert _get(packed_server, f"/extensions/{quote(asked)}/docs/{kind}.md") == page
 
 
 def test_quantize_model_is_found_by_the_words_that_users_search_for(packed_server):
@@ -118,6 +122,9 @@ def test_scripts_templates_subgraphs_and_words_are_served(packed_server, archive
         _get(packed_server, f"/extensions/{quote(FOLDER)}/..%2Fpyproject.toml")
     templates = json.loads(_get(packed_server, "/workflow_templates"))[FOLDER]
     assert {f"example_workflows/{name}.json" for name in templates} < archived
+    for name in templates:
+        opened = f"/api/workflow_templates/{quote(FOLDER)}/{name}"
+        assert json.loads(_get(packed_server, f"{opened}.json"))["nodes"]
     subgraphs = json.loads(_get(packed_server, "/global_subgraphs")).values()
     assert [each["name"] for each in subgraphs if FOLDER in each["info"]["node_pack"]]
     assert "graphquant" in json.loads(_get(packed_server, "/i18n"))["zh"]
