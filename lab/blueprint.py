@@ -2,7 +2,8 @@
 
     python -m lab.blueprint
 
-writes subgraphs/load_and_quantize.json, which ComfyUI offers in the node library.
+writes "subgraphs/Load and Quantize.json", which ComfyUI offers in the node library and in the
+search, under the file's name.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from .pack import ROOT
 from .server import Server
 from .ui_workflow import ui_workflow
 
-FILE = ROOT / "subgraphs" / "load_and_quantize.json"
 NAME = "Load and Quantize"
+DESCRIPTION = "Loads a diffusion model and stores its weights in FP8, INT8 or INT4."
+ALIASES = ("fp8", "int8", "int4", "torchao", "quant", "VRAM", "low memory")
+FILE = ROOT / "subgraphs" / f"{NAME}.json"
 PROMPT = {
     "load": {
         "class_type": "UNETLoader",
@@ -64,6 +67,8 @@ def blueprint(object_info: Callable[[str], dict]) -> dict:
         "version": 1,
         "revision": 0,
         "name": NAME,
+        "description": DESCRIPTION,
+        "category": "Quantization",
         "state": {
             "lastNodeId": len(nodes),
             "lastLinkId": len(links),
@@ -91,7 +96,7 @@ def blueprint(object_info: Callable[[str], dict]) -> dict:
         "links": [],
         "version": 0.4,
         "definitions": {"subgraphs": [subgraph]},
-        "extra": {},
+        "extra": {"BlueprintDescription": DESCRIPTION, "BlueprintSearchAliases": list(ALIASES)},
     }
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lab import workflows
-from lab.pack import ROOT
+from lab.blueprint import FILE
 from lab.tiny_models import FLUX
 from lab.ui_workflow import ui_workflow
 
@@ -103,13 +103,13 @@ def test_the_patterns_are_counted_while_they_are_typed(editor, examples_server):
     editor.panel(node).locator(".graphquant-note").first.wait_for()
     assert _notes(editor, node) == [
         "include: 20 of 42 layers of the last run match.",
-        "include: no_such_block matches no layer.",
+        "include: no layer matches no_such_block.",
         "exclude: 4 of 42 layers of the last run match.",
     ]
 
 
 def test_the_blueprint_runs_and_its_inner_node_has_the_panel(editor, examples_server):
-    workflow = json.loads((ROOT / "subgraphs" / "load_and_quantize.json").read_text())
+    workflow = json.loads(FILE.read_text())
     editor.load(workflow)
     editor.evaluate(
         """() => {
