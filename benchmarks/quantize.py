@@ -32,18 +32,21 @@ METHODS = ("fp8-weight-only", "int8", "int4")
 
 def measure(width: int, layers: int, device: torch.device, repeats: int) -> dict:
     from graphquant.quant_core.methods import METHODS as ALL
+    from graphquant.quant_core.transfer import Transfer
 
     weights = [
         torch.empty(shape, dtype=torch.bfloat16).normal_(0, 0.02)
         for shape in ((4 * width, width), (width, 4 * width)) * (layers // 2)
     ]
+    transfer = Transfer(device)
+    back = partial(transfer.back, home=torch.device("cpu"))
     rows = {}
     for method in METHODS:
         formats = [ALL[method].choose(tuple(w.shape), "per-row").format for w in weights]
 
         def run(formats=formats) -> list:
             return [
-                fmt.quantize(weight.to(device)).map(lambda part: part.cpu())
+                fmt.quantize(transfer.there(weight)).map(back)
                 for fmt, weight in zip(formats, weights, strict=True)
             ]
 

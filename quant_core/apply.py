@@ -13,6 +13,7 @@ import torch
 from .errors import NonFiniteWeightError
 from .formats import QuantizedWeight
 from .plan import LayerPlan, Plan
+from .transfer import Transfer
 
 
 def quantize_plan(
@@ -29,24 +30,27 @@ def quantize_plan(
     layer and may raise, to cancel. NonFiniteWeightError names the layer.
     """
     results: dict[str, QuantizedWeight] = {}
+    transfer = None if device is None else Transfer(device)
     for layer in plan.quantized:
         if on_layer is not None:
             on_layer(layer)
         if layer.tied_to is not None:
             results[layer.name] = results[layer.tied_to]
             continue
-        results[layer.name] = _quantize_layer(layer, read_weight(layer.name), device)
+        results[layer.name] = _quantize_layer(layer, read_weight(layer.name), transfer)
     return results
 
 
 def _quantize_layer(
-    layer: LayerPlan, weight: torch.Tensor, device: torch.device | str | None
+    layer: LayerPlan, weight: torch.Tensor, transfer: Transfer | None
 ) -> QuantizedWeight:
     try:
-        quantized = layer.format.quantize(weight if device is None else weight.to(device))
+        quantized = layer.format.quantize(weight if transfer is None else transfer.there(weight))
     except NonFiniteWeightError as error:
         raise NonFiniteWeightError(
             f"{layer.name}.weight holds NaN or infinity. "
             f"Exclude {layer.name!r}, or repair the checkpoint."
         ) from error
-    return quantized.map(lambda part: part.to(weight.device))
+    if transfer is None:
+        return quantized
+    return quantized.map(lambda part: transfer.back(part, weight.device))
