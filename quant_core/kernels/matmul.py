@@ -127,8 +127,13 @@ def float8_problem(device: torch.device) -> RuntimeError | None:
 def _problem(way: str, device: torch.device) -> RuntimeError | None:
     try:
         ones = torch.ones(_TRIED, _TRIED, device=device).to(torch.float8_e4m3fn)
-        scale = torch.full((_TRIED, 1) if way == "row-wise" else (), 0.5, device=device)
-        product = _scaled_mm(ones, ones, scale, scale.t(), None, torch.bfloat16)
+        if way == "row-wise":
+            scale = torch.full((_TRIED, 1), 0.5, device=device)
+            bias = ones[0].bfloat16()
+            product = _scaled_mm(ones, ones, scale, scale.t(), bias, torch.bfloat16) - bias
+        else:
+            scale = torch.full((), 0.5, device=device)
+            product = _scaled_mm(ones, ones, scale, scale, None, torch.float32)
         right = bool((product == _TRIED / 4).all())
     except RuntimeError as error:  # how PyTorch says that device or library has no such kernel
         return error
