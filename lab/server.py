@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -214,9 +215,18 @@ class Server:
             *(sys.executable, "main.py", "--port", str(self.port), *device_arguments()),
             *("--base-directory", str(self.base), "--database-url", "sqlite:///:memory:"),
             *("--disable-api-nodes", "--disable-all-custom-nodes"),
+            *self._frontend(),
             *self.arguments,
             *("--whitelist-custom-nodes", *self._folders),
         ]
+
+    def _frontend(self) -> list[str]:
+        """ComfyUI's own, where it is installed; prompts run without one."""
+        if find_spec("comfyui_frontend_package") is not None:
+            return []
+        empty = self.base / "no_frontend"
+        empty.mkdir(exist_ok=True)
+        return ["--front-end-root", str(empty)]
 
     def _wait_until_up(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout

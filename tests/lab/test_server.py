@@ -65,3 +65,11 @@ def cached_nodes(entry):
         if event == "execution_cached"
         for node in details["nodes"]
     ]
+
+
+def test_where_the_frontend_is_not_installed_an_empty_folder_is_served(tmp_path, monkeypatch):
+    assert "--front-end-root" not in Server(tmp_path)._command()
+    monkeypatch.setattr("lab.server.find_spec", lambda name: None)
+    command = Server(tmp_path)._command()
+    folder = command[command.index("--front-end-root") + 1]
+    assert list(tmp_path.iterdir()) == [tmp_path / "no_frontend"] and folder.endswith("no_frontend")
