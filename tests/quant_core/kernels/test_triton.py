@@ -215,23 +215,28 @@ def test_every_fp8_code_is_read_alike_in_both_ways(dtype, decoding):
     assert torch.equal(result.nan_to_num(nan=1e9), codes.float().nan_to_num(nan=1e9))
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("codes_dtype", [torch.int8, E4M3, E5M2])
-@pytest.mark.parametrize("m", [1, 5, 16])
-def test_the_small_matmul_is_that_of_the_dequantized_weight(m, codes_dtype, dtype, decoding):
-    for n, k in ((20, 128), (33, 264)):
+@pytest.mark.parametrize(
+    ("dtype", "codes_dtype"),
+    [
+        (torch.bfloat16, torch.int8),
+        (torch.bfloat16, E4M3),
+        (torch.bfloat16, E5M2),
+        (torch.float16, E4M3),
+        (torch.float32, E4M3),
+    ],
+)
+def test_the_small_matmul_is_that_of_the_dequantized_weight(dtype, codes_dtype, decoding):
+    for m, n, k in ((1, 20, 128), (5, 33, 264), (16, 48, 512)):
         codes = some(n, n, k, std=20.0).to(codes_dtype)
         x, bias = some(m, m, k, dtype=dtype), some(m + 1, n, dtype=dtype)
-        for scale in (some(k, n, 1, std=0.02), torch.tensor(0.01, device=DEVICE)):
-            for some_bias in (None, bias):
-                result = launch_matmul.scaled_linear(x, codes, scale, some_bias)
-                weight = codes.float() * scale
-                exact = torch.nn.functional.linear(
-                    x.float(), weight, None if some_bias is None else some_bias.float()
-                )
-                assert (result.dtype, result.shape) == (dtype, exact.shape)
-                error = (result.float() - exact).norm() / exact.norm()
-                assert error < (1e-5 if dtype == torch.float32 else 5e-3), (n, k)
+        of_rows, of_all = some(k, n, 1, std=0.02), torch.tensor(0.01, device=DEVICE)
+        for scale, some_bias in ((of_rows, bias), (of_all, None)):
+            result = launch_matmul.scaled_linear(x, codes, scale, some_bias)
+            exact = x.float() @ (codes.float() * scale).T
+            exact = exact if some_bias is None else exact + some_bias.float()
+            assert (result.dtype, result.shape) == (dtype, exact.shape)
+            error = (result.float() - exact).norm() / exact.norm()
+            assert error < (1e-5 if dtype == torch.float32 else 5e-3), (m, n, k)
 
 
 @pytest.fixture(params=["by addresses", "by descriptors"])
@@ -255,22 +260,19 @@ def loading(request, monkeypatch):
     ],
 )
 def test_int8_products_scaled_at_once_are_those_scaled_afterwards(dtype, bias, loading):
-    for m, n, k in ((17, 24, 64), (130, 264, 200)):
+    wide, square = launch_matmul.TILES
+    for tile, (m, n, k) in ((square, (17, 24, 64)), (wide, (130, 264, 200))):
         x = some(m, m, k, std=50.0).clamp(-128, 127).to(torch.int8)
         codes = some(n, n, k, std=50.0).clamp(-128, 127).to(torch.int8)
-        row = some(k, m, 1).abs()
         bias_values = None if bias is None else some(k + 1, n).to(bias)
-        for column in (some(k + 2, 1, n).abs(), torch.full((1, 1), 0.5, device=DEVICE)):
-            arguments = (row, column, bias_values, dtype)
-            expected = plain.scale_products(
-                (x.cpu().int() @ codes.cpu().int().T), *on_cpu(*arguments)
-            )
-            for tile in launch_matmul.TILES:
-                result = launch_matmul.int8_product(x, codes, *arguments, tile).cpu()
-                assert result.dtype == dtype
-                close = torch.allclose(result.float(), expected.float(), rtol=1e-2, atol=1e-3)
-                exact = torch.equal(result, expected)
-                assert exact if INTERPRETED else close, (m, n, k)
+        column = torch.full((1, 1), 0.5, device=DEVICE) if bias is None else some(k, 1, n).abs()
+        arguments = (some(k, m, 1).abs(), column, bias_values, dtype)
+        products = x.cpu().int() @ codes.cpu().int().T
+        expected = plain.scale_products(products, *on_cpu(*arguments))
+        result = launch_matmul.int8_product(x, codes, *arguments, tile).cpu()
+        assert result.dtype == dtype
+        close = torch.allclose(result.float(), expected.float(), rtol=1e-2, atol=1e-3)
+        assert torch.equal(result, expected) if INTERPRETED else close, (m, n, k)
 
 
 def on_cpu(*values):
