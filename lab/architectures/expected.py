@@ -21,6 +21,10 @@ _OMNIGEN = (
     "x_embedder ref_image_patch_embedder time_caption_embed norm_out "
     "noise_refiner.#.norm1.linear:2 ref_image_refiner.#.norm1.linear:2"
 )
+_HUNYUAN_DIT = (
+    "mlp_t5 pooler t_embedder extra_embedder final_layer blocks.#.default_modulation.#:40"
+)
+_PIXELDIT = "pixel_embedder s_embedder t_embedder y_embedder final_layer"
 _COSMOS = "x_embedder t_embedder final_layer"
 _H3 = (
     "video_patch_proj audio_patch_proj condition_proj token_refiner final_layer "
@@ -31,6 +35,12 @@ _H3 = (
 def _each(count, prefix, names):
     return " ".join(f"{prefix}{name}:{count}" for name in names.split())
 
+
+_PIXELDIT_MODULATION = (
+    _each(14, "patch_blocks.#.", "adaLN_modulation_img.# adaLN_modulation_txt.#")
+    + " "
+    + _each(2, "pixel_blocks.#.", "adaLN_modulation_msa adaLN_modulation_mlp")
+)
 
 # Of each tree: the share of the Linear weights that is quantized, and all the Linears that stay:
 # the parts of the model that stay whole, then single layers (# for a number) with how many of them.
@@ -161,10 +171,14 @@ EXPECTED = {
         "text_transformer_blocks.#.text_modulation.out_layer:2 "
         "visual_transformer_blocks.#.visual_modulation.out_layer:32",
     ),
-    "hunyuan_dit": (
-        0.907,
-        "mlp_t5 pooler t_embedder extra_embedder final_layer blocks.#.default_modulation.#:40",
+    "kandinsky5_image": (
+        0.897,
+        "visual_embeddings text_embeddings pooled_text_embeddings time_embeddings out_layer "
+        "text_transformer_blocks.#.text_modulation.out_layer:2 "
+        "visual_transformer_blocks.#.visual_modulation.out_layer:50",
     ),
+    "hunyuan_dit": (0.907, _HUNYUAN_DIT),
+    "hunyuan_dit_1": (0.897, _HUNYUAN_DIT),
     "hunyuan3d_2": (
         0.724,
         "latent_in cond_in time_in final_layer double_blocks.#.img_mod.lin:16 "
@@ -176,11 +190,23 @@ EXPECTED = {
         "genre_embedder speaker_embedder timestep_embedder t_block lyric_encoder lyric_proj "
         "final_layer",
     ),
-    "pixeldit": (
-        0.632,
-        "pixel_embedder s_embedder t_embedder y_embedder final_layer "
-        + _each(14, "patch_blocks.#.", "adaLN_modulation_img.# adaLN_modulation_txt.#")
-        + _each(2, " pixel_blocks.#.", "adaLN_modulation_msa adaLN_modulation_mlp"),
+    "pixeldit": (0.632, f"{_PIXELDIT} {_PIXELDIT_MODULATION}"),
+    "pid": (0.614, f"{_PIXELDIT} {_PIXELDIT_MODULATION} lq_proj"),
+    "cascade_c": (
+        0.980,
+        "clip_txt_mapper clip_txt_pooled_mapper clip_img_mapper "
+        + _each(32, "down_blocks.#.#.", "mapper mapper_sca mapper_crp")
+        + _each(32, " up_blocks.#.#.", "mapper mapper_sca mapper_crp"),
     ),
-    "cascade_c": (0.995, "clip_txt_mapper clip_txt_pooled_mapper clip_img_mapper"),
+    "cascade_b": (
+        0.980,
+        "clip_mapper "
+        + _each(42, "down_blocks.#.#.", "mapper mapper_sca")
+        + _each(42, " up_blocks.#.#.", "mapper mapper_sca"),
+    ),
+    "triposplat": (
+        0.952,
+        "input_layer cond_embedder cond_embedder2 t_embedder adaLN_modulation repo_layers "
+        "noise_repo_layers context_repo_layers cam_refiner out_layer cam_out_layer",
+    ),
 }

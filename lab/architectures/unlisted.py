@@ -1,10 +1,19 @@
-"""Models that have no preset, to try the generic rule on."""
+"""Models that have no preset: the generic rule is for them."""
 
 from __future__ import annotations
 
-from .tree import Tree
+from .tree import Tree, vary
 
 # fmt: off
+_KANDINSKY5 = Tree(None, 2.0, dict(
+    image_model="kandinsky5", model_dim=1792, ff_dim=7168, time_dim=512, visual_embed_dim=132,
+    num_text_blocks=2, num_visual_blocks=32, axes_dims=(16, 24, 24),
+))
+_HUNYUAN_DIT = Tree(
+    None, 1.5, dict(image_model="hydit", depth=40, hidden_size=1408, mlp_ratio=4.3637)
+)
+_PIXELDIT = Tree(None, 1.3, dict(image_model="pixeldit_t2i"))
+
 UNLISTED_TREES = {
     "omnigen2": Tree(None, 3.97, dict(
         image_model="omnigen2", hidden_size=2520, num_layers=32, num_refiner_layers=2,
@@ -17,12 +26,14 @@ UNLISTED_TREES = {
         image_model="joyimage", in_channels=16, hidden_size=4096, patch_size=[1, 2, 2],
         num_layers=40, num_attention_heads=32, text_dim=4096,
     )),
-    "kandinsky5_lite": Tree(None, 2.0, dict(
-        image_model="kandinsky5", model_dim=1792, ff_dim=7168, time_dim=512, visual_embed_dim=132,
-        num_text_blocks=2, num_visual_blocks=32, axes_dims=(16, 24, 24),
-    )),
-    "hunyuan_dit": Tree(
-        None, 1.5, dict(image_model="hydit", depth=40, hidden_size=1408, mlp_ratio=4.3637)
+    "kandinsky5_lite": _KANDINSKY5,
+    "kandinsky5_image": vary(
+        _KANDINSKY5, 6.0, model_dim=2560, ff_dim=10240, visual_embed_dim=64, num_visual_blocks=50,
+        axes_dims=(32, 48, 48), rope_scale_factor=(1.0, 1.0, 1.0),
+    ),
+    "hunyuan_dit": _HUNYUAN_DIT,
+    "hunyuan_dit_1": vary(
+        _HUNYUAN_DIT, 1.5, image_model="hydit1", size_cond=True, use_style_cond=True
     ),
     "hunyuan3d_2": Tree(None, 1.1, dict(
         image_model="hunyuan3d2", in_channels=64, context_in_dim=1536, hidden_size=1024,
@@ -41,6 +52,15 @@ UNLISTED_TREES = {
         lyric_hidden_size=1024, ssl_names=["mert", "m-hubert"], ssl_encoder_depths=[8, 8],
         ssl_latent_dims=[1024, 768],
     )),
-    "pixeldit": Tree(None, 1.3, dict(image_model="pixeldit_t2i")),
+    "pixeldit": _PIXELDIT,
+    "pid": vary(
+        _PIXELDIT, 1.36, image_model="pid", lq_hidden_dim=512, lq_interval=2,
+        lq_latent_channels=16, latent_spatial_down_factor=8,
+    ),
     "cascade_c": Tree(None, 3.6, dict(stable_cascade_stage="c", c_cond=2048)),
+    "cascade_b": Tree(None, 1.56, dict(
+        stable_cascade_stage="b", c_hidden=[320, 640, 1280, 1280], nhead=[-1, -1, 20, 20],
+        blocks=[[2, 6, 28, 6], [6, 28, 6, 2]], block_repeat=[[1, 1, 1, 1], [3, 3, 2, 2]],
+    )),
+    "triposplat": Tree(None, 0.37, dict(image_model="triposplat")),
 }

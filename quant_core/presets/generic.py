@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 from .preset import Preset
 
-# Inside blocks: whatever turns the time or condition into scales, shifts and gates; and towers for
-# other senses, which are lists of blocks too.
+# Inside blocks: whatever turns the time or condition into scales, shifts and gates (also Stable
+# Cascade's mapper), or content into positions (TripoSplat's repo); and towers for other senses,
+# which are lists of blocks too.
 _IN_BLOCKS = (
     "*emb*",
     "*modulation*",
@@ -17,6 +18,9 @@ _IN_BLOCKS = (
     "*.mod.*",
     "*.mod_*",
     "*.mod[A-Z]*",
+    "*.mapper",
+    "*.mapper_*",
+    "*repo_layers*",
     "*_logits",
     "visual",
     "vision_model",

@@ -130,7 +130,7 @@ def test_a_model_without_preset_is_called_what_comfyui_calls_it(tree, name):
 
 def test_unlisted_models_have_names_fit_for_a_configuration_section():
     names = [architecture_name(base_model(tree)) for tree in UNLISTED_TREES]
-    assert len(set(names)) == len(names)
+    assert len(set(names)) == len(names) - 1  # Kandinsky 5's video and image models are one
     assert all(name.replace("_", "").isalnum() and name == name.lower() for name in names)
 
 
