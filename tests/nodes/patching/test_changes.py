@@ -46,6 +46,17 @@ def test_linear_multiplies_by_the_weight_that_apply_gives(kept, bias):
     assert torch.allclose(y, F.linear(x, change.apply(weight), bias), atol=1e-4)
 
 
+def test_a_low_rank_product_is_added_where_the_layers_lies():
+    """A new tensor would be written and read once more."""
+    from graphquant.nodes.patching.changes import Change
+
+    change, x, y = Change(**parts("lora_up", "lora_down")), gaussian(2, 7, K), gaussian(2, 7, N)
+    expected = y + F.linear(F.linear(x, change.lora_down), change.lora_up)
+    result = change.add_branches(x, y)
+    assert result.data_ptr() == y.data_ptr()
+    assert torch.allclose(result, expected, atol=1e-4)
+
+
 def test_apply_leaves_the_weight_as_it_was():
     from graphquant.nodes.patching.changes import Change
 
