@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from graphquant.quant_core.formats import Float8, Int4, Int8
 from graphquant.quant_core.hardware import check_fp8_support
+from graphquant.quant_core.kernels import dispatch, launch_matmul, plain
 from lab.sampling import relative_l2
 
 pytestmark = pytest.mark.gpu
@@ -49,3 +50,35 @@ def test_torch_compile_traces_it_without_a_graph_break(fmt, normal):
     stored = fmt.quantize(weight)
     compiled = torch.compile(lambda x: fmt.linear(x, stored, None), fullgraph=True)
     assert relative_l2(compiled(x), fmt.linear(x, stored, None)) < 0.02
+
+
+@pytest.fixture
+def many_rows():
+    """With 16384 columns more than 2 ** 31 elements."""
+    if torch.cuda.get_device_properties(0).total_memory < 20 * 2**30:
+        pytest.skip("needs a GPU of 20 GiB")
+    yield 140_000
+    torch.cuda.empty_cache()
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_the_last_of_very_many_activations_is_rounded_like_the_twin(dtype, many_rows, normal):
+    x = torch.ones(many_rows, 16384, dtype=torch.bfloat16, device="cuda")
+    x[-2:] = normal(2, 16384).cuda()
+    codes, scale = dispatch.quantize_rows(x, dtype)
+    expected, expected_scale = plain.quantize_rows(x[-2:], dtype)
+    assert torch.allclose(scale[-2:], expected_scale)
+    assert relative_l2(codes[-2:].float(), expected.float()) < 1e-3
+
+
+def test_the_last_of_very_many_int8_products_is_right(many_rows, normal):
+    if not dispatch.triton_works(torch.device("cuda", 0)):
+        pytest.skip("no Triton")
+    x = normal(many_rows, 64, std=40.0).to("cuda", torch.int8)
+    codes = normal(16384, 64, std=40.0, seed=1).to("cuda", torch.int8)
+    ones = torch.ones(many_rows, 1, device="cuda")
+    scales = (ones, ones[:16384].view(1, -1))
+    exact = x[-20:].float() @ codes.float().T
+    for tile in launch_matmul.TILES:
+        y = launch_matmul.int8_product(x, codes, *scales, None, torch.bfloat16, tile)
+        assert relative_l2(y[-20:].float(), exact) < 5e-3
