@@ -13,8 +13,6 @@ from graphquant.quant_core.config import (
     QuantoConfig,
     TorchAoConfig,
 )
-from graphquant.quant_core.config.torchao import SHORTHANDS
-from graphquant.quant_core.methods import ALIASES
 
 
 def test_every_class_of_the_documents_is_here():
@@ -217,22 +215,6 @@ def test_what_comes_to_nothing_says_so(values, message):
         config.checked_meaning()
 
 
-def test_every_shorthand_of_torchao_is_a_method_or_says_why_not():
-    refused = set()
-    for name in (*SHORTHANDS, "fp3_e1m1", "fp7_e4m2"):
-        try:
-            TorchAoConfig(name).checked_meaning()
-        except ConfigError:
-            refused.add(name)
-    assert refused <= {"fpx_weight_only", "float8sq", "float8_static_activation_float8_weight"}
-    assert "fpx_weight_only" in refused
-
-
-def test_float8wo_means_e5m2_as_it_does_to_diffusers():
-    meaning = TorchAoConfig("float8wo").checked_meaning()
-    assert meaning.method == "float8wo" and ALIASES[meaning.method] == "fp8-e5m2"
-
-
 def test_settings_without_effect_are_noted():
     notes = (
         BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=4.0, llm_int8_has_fp16_weight=True)
@@ -243,9 +225,6 @@ def test_settings_without_effect_are_noted():
     assert BitsAndBytesConfig(load_in_8bit=True).meaning().notes == ()
     (note,) = BitsAndBytesConfig().meaning().notes
     assert "both false" in note and BitsAndBytesConfig().meaning().method == "none"
-    tiles = TorchAoConfig("int4wo", quant_type_kwargs={"group_size": 64, "inner_k_tiles": 8})
-    (note,) = tiles.meaning().notes
-    assert tiles.meaning().method == "int4-g64" and note.startswith("inner_k_tiles has no effect")
     block = NVIDIAModelOptConfig("NF4", channel_quantize=-1, block_quantize=32).meaning().notes
     assert block == ("block_quantize 32 has no effect: NF4 has blocks of 64.",)
 
@@ -276,9 +255,6 @@ def test_dtypes_may_be_torchs_own():
     config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
     assert config.bnb_4bit_compute_dtype == "bfloat16"
     assert config == BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype="torch.bfloat16")
-    config = TorchAoConfig("uintx_weight_only", quant_type_kwargs={"dtype": torch.uint3})
-    assert config.to_dict()["quant_type_kwargs"] == {"dtype": "uint3"}
-    assert config.meaning().method == "int3-g64"
 
 
 def test_a_list_that_is_null_is_the_default():
