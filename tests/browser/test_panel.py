@@ -6,6 +6,10 @@ from lab import workflows
 from lab.tiny_models import FLUX
 from lab.ui_workflow import ui_workflow
 
+# Yellow on a light node can't be read.
+DARK_WARNING = """() => "rgb(107, 66, 0)" ===
+    getComputedStyle(document.querySelector(".graphquant-note.graphquant-warning")).color"""
+
 
 @pytest.fixture
 def quantize(examples_server):
@@ -53,6 +57,9 @@ def test_a_run_shows_the_method_the_layers_and_the_bytes(editor, quantize):
     warning = panel.locator(".graphquant-warning").first
     assert "needs FP8 matmuls" in warning.inner_text()
     assert warning.evaluate("(it) => getComputedStyle(it).color") == "rgb(232, 179, 57)"
+    editor.set_setting("Comfy.ColorPalette", "light")
+    editor.page.wait_for_function(DARK_WARNING)
+    editor.set_setting("Comfy.ColorPalette", "dark")
     fill = panel.locator(".graphquant-fill").evaluate("(it) => it.style.width")
     assert 30 < float(fill.rstrip("%")) < 50
 
