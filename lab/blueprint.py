@@ -19,7 +19,6 @@ from .ui_workflow import ui_workflow
 
 NAME = "Load and Quantize"
 DESCRIPTION = "Loads a diffusion model and stores its weights in FP8, INT8 or INT4."
-ALIASES = ("fp8", "int8", "int4", "torchao", "quant", "VRAM", "low memory")
 FILE = ROOT / "subgraphs" / f"{NAME}.json"
 PROMPT = {
     "load": {
@@ -96,7 +95,7 @@ def blueprint(object_info: Callable[[str], dict]) -> dict:
         "links": [],
         "version": 0.4,
         "definitions": {"subgraphs": [subgraph]},
-        "extra": {"BlueprintDescription": DESCRIPTION, "BlueprintSearchAliases": list(ALIASES)},
+        "extra": {},
     }
 
 
