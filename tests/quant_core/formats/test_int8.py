@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torchao.quantization import Int8Tensor, PerRow, PerTensor
 
 from graphquant.quant_core.formats import Int8
+from graphquant.quant_core.kernels.launch_matmul import CHOSEN_TILES, TILES
 from lab.sampling import relative_l2
 
 GRANULARITIES = {"per-row": PerRow(), "per-tensor": PerTensor()}
@@ -82,16 +83,21 @@ def test_the_integer_product_by_hand(granularity):
     assert torch.allclose(y, torch.tensor([[-128.0 * 127 - 63, 128.25], [31.5, -63.75]]))
 
 
-def test_the_kernel_is_named_where_it_runs_only():
-    fmt = Int8(activations="int8")
-    assert fmt.kernel(torch.device("cuda")) == "int8 x int8 matmul (torch._int_mm)"
+@pytest.mark.parametrize(
+    ("tile", "way"), [(None, "torch._int_mm"), (TILES[0], "Triton, scaled at once")]
+)
+def test_the_kernel_is_named_where_it_runs_only(tile, way, monkeypatch):
+    """On a GPU the one that won."""
+    fmt, gpu = Int8(activations="int8"), torch.device("cuda", 0)
+    monkeypatch.setitem(CHOSEN_TILES, gpu, tile)
+    assert fmt.kernel(gpu) == f"int8 x int8 matmul ({way})"
     assert fmt.kernel(torch.device("cpu")) == "int8 x int8 matmul (torch._int_mm)"
     assert fmt.kernel(torch.device("mps")) == "dequantize + matmul"
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("rows", "inside"), [(16, False), (17, True)])
-def test_on_a_gpu_few_rows_are_dequantized_and_more_go_through_int_mm(rows, inside, normal):
+def test_on_a_gpu_activations_of_few_rows_are_not_rounded_and_of_more_are(rows, inside, normal):
     fmt = Int8(activations="int8")
     weight, x = normal(512, 1024), normal(rows, 1024, std=1.0, seed=1)
     stored = fmt.quantize(weight.cuda())
