@@ -1,9 +1,12 @@
 """bitsandbytes' NF4 and FP4: 4-bit codes into a table of 16 values, in blocks of the flat weight.
 
-A block's scale is its largest magnitude, float32: 4.5 bits a weight in blocks of 64. Double
-quantization stores these maxima, less their mean, in the dynamic 8-bit code in blocks of 256 with
-a float32 scale each: 4.127 bits. The first of two codes is the high nibble, as in bitsandbytes, to
-whose CPU codes these are equal bit by bit.
+A block has a float32 scale: 4.5 bits a weight in blocks of 64. Double quantization stores the
+scales, less their mean, in the dynamic 8-bit code in blocks of 256 with a float32 scale each: 4.127
+bits. The first of two codes is the high nibble. bitsandbytes reads all of this as its own.
+
+It takes a block's largest magnitude for the scale, and under that scale the codes are its CPU's bit
+by bit. Here the scale is searched near it: relative L2 of Gaussian weights 0.0870 where the largest
+gives 0.0920 (NF4), 0.1144 for 0.1219 (FP4).
 """
 
 from __future__ import annotations
@@ -30,6 +33,10 @@ _FP4 = (0.0, 0.0625, 8.0, 12.0, 4.0, 6.0, 2.0, 3.0)
 # fmt: on
 CODES = {"nf4": _NF4, "fp4": tuple(value / 12 for value in (*_FP4, *(-v for v in _FP4)))}
 
+STRETCHES = {"nf4": (1.0, 0.925, 1.075), "fp4": (1.0, 0.925, 0.85)}
+"""Of a block's largest magnitude: the scales that are tried."""
+
+_BINS = 2048
 _SCALES_BLOCK = 256
 _SMALLEST_MAXIMUM = 1e-38
 
@@ -51,6 +58,10 @@ class Code4(Format):
 
     def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
         """weight: of any shape."""
+        return self.quantize_with(weight, STRETCHES[self.code])
+
+    def quantize_with(self, weight: torch.Tensor, stretches: tuple[float, ...]) -> QuantizedWeight:
+        """``weight`` with the scales of least squared error among those that are given."""
         flat = weight.reshape(-1)
         blocks = F.pad(flat, (0, -len(flat) % self.block_size)).view(-1, self.block_size)
         largest = blocks.abs().amax(dim=1).float()
@@ -58,12 +69,15 @@ class Code4(Format):
         qdata = torch.empty(
             len(blocks), self.block_size // 2, dtype=torch.uint8, device=weight.device
         )
+        scale = torch.empty_like(largest)
         for rows in row_blocks(blocks):
-            inverse = 1.0 / largest[rows, None].clamp(_SMALLEST_MAXIMUM)
-            codes = _nearest((blocks[rows].float() * inverse).clamp_(-1, 1), CODES[self.code])
+            values = blocks[rows].float()
+            scale[rows] = _searched_scale(values, largest[rows], self.code, stretches)
+            inverse = 1.0 / scale[rows, None].clamp(_SMALLEST_MAXIMUM)
+            codes = _nearest((values * inverse).clamp_(-1, 1), CODES[self.code])
             qdata[rows] = (codes[:, ::2] << 4) | codes[:, 1::2]
         parts = {"qdata": qdata.view(-1)[: -(-len(flat) // 2)].clone()}
-        parts |= _quantize_scales(largest) if self.double_quant else {"scale": largest}
+        parts |= _quantize_scales(scale) if self.double_quant else {"scale": scale}
         return QuantizedWeight.of_parts(self, parts, tuple(weight.shape), weight.dtype)
 
     def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
@@ -101,6 +115,29 @@ class Code4(Format):
     def __str__(self) -> str:
         double = ", double quantization" if self.double_quant else ""
         return f"{self.code} blocks of {self.block_size}{double}"
+
+
+def _searched_scale(
+    values: torch.Tensor, largest: torch.Tensor, code: str, stretches: tuple[float, ...]
+) -> torch.Tensor:
+    """Of ``stretches`` times ``largest`` the scale of least squared error, for each of the blocks
+    ``values`` [blocks, block_size]."""
+    # Finding codes among the midpoints takes most of the time; a fine table does to compare errors.
+    grid = torch.linspace(-1, 1, 2 * _BINS + 1, device=values.device)
+    table = looked_up(_nearest(grid, CODES[code]), CODES[code])
+    best = least = None
+    for stretch in stretches:
+        scale = largest * stretch
+        scaled = values * (1.0 / scale.clamp(_SMALLEST_MAXIMUM))[:, None]
+        places = scaled.clamp(-1, 1).add_(1).mul_(_BINS).round_().int()
+        nearest = table.index_select(0, places.view(-1)).view_as(scaled)
+        error = torch.linalg.vector_norm(nearest.sub_(scaled), dim=1).mul_(scale)
+        if best is None:
+            best, least = scale, error
+            continue
+        better = error < least
+        best, least = torch.where(better, scale, best), torch.where(better, error, least)
+    return best
 
 
 def _quantize_scales(largest: torch.Tensor) -> dict[str, torch.Tensor]:

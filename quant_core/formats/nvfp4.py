@@ -1,9 +1,12 @@
 """NVFP4: E2M1 codes in blocks of 16 along K, an E4M3 scale a block, a float32 scale a tensor.
 
-``w = code * scale * scale_2``. Tensors are those of ComfyUI's stock layout, bit by bit (equal to
-comfy-kitchen's quantize_nvfp4 under the same tensor scale): two codes a byte, the first in the high
-nibble, rows and columns padded to 16, block scales swizzled for the tensor cores. Bits a weight:
-4.5, and the padding.
+``w = code * scale * scale_2``. Tensors are those of ComfyUI's stock layout: two codes a byte, the
+first in the high nibble, rows and columns padded to 16, block scales swizzled for the tensor cores.
+Bits a weight: 4.5, and the padding.
+
+A block's scale is searched. Its largest magnitude is code 6, as in comfy-kitchen's quantize_nvfp4
+(whose bits these are without the search); or code 4, for between 4 and 6 there is no code; or it is
+clipped a little. Relative L2 of Gaussian weights: 0.0842, where 6 alone gives 0.0951.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ from .swizzle import multiplies_blocks, padded_to, swizzle, swizzled_shape, unsw
 
 BLOCK = 16
 LARGEST_CODE, LARGEST_SCALE = 6.0, 448.0
+STRETCHES = (1.0, 0.95, 1.5)
+"""Of the scale that makes a block's largest magnitude code 6: 1.5 makes it code 4."""
 _SMALLEST_MAXIMUM = 1e-30
 
 
@@ -49,7 +54,12 @@ class NVFP4(Format):
         largest = absolute_maximum(weight, "per-tensor").clamp_(_SMALLEST_MAXIMUM)
         return self.quantize_with(weight, largest / (LARGEST_CODE * LARGEST_SCALE))
 
-    def quantize_with(self, weight: torch.Tensor, scale_2: torch.Tensor) -> QuantizedWeight:
+    def quantize_with(
+        self,
+        weight: torch.Tensor,
+        scale_2: torch.Tensor,
+        stretches: tuple[float, ...] = STRETCHES,
+    ) -> QuantizedWeight:
         """``weight`` under a given tensor scale, float32 []."""
         n, k = weight.shape
         high, wide = padded_to(n, BLOCK), padded_to(k, BLOCK)
@@ -58,9 +68,9 @@ class NVFP4(Format):
         qdata = torch.empty(high, wide // 2, dtype=torch.uint8, device=weight.device)
         for rows in row_blocks(padded):
             values = padded[rows].float().unflatten(1, (-1, BLOCK))
-            step = values.abs().amax(dim=-1) / LARGEST_CODE / scale_2
-            scale[rows] = step.clamp_(max=LARGEST_SCALE)
-            step = (scale[rows].float() * scale_2).unsqueeze(-1)
+            best = _searched_scale(values, scale_2, stretches)
+            scale[rows] = best
+            step = (best * scale_2).unsqueeze(-1)
             # Weights that are all nearly zero have a scale of zero, and codes of zero.
             scaled = torch.where(step == 0, 0.0, values / step)
             codes = encode(scaled, 2, 1).flatten(1)
@@ -101,3 +111,31 @@ class NVFP4(Format):
 
     def __str__(self) -> str:
         return "nvfp4 blocks of 16" + (", nvfp4 activations" if self.activations else "")
+
+
+def _searched_scale(
+    values: torch.Tensor, scale_2: torch.Tensor, stretches: tuple[float, ...]
+) -> torch.Tensor:
+    """The block scales of least squared error, float32 values that E4M3 holds, of float32
+    ``values`` [..., BLOCK]."""
+    largest = values.abs().amax(dim=-1) / LARGEST_CODE / scale_2
+    best = least = None
+    for stretch in stretches:
+        scale = (largest * stretch).clamp_(max=LARGEST_SCALE).to(torch.float8_e4m3fn).float()
+        scaled = values * (1.0 / (scale * scale_2).clamp_min(_SMALLEST_MAXIMUM)).unsqueeze(-1)
+        error = torch.linalg.vector_norm(_rounded(scaled).sub_(scaled), dim=-1).mul_(scale)
+        if best is None:
+            best, least = scale, error
+            continue
+        # A scale of zero errs by nothing in its own steps, and by everything in the weight.
+        better = (error < least) & (scale > 0)
+        best, least = torch.where(better, scale, best), torch.where(better, error, least)
+    return best
+
+
+def _rounded(scaled: torch.Tensor) -> torch.Tensor:
+    """The nearest values of E2M1: in halves to 2, whole to 4, in twos to 6."""
+    # The exponent's bits alone are the power of two below, 1 to 4 of which are twice the unit.
+    power = (scaled.view(torch.int32) & 0x7F800000).view(torch.float32)
+    unit = power.clamp_(1.0, 4.0).mul_(0.5)
+    return (scaled / unit).round_().mul_(unit).clamp_(-LARGEST_CODE, LARGEST_CODE)
