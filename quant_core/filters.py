@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from .errors import PatternError
@@ -57,10 +58,29 @@ def unmatched(patterns: Iterable[str], names: Sequence[str]) -> list[str]:
 
 def check_include(include: Iterable[str], names: Sequence[str]) -> None:
     """PatternError for an include pattern that means no layer: it would quantize nothing."""
-    missing = unmatched(include, names)
-    if missing:
-        example = f" Layers are called like {names[0]!r}." if names else ""
+    for pattern in unmatched(include, names):
         raise PatternError(
-            f"Include pattern {missing[0]!r} matches none of {len(names)} layers. "
-            f"Use whole name parts or a glob such as '*{missing[0].strip('*')}*'.{example}"
+            f"Include pattern {pattern!r} matches none of {len(names)} layers. "
+            f"{_nearest(pattern, names)}"
         )
+
+
+def _nearest(pattern: str, names: Sequence[str]) -> str:
+    """What may have been meant by a pattern that means none of ``names``."""
+    word = pattern.strip("*.")
+    if any(word in name for name in names):
+        return f"Did you mean '*{word}*'? Without a * only whole parts of a name match."
+    length = word.count(".") + 1
+    meant = difflib.get_close_matches(word, dict.fromkeys(_runs(names, length)), n=1)
+    if meant:
+        return f"Did you mean {meant[0]!r}?"
+    example = f", as in {names[0]!r}" if names else ""
+    return f"Name whole parts of a layer's name{example}, or use a glob."
+
+
+def _runs(names: Iterable[str], length: int) -> Iterator[str]:
+    """Every ``length`` consecutive parts of each name."""
+    for name in names:
+        parts = name.split(".")
+        for start in range(len(parts) - length + 1):
+            yield ".".join(parts[start : start + length])

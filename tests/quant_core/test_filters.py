@@ -72,11 +72,23 @@ def test_patterns_that_mean_nothing_are_found_in_order():
     assert unmatched(("a",), []) == ["a"]
 
 
-def test_an_include_pattern_that_means_nothing_is_an_error_with_an_example():
-    check_include(("q", "*.v"), ["blocks.0.q", "blocks.0.v"])
+@pytest.mark.parametrize(
+    ("pattern", "remedy"),
+    [
+        ("double_bloks", "Did you mean 'double_blocks'?"),
+        ("*doubel_blocks*", "Did you mean 'double_blocks'?"),
+        ("double_blocks.0.img_atn", "Did you mean 'double_blocks.0.img_attn'?"),
+        ("mlp", "Did you mean '*mlp*'? Without a * only whole parts of a name match."),
+        (
+            "transformer",
+            "Name whole parts of a layer's name, as in 'double_blocks.0.img_attn.qkv', "
+            "or use a glob.",
+        ),
+    ],
+)
+def test_an_include_pattern_that_means_nothing_is_an_error_that_tells_the_nearest(pattern, remedy):
+    names = ["double_blocks.0.img_attn.qkv", "double_blocks.0.img_mlp.0"]
+    check_include(("qkv", "*.0"), names)
     with pytest.raises(PatternError) as caught:
-        check_include(("q", "*attm"), ["blocks.0.q", "blocks.0.v"])
-    assert str(caught.value) == (
-        "Include pattern '*attm' matches none of 2 layers. Use whole name parts or a glob such as "
-        "'*attm*'. Layers are called like 'blocks.0.q'."
-    )
+        check_include(("qkv", pattern), names)
+    assert str(caught.value) == f"Include pattern {pattern!r} matches none of 2 layers. {remedy}"
