@@ -228,6 +228,9 @@ def main() -> int:
         further = ["--serve"] * options.serve + (["--port", options.port] if options.port else [])
         return run("lab.demo", *further, environment=environment)
     if options.command == "test":
+        # PyTorch's threads wait for each other by spinning: where another process has one of two
+        # cores, a hundred times as long as they work.
+        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         return run("pytest", *further, environment=environment)
     if options.command == "pictures":
         workflows_failed = run("lab.examples", environment=environment)
