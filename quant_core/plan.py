@@ -51,7 +51,8 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be done. method: the resolved name. runs_as: what the hardware makes of it."""
+    """What will be done. method: the resolved name. runs_as: what the hardware makes of it.
+    notes: what holds of every such plan; warnings: what is not as it was asked for."""
 
     requested: str
     method: str
@@ -61,6 +62,7 @@ class Plan:
     preset: str | None
     layers: tuple[LayerPlan, ...] = ()
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def with_action(self, action: str) -> tuple[LayerPlan, ...]:
         return tuple(layer for layer in self.layers if layer.action == action)
@@ -137,8 +139,8 @@ def plan_component(
             *named.notes,
             *([fallback] if fallback else []),
             *exclude_warnings(exclude, names),
-            *([MEMORY_NOTE] if component_type == "vae" else []),
         ),
+        notes=(MEMORY_NOTE,) if component_type == "vae" else (),
     )
     third = "scope" if component_type == "vae" else "preset"
     return checked(plan, f"Loosen include, exclude or {third}.")

@@ -48,7 +48,7 @@ class Report:
         return {
             **plan,
             "warnings": [*self.plan.warnings, *self.warnings],
-            "notes": list(self.notes),
+            "notes": [*self.notes, *self.plan.notes],
             "kernel": self.kernel,
             "seconds": self.seconds,
             "quantized_layers": self.quantized_layers,
@@ -81,7 +81,7 @@ class Report:
         """The summary, warnings, notes, and how many layers got which format or were kept, why."""
         lines = [self.summary(), ""]
         lines += [f"- warning: {text}" for text in (*self.plan.warnings, *self.warnings)]
-        lines += [f"- note: {text}" for text in self.notes]
+        lines += [f"- note: {text}" for text in (*self.notes, *self.plan.notes)]
         lines += [f"- preset: {self.plan.preset or 'none'}"]
         formats = Counter((str(la.format), la.reason) for la in self.plan.quantized)
         for (name, note), count in formats.most_common():

@@ -63,7 +63,7 @@ def plan_encoders(
     include, exclude = parse_patterns(include), parse_patterns(exclude)
     check_include(include, names)
     users = LayerFilter("encoder", None, include, exclude)
-    warnings = (*named.notes, *_method_notes(joint), *exclude_warnings(exclude, names))
+    warnings = (*named.notes, *_method_warnings(joint), *exclude_warnings(exclude, names))
 
     def plan(path: str) -> Plan:
         preset = resolve_preset(presets[path], [name for name, _, _ in layers[path]])
@@ -77,7 +77,9 @@ def plan_encoders(
                 lambda name: own.reason_to_keep(name) or users.reason_to_keep(f"{path}.{name}"),
             ),
         )
-        return dataclasses.replace(planned, warnings=warnings) if planned.quantized else planned
+        if not planned.quantized:
+            return planned
+        return dataclasses.replace(planned, warnings=warnings, notes=(MEMORY_NOTE,))
 
     plans = {path: plan(path) for path in encoders}
     every_layer = tuple(layer for planned in plans.values() for layer in planned.layers)
@@ -89,10 +91,10 @@ def plan_encoders(
     }
 
 
-def _method_notes(plan: Plan) -> list[str]:
+def _method_warnings(plan: Plan) -> list[str]:
     if plan.runs_as == plan.method:
-        return [MEMORY_NOTE]
-    return [f"{plan.method} runs as {plan.runs_as}, its weight-only counterpart.", MEMORY_NOTE]
+        return []
+    return [f"{plan.method} runs as {plan.runs_as}, its weight-only counterpart."]
 
 
 def quantize_clip(
