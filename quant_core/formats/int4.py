@@ -26,11 +26,6 @@ GROUP_SIZES = (128, 64, 32)
 _LEVELS = 15
 
 
-def group_size_for(in_features: int) -> int | None:
-    """The largest group that divides ``in_features``, or None."""
-    return next((size for size in GROUP_SIZES if in_features % size == 0), None)
-
-
 @register_format
 @dataclass(frozen=True)
 class Int4(Format):

@@ -19,6 +19,7 @@ from ..formats import (
     IntN,
     LlmInt8,
 )
+from .groups import in_groups
 from .method import Choice, Choose, Method, register_family, register_method
 
 _GROUPS = (64, 32)
@@ -33,20 +34,7 @@ def _linear_only(fmt: Format) -> Choose:
     return choose
 
 
-def _in_groups(what: str, make: Callable[[int], Format], sizes: tuple[int, ...]) -> Choose:
-    """Chooses the format of the first of ``sizes`` that divides K."""
-
-    def choose(shape: tuple[int, ...], granularity: str) -> Choice:
-        size = next((s for s in sizes if len(shape) == 2 and shape[1] % s == 0), None)
-        if size is None:
-            told = ", ".join(map(str, sizes))
-            return Choice(None, f"no {what} group size ({told}) divides K = {shape[1]}")
-        return Choice(make(size))
-
-    return choose
-
-
-_int4_dynamic = _in_groups("INT4", lambda size: Int4Dynamic(group_size=size), (32,))
+_int4_dynamic = in_groups("INT4", lambda size: Int4Dynamic(group_size=size), (32,))
 
 
 def _llm_int8(shape: tuple[int, ...], granularity: str) -> Choice:
@@ -56,7 +44,7 @@ def _llm_int8(shape: tuple[int, ...], granularity: str) -> Choice:
 
 
 def _integers(bits: int) -> Choose:
-    return _in_groups(f"INT{bits}", lambda size: IntN(bits, size), _GROUPS)
+    return in_groups(f"INT{bits}", lambda size: IntN(bits, size), _GROUPS)
 
 
 # In the order of the choice.
@@ -117,7 +105,7 @@ def _int_n(match: re.Match[str]) -> Method:
     make(sizes[0])  # what cannot be is said now
     kind = "symmetric" if symmetric else "affine"
     summary = f"{bits}-bit integers, {kind}, in groups of {' or '.join(map(str, sizes))}."
-    return Method(match[0], summary, _in_groups(f"INT{bits}", make, sizes))
+    return Method(match[0], summary, in_groups(f"INT{bits}", make, sizes))
 
 
 def _maker(bits: int, symmetric: bool) -> Callable[[int], Format]:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from ..formats import Float8, Int4, Int8
 from ..formats.float8 import fits_scaled_mm
-from ..formats.int4 import GROUP_SIZES, group_size_for
+from ..formats.int4 import GROUP_SIZES
+from .groups import in_groups
 from .method import Choice, register_method
 
 
@@ -39,13 +40,9 @@ def _int8(shape: tuple[int, ...], granularity: str) -> Choice:
     return Choice(Int8(granularity))
 
 
-@register_method("int4", "INT4 weights in groups: a quarter of the memory, visible loss.")
-def _int4(shape: tuple[int, ...], granularity: str) -> Choice:
-    group_size = group_size_for(shape[1]) if len(shape) == 2 else None
-    if group_size is None:
-        sizes = ", ".join(map(str, GROUP_SIZES))
-        return Choice(None, f"no INT4 group size ({sizes}) divides K = {shape[1]}")
-    return Choice(Int4(group_size))
+register_method("int4", "INT4 weights in groups: a quarter of the memory, visible loss.")(
+    in_groups("INT4", Int4, GROUP_SIZES)
+)
 
 
 @register_method(

@@ -148,16 +148,17 @@ def test_an_all_zero_row_stays_zero(flux_patcher, sample, execute, method):
     assert torch.isfinite(sample(quantized)).all()
 
 
-def test_a_layer_whose_k_no_int4_group_divides_is_kept_and_said(flux_patcher, execute):
+def test_a_layer_whose_k_no_int4_group_divides_becomes_int8_and_says_so(flux_patcher, execute):
     output = execute(flux_patcher, "int4", preset="none")
     layers = {layer["name"]: layer for layer in report_of(output)["layers"]}
     assert layers["img_in"]["shape"][1] == 64
     assert layers["img_in"]["format"] == "int4 groups of 64"
     narrow = torch.nn.Linear(40, 64)
     flux_patcher.model.diffusion_model.narrow = narrow
-    kept = report_of(execute(flux_patcher, "int4"))
-    reason = next(la["reason"] for la in kept["layers"] if la["name"] == "narrow")
-    assert reason == "no INT4 group size (128, 64, 32) divides K = 40"
+    report = report_of(execute(flux_patcher, "int4"))
+    layer = next(layer for layer in report["layers"] if layer["name"] == "narrow")
+    assert layer["format"] == "int8 per-row"
+    assert layer["reason"] == "INT8: no INT4 group size (128, 64, 32) divides K = 40"
 
 
 def test_every_input_but_two_is_optional_and_every_one_explained(comfy):

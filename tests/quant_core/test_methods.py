@@ -240,24 +240,25 @@ def test_int8_dynamic_quantizes_activations_but_where_k_is_one():
     assert "weight-only" in choice.note and "K = 1" in choice.note
 
 
-@pytest.mark.parametrize(("columns", "group"), [(3072, 128), (320, 64), (96, 32)])
+@pytest.mark.parametrize(("columns", "group"), [(3072, 128), (320, 64), (96, 32), (128, 128)])
 def test_int4_takes_the_largest_group_that_divides_k(columns, group):
     assert choose("int4", (8, columns)).format == Int4(group)
 
 
-def test_int4_keeps_a_layer_whose_k_no_group_divides_and_says_so():
-    choice = choose("int4", (8, 48))
-    assert choice.format is None
-    assert choice.note == "no INT4 group size (128, 64, 32) divides K = 48"
+@pytest.mark.parametrize("columns", [48, 1, 1000, 2520])
+def test_int4_is_int8_where_no_group_divides_k_and_says_so(columns):
+    note = f"INT8: no INT4 group size (128, 64, 32) divides K = {columns}"
+    assert choose("int4", (8, columns)) == Choice(Int8("per-row"), note)
+    assert choose("int4", (8, 8, 3, 3)) == Choice(None, "INT4 groups are for Linear layers")
 
 
 @pytest.mark.parametrize("method", ["int2", "int3", "int5", "int6"])
-def test_few_bits_take_groups_of_64_or_32_or_keep_the_layer(method):
+def test_few_bits_take_groups_of_64_or_32_or_eight_bits(method):
     bits = int(method[3:])
     assert choose(method, (8, 128)).format == IntN(bits, 64)
     assert choose(method, (8, 96)).format == IntN(bits, 32)
     assert choose(method, (8, 48)) == Choice(
-        None, f"no INT{bits} group size (64, 32) divides K = 48"
+        Int8("per-row"), f"INT8: no INT{bits} group size (64, 32) divides K = 48"
     )
 
 

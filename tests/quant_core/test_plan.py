@@ -178,14 +178,13 @@ def test_a_model_without_linears_is_an_error_that_says_so(cpu):
         plan_component(model, "int8", hardware=cpu)
 
 
-def test_k_that_no_group_divides_is_kept_counted_and_said(cpu):
+def test_k_that_no_group_divides_becomes_int8_and_says_so(cpu):
     model = nn.Sequential(nn.Linear(48, 64), nn.Linear(96, 64), nn.Linear(130, 64)).to("meta")
     made = plan_component(model, "int4", hardware=cpu)
-    assert names(made.quantized) == ["1"]
-    assert reasons(made)["0"] == "no INT4 group size (128, 64, 32) divides K = 48"
-    assert reasons(made)["2"] == "no INT4 group size (128, 64, 32) divides K = 130"
-    with pytest.raises(NothingToQuantizeError, match=r"1 of them by \"no INT4 group .* K = 48"):
-        plan_component(model[:1], "int4", hardware=cpu)
+    formats = [str(layer.format) for layer in made.quantized]
+    assert formats == ["int8 per-row", "int4 groups of 32", "int8 per-row"]
+    assert reasons(made)["0"] == "INT8: no INT4 group size (128, 64, 32) divides K = 48"
+    assert reasons(made)["2"] == "INT8: no INT4 group size (128, 64, 32) divides K = 130"
 
 
 def test_a_layer_that_would_not_become_smaller_is_kept(cpu):

@@ -5,7 +5,7 @@ import torch
 
 from graphquant.quant_core.formats import Int4
 from graphquant.quant_core.formats.affine import ALGORITHMS
-from graphquant.quant_core.formats.int4 import GROUP_SIZES, group_size_for
+from graphquant.quant_core.formats.int4 import GROUP_SIZES
 from lab.sampling import relative_l2
 
 
@@ -89,13 +89,6 @@ def test_a_group_of_equal_values_comes_back_within_bfloat16():
     result = Int4(32).quantize(torch.full((2, 64), 0.3)).dequantize()
     assert torch.equal(result, torch.full((2, 64), 0.3).bfloat16().float())
 
-
-@pytest.mark.parametrize(
-    ("in_features", "group_size"),
-    [(3072, 128), (320, 64), (96, 32), (128, 128), (48, None), (1, None), (1000, None)],
-)
-def test_the_largest_group_that_divides_k_is_taken(in_features, group_size):
-    assert group_size_for(in_features) == group_size
 
 
 @pytest.mark.parametrize(("group_size", "per_weight"), [(128, 0.53125), (64, 0.5625), (32, 0.625)])
