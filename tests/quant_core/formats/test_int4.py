@@ -90,7 +90,6 @@ def test_a_group_of_equal_values_comes_back_within_bfloat16():
     assert torch.equal(result, torch.full((2, 64), 0.3).bfloat16().float())
 
 
-
 @pytest.mark.parametrize(("group_size", "per_weight"), [(128, 0.53125), (64, 0.5625), (32, 0.625)])
 def test_two_codes_share_a_byte(group_size, per_weight):
     assert Int4(group_size).nbytes((3072, 3072)) == 3072 * 3072 * per_weight
