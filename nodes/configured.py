@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from comfy.model_base import BaseModel
 from comfy_api.latest import io
 
 from ..quant_core.config import QuantConfig
+from .patching.diffusers_patterns import in_comfyuis_names
 
 QUANT_CONFIG = io.Custom("GQ_QUANT_CONFIG")
 
@@ -33,19 +35,25 @@ def config_input(overridden: str) -> io.Input:
     )
 
 
-def configured(config: QuantConfig | None, settings: Settings) -> Settings:
+def configured(
+    config: QuantConfig | None, settings: Settings, model: BaseModel | None = None
+) -> Settings:
     """``settings`` as ``config`` has them, with notes of what it changed and what had no effect.
 
-    ConfigError where the configuration comes to no method.
+    model: a diffusion model, whose layers the configuration may call as diffusers does. ConfigError
+    where the configuration comes to no method.
     """
     if config is None:
         return settings
     meaning = config.checked_meaning()
     note = f"config: {meaning.method}, as a configuration of {config.quant_method} says."
+    exclude, renamed = meaning.exclude, ()
+    if model is not None:
+        exclude, renamed = in_comfyuis_names(exclude, model)
     return Settings(
         meaning.method,
         meaning.granularity or settings.granularity,
         meaning.include or settings.include,
-        meaning.exclude or settings.exclude,
-        (note, *meaning.notes),
+        exclude or settings.exclude,
+        (note, *meaning.notes, *renamed),
     )

@@ -97,7 +97,8 @@ class GQQuantizeModel(io.ComfyNode):
         config=None,
     ) -> io.NodeOutput:
         hardware = hardware_of(model.load_device)
-        said = configured(config, Settings(method, granularity, include, exclude))
+        own = Settings(method, granularity, include, exclude)
+        said = configured(config, own, model.model)
         method, granularity, notes = choose_default(
             said.method, said.granularity, "transformer", (architecture_name(model.model),)
         )

@@ -66,6 +66,29 @@ def test_quantize_model_goes_by_the_config_instead_of_its_own_inputs(
     assert "config: nf4, as a configuration of bitsandbytes says." in report["notes"]
 
 
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        (
+            "single_transformer_blocks.0",
+            {f"single_blocks.0.{la}" for la in ("linear1", "linear2", "modulation.lin")},
+        ),
+        ("transformer_blocks.1.attn.to_q", {"double_blocks.1.img_attn.qkv"}),
+        ("double_blocks.0.img_attn.qkv", {"double_blocks.0.img_attn.qkv"}),
+        ("transformer_blocks.0.no_such", set()),
+    ],
+)
+def test_layers_that_are_kept_may_have_diffusers_names(
+    name, layers, flux_patcher, config, quantize
+):
+    output = config(f'{{"load_in_8bit": true, "llm_int8_skip_modules": ["{name}"]}}')
+    report = report_of(quantize(flux_patcher, output))
+    assert kept(report) == layers
+    is_diffusers = "transformer_blocks" in name and layers
+    assert any("diffusers' name of" in note for note in report["notes"]) == bool(is_diffusers)
+    assert any("matches none" in text for text in report["warnings"]) == (not layers)
+
+
 def test_what_the_config_does_not_say_stays_the_nodes(flux_patcher, config, quantize):
     report = report_of(quantize(flux_patcher, config("int8wo"), exclude="single_blocks"))
     assert report["method"] == "int8"
