@@ -16,10 +16,10 @@ def test_shares_and_sizes_are_those_of_the_model(comfy, name):
     assert saved == pytest.approx(row.share / 2, rel=0.01)
 
 
-def test_int4_weighs_less_than_int8_where_groups_divide_the_layers(comfy):
+def test_int4_weighs_less_than_int8_also_where_no_group_divides_a_layer(comfy):
     flux, omnigen = measure("flux1_dev").gib, measure("omnigen2").gib
     assert flux["int4"] < 0.55 * flux["int8"]
-    assert omnigen["int4"] > omnigen["int8"]  # its width of 2520 has no group of 32
+    assert omnigen["int4"] < 0.9 * omnigen["int8"]  # its width of 2520 has no group: INT8 there
 
 
 def test_the_table_has_a_row_an_architecture(comfy):
