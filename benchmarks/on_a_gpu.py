@@ -1,4 +1,4 @@
-"""All that a GPU has to show, in one go that fits a short loan: tests, then benchmarks.
+"""All that a GPU has to show, in one go of minutes: tests, then benchmarks.
 
     python -m benchmarks.on_a_gpu [--minutes 9] [--parts kernels step ...] [--archive results.tgz]
 
