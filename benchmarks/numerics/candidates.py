@@ -66,13 +66,10 @@ def _best(
     weight: torch.Tensor, choices: Iterable[T], rounded: Callable[[T], torch.Tensor]
 ) -> torch.Tensor:
     """Row by row (the last dimension) the rounding of least squared error."""
-    best, least = None, None
-    for choice in choices:
+    from graphquant.quant_core.formats.least import least
+
+    def candidate(choice: T) -> tuple[torch.Tensor, ...]:
         found = rounded(choice)
-        error = (found - weight).square().sum(-1, keepdim=True)
-        if best is None:
-            best, least = found, error
-            continue
-        better = error < least
-        best, least = torch.where(better, found, best), torch.where(better, error, least)
-    return best
+        return (found - weight).square().sum(-1, keepdim=True), found
+
+    return least(map(candidate, choices))[0]

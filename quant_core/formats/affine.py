@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 
 from .base import require_finite
+from .least import least
 
 ALGORITHMS = ("search", "minmax", "hqq")
 
@@ -65,20 +66,15 @@ def _range(
 def _search(
     values: torch.Tensor, low: torch.Tensor, high: torch.Tensor, levels: int, symmetric: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    best = None
     exact, error = torch.empty_like(values), torch.empty_like(values)
-    for shrink in _SHRINKS if levels >= _FOUR_BITS else _FEW_BITS_SHRINKS:
+
+    def candidate(shrink: float) -> tuple[torch.Tensor, ...]:
         step, zero = _range(low, high, levels, shrink, symmetric)
         torch.sub(values, zero, out=exact).mul_(step.reciprocal())
         torch.round(exact, out=error).clamp_(0, levels).sub_(exact)
-        distance = torch.linalg.vector_norm(error, dim=-1, keepdim=True).mul_(step)
-        if best is None:
-            best = (distance, step, zero)
-            continue
-        better = distance < best[0]
-        pairs = zip((distance, step, zero), best, strict=True)
-        best = tuple(torch.where(better, new, old) for new, old in pairs)
-    return best[1], best[2]
+        return torch.linalg.vector_norm(error, dim=-1, keepdim=True).mul_(step), step, zero
+
+    return least(map(candidate, _SHRINKS if levels >= _FOUR_BITS else _FEW_BITS_SHRINKS))
 
 
 def _hqq(

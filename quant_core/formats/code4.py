@@ -20,6 +20,7 @@ import torch.nn.functional as F
 
 from .base import Format, QuantizedWeight, register_format, require_finite, row_blocks
 from .dynamic_code import DYNAMIC_CODE
+from .least import least
 from .minifloat import looked_up
 
 # fmt: off
@@ -125,19 +126,15 @@ def _searched_scale(
     # Finding codes among the midpoints takes most of the time; a fine table does to compare errors.
     grid = torch.linspace(-1, 1, 2 * _BINS + 1, device=values.device)
     table = looked_up(_nearest(grid, CODES[code]), CODES[code])
-    best = least = None
-    for stretch in stretches:
+
+    def candidate(stretch: float) -> tuple[torch.Tensor, ...]:
         scale = largest * stretch
         scaled = values * (1.0 / scale.clamp(_SMALLEST_MAXIMUM))[:, None]
         places = scaled.clamp(-1, 1).add_(1).mul_(_BINS).round_().int()
         nearest = table.index_select(0, places.view(-1)).view_as(scaled)
-        error = torch.linalg.vector_norm(nearest.sub_(scaled), dim=1).mul_(scale)
-        if best is None:
-            best, least = scale, error
-            continue
-        better = error < least
-        best, least = torch.where(better, scale, best), torch.where(better, error, least)
-    return best
+        return torch.linalg.vector_norm(nearest.sub_(scaled), dim=1).mul_(scale), scale
+
+    return least(map(candidate, stretches))[0]
 
 
 def _quantize_scales(largest: torch.Tensor) -> dict[str, torch.Tensor]:

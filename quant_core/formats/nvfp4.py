@@ -11,6 +11,7 @@ clipped a little. Relative L2 of Gaussian weights: 0.0842, where 6 alone gives 0
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,6 +26,7 @@ from .base import (
     register_format,
     row_blocks,
 )
+from .least import least
 from .minifloat import encode, looked_up, values_of
 from .swizzle import multiplies_blocks, padded_to, swizzle, swizzled_shape, unswizzle
 
@@ -119,18 +121,15 @@ def _searched_scale(
     """The block scales of least squared error, float32 values that E4M3 holds, of float32
     ``values`` [..., BLOCK]."""
     largest = values.abs().amax(dim=-1) / LARGEST_CODE / scale_2
-    best = least = None
-    for stretch in stretches:
+
+    def candidate(stretch: float) -> tuple[torch.Tensor, ...]:
         scale = (largest * stretch).clamp_(max=LARGEST_SCALE).to(torch.float8_e4m3fn).float()
         scaled = values * (1.0 / (scale * scale_2).clamp_min(_SMALLEST_MAXIMUM)).unsqueeze(-1)
         error = torch.linalg.vector_norm(_rounded(scaled).sub_(scaled), dim=-1).mul_(scale)
-        if best is None:
-            best, least = scale, error
-            continue
         # A scale of zero errs by nothing in its own steps, and by everything in the weight.
-        better = (error < least) & (scale > 0)
-        best, least = torch.where(better, scale, best), torch.where(better, error, least)
-    return best
+        return error.masked_fill_(scale == 0, math.nan), scale
+
+    return least(map(candidate, stretches))[0]
 
 
 def _rounded(scaled: torch.Tensor) -> torch.Tensor:

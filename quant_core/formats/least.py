@@ -1,0 +1,23 @@
+"""The best of several ways to scale a block of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+
+def least(candidates: Iterable[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:
+    """Of tuples (error, values ...) the values of least error, place by place; of equals the first.
+
+    A NaN is never less: a later candidate with one is not taken, a first one is kept.
+    """
+    best = None
+    for candidate in candidates:
+        if best is None:
+            best = candidate
+            continue
+        better = candidate[0] < best[0]
+        pairs = zip(candidate, best, strict=True)
+        best = tuple(torch.where(better, new, old) for new, old in pairs)
+    return best[1:]
