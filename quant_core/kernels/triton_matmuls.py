@@ -9,6 +9,17 @@ from .triton_kernels import decode
 
 
 @triton.jit
+def store_tile(tile, bias, out, rows, columns, M, N, HAS_BIAS: tl.constexpr):
+    """``tile`` plus the bias of its columns, into ``out`` [M, N]."""
+    inside = columns < N
+    if HAS_BIAS:
+        tile += tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)[None, :]
+    target = out + rows.to(tl.int64)[:, None] * N + columns[None, :]
+    mask = (rows < M)[:, None] & inside[None, :]
+    tl.store(target, tile.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
 def int4_linear(
     x,
     codes,
@@ -47,11 +58,7 @@ def int4_linear(
         odd = tl.load(pair + 1, mask=row_inside[:, None], other=0.0)
         total += tl.dot(even, low.to(even.dtype), input_precision="ieee")
         total += tl.dot(odd, high.to(odd.dtype), input_precision="ieee")
-    if HAS_BIAS:
-        total += tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)[None, :]
-    target = out + rows[:, None] * N + columns[None, :]
-    mask = row_inside[:, None] & inside[None, :]
-    tl.store(target, total.to(out.dtype.element_ty), mask=mask)
+    store_tile(total, bias, out, rows, columns, M, N, HAS_BIAS)
 
 
 @triton.jit
@@ -94,11 +101,7 @@ def scaled_linear(
         total *= tl.load(scales + columns, mask=inside, other=0.0)[None, :]
     else:
         total *= tl.load(scales)
-    if HAS_BIAS:
-        total += tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)[None, :]
-    target = out + rows[:, None] * N + columns[None, :]
-    mask = row_inside[:, None] & inside[None, :]
-    tl.store(target, total.to(out.dtype.element_ty), mask=mask)
+    store_tile(total, bias, out, rows, columns, M, N, HAS_BIAS)
 
 
 @triton.jit
@@ -150,8 +153,4 @@ def int8_product(
         values *= tl.load(column_scales + columns, mask=inside, other=0.0)[None, :]
     else:
         values *= tl.load(column_scales)
-    if HAS_BIAS:
-        values += tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)[None, :]
-    target = out + rows.to(tl.int64)[:, None] * N + columns[None, :]
-    mask = row_inside[:, None] & inside[None, :]
-    tl.store(target, values.to(out.dtype.element_ty), mask=mask)
+    store_tile(values, bias, out, rows, columns, M, N, HAS_BIAS)
