@@ -38,15 +38,15 @@ def measure(width: int, layers: int, device: torch.device, repeats: int) -> dict
         torch.empty(shape, dtype=torch.bfloat16).normal_(0, 0.02)
         for shape in ((4 * width, width), (width, 4 * width)) * (layers // 2)
     ]
-    transfer = Transfer(device)
-    back = partial(transfer.back, home=torch.device("cpu"))
+    transfer = Transfer()
+    back = partial(transfer.to, device="cpu")
     rows = {}
     for method in METHODS:
         formats = [ALL[method].choose(tuple(w.shape), "per-row").format for w in weights]
 
         def run(formats=formats) -> list:
             return [
-                fmt.quantize(transfer.there(weight)).map(back)
+                fmt.quantize(transfer.to(weight, device)).map(back)
                 for fmt, weight in zip(formats, weights, strict=True)
             ]
 

@@ -30,27 +30,29 @@ def quantize_plan(
     layer and may raise, to cancel. NonFiniteWeightError names the layer.
     """
     results: dict[str, QuantizedWeight] = {}
-    transfer = None if device is None else Transfer(device)
+    transfer = Transfer()
     for layer in plan.quantized:
         if on_layer is not None:
             on_layer(layer)
         if layer.tied_to is not None:
             results[layer.name] = results[layer.tied_to]
             continue
-        results[layer.name] = _quantize_layer(layer, read_weight(layer.name), transfer)
+        results[layer.name] = _quantize_layer(layer, read_weight(layer.name), device, transfer)
     return results
 
 
 def _quantize_layer(
-    layer: LayerPlan, weight: torch.Tensor, transfer: Transfer | None
+    layer: LayerPlan,
+    weight: torch.Tensor,
+    device: torch.device | str | None,
+    transfer: Transfer,
 ) -> QuantizedWeight:
+    home = weight.device
     try:
-        quantized = layer.format.quantize(weight if transfer is None else transfer.there(weight))
+        quantized = layer.format.quantize(transfer.to(weight, device or home))
     except NonFiniteWeightError as error:
         raise NonFiniteWeightError(
             f"{layer.name}.weight holds NaN or infinity. "
             f"Exclude {layer.name!r}, or repair the checkpoint."
         ) from error
-    if transfer is None:
-        return quantized
-    return quantized.map(lambda part: transfer.back(part, weight.device))
+    return quantized.map(lambda part: transfer.to(part, home))

@@ -13,30 +13,22 @@ _PIECE = 64 * 1024 * 1024
 
 
 class Transfer:
-    """Between the CPU and ``device``; one that is no CUDA GPU needs no detour."""
+    """Copies between the CPU and a CUDA GPU, one after another through the same piece."""
 
-    def __init__(self, device: torch.device | str):
-        self.device = torch.device(device)
+    def __init__(self):
         self._piece: torch.Tensor | None = None
 
-    def there(self, tensor: torch.Tensor) -> torch.Tensor:
-        """``tensor`` on the device."""
-        if not self._needs_detour(tensor, tensor.device, self.device):
-            return tensor.to(self.device)
-        target = torch.empty_like(tensor, device=self.device)
+    def to(self, tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+        """``tensor.to(device)``."""
+        device = torch.device(device)
+        if not self._needs_detour(tensor, device):
+            return tensor.to(device)
+        target = torch.empty_like(tensor, device=device)
         copy_in_pieces(tensor, target, self._locked())
         return target
 
-    def back(self, tensor: torch.Tensor, home: torch.device) -> torch.Tensor:
-        """``tensor`` on ``home``, where the weight was."""
-        if not self._needs_detour(tensor, home, tensor.device):
-            return tensor.to(home)
-        target = torch.empty_like(tensor, device=home)
-        copy_in_pieces(tensor, target, self._locked())
-        return target
-
-    def _needs_detour(self, tensor: torch.Tensor, host: torch.device, device: torch.device) -> bool:
-        between = (host.type, device.type) == ("cpu", "cuda")
+    def _needs_detour(self, tensor: torch.Tensor, device: torch.device) -> bool:
+        between = {tensor.device.type, device.type} == {"cpu", "cuda"}
         large = tensor.nbytes > _PIECE // 1000
         return between and large and tensor.is_contiguous() and not tensor.is_pinned()
 

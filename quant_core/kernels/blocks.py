@@ -37,10 +37,3 @@ def in_one_block(matrix: torch.Tensor) -> bool:
         or is_traced(matrix)
         or len(matrix) * matrix.shape[1] <= _CPU_BLOCK
     )
-
-
-def with_index(device: torch.device) -> torch.device:
-    """``cuda`` is the current GPU; tensors name theirs by number."""
-    if device.type != "cuda" or device.index is not None or not torch.cuda.is_available():
-        return device
-    return torch.device(device.type, torch.cuda.current_device())

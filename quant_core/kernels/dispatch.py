@@ -75,6 +75,13 @@ def runs_triton(tensor: Tensor) -> bool:
     return tensor.is_cuda and not is_traced(tensor) and triton_works(tensor.device)
 
 
+def with_index(device: torch.device) -> torch.device:
+    """``cuda`` is the current GPU; tensors name theirs by number."""
+    if device.type != "cuda" or device.index is not None or not torch.cuda.is_available():
+        return device
+    return torch.device(device.type, torch.cuda.current_device())
+
+
 @lru_cache
 def triton_works(device: torch.device) -> bool:
     """Whether Triton runs on ``device``, tried once: it wants a GPU that it knows and, for its

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from . import launch_matmul
-from .blocks import is_traced, with_index
-from .dispatch import scale_products, triton_works
+from .blocks import is_traced
+from .dispatch import scale_products, triton_works, with_index
 from .launch_matmul import CHOSEN_TILES, TILES, Tile
 
 log = logging.getLogger(__name__)

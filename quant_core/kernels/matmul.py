@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from .blocks import is_traced, with_index
-from .dispatch import dequantize_scaled, has_few_rows, quantize_rows, scale_products
+from .blocks import is_traced
+from .dispatch import dequantize_scaled, has_few_rows, quantize_rows, scale_products, with_index
 from .int8_product import int8_product
 
 INT8_MATMUL_DEVICES = ("cpu", "cuda")  # whose torch._int_mm exists

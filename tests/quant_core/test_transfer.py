@@ -19,26 +19,25 @@ def test_every_byte_arrives_however_the_pieces_fall(size, dtype, normal):
 
 def test_between_cpu_and_cpu_nothing_is_copied(normal):
     weight = normal(300, 300)
-    transfer = Transfer("cpu")
-    assert transfer.there(weight) is weight and transfer.back(weight, CPU) is weight
+    assert Transfer().to(weight, CPU) is weight and Transfer().to(weight, "cpu") is weight
 
 
 @pytest.mark.parametrize(
     ("shape", "detour"), [((4,), False), ((300, 300), True), ((_PIECE // 2, 1), True)]
 )
 def test_what_is_large_and_contiguous_takes_the_detour(shape, detour):
-    transfer, gpu = Transfer("cuda"), torch.device("cuda")
+    transfer, gpu = Transfer(), torch.device("cuda")
     tensor = torch.empty(shape, dtype=torch.bfloat16)
-    assert transfer._needs_detour(tensor, CPU, gpu) is detour
-    assert not transfer._needs_detour(tensor, CPU, torch.device("mps"))
-    assert not transfer._needs_detour(tensor.expand(2, *shape), CPU, gpu)
+    assert transfer._needs_detour(tensor, gpu) is detour
+    assert not transfer._needs_detour(tensor, torch.device("mps"))
+    assert not transfer._needs_detour(tensor.expand(2, *shape), gpu)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("shape", [(3,), (500, 700), (5000, 16000)])
 def test_a_weight_comes_back_from_a_gpu_as_it_went(shape, normal):
-    transfer, weight = Transfer("cuda"), normal(*shape).bfloat16()
-    there = transfer.there(weight)
+    transfer, weight = Transfer(), normal(*shape).bfloat16()
+    there = transfer.to(weight, "cuda")
     assert there.is_cuda and torch.equal(there.cpu(), weight)
-    back = transfer.back(there, CPU)
+    back = transfer.to(there, CPU)
     assert torch.equal(back, weight) and not back.is_pinned()
