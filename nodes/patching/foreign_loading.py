@@ -13,7 +13,8 @@ from comfy.model_patcher import ModelPatcher
 
 from ...quant_core.errors import StorageError
 from ...quant_core.formats import QuantizedWeight
-from ...quant_core.storage import ForeignFile, GGUFFile, GGUFTensor, TensorFiles
+from ...quant_core.storage import GGUFFile, GGUFTensor, TensorFiles
+from ...quant_core.storage.foreign import ForeignFile
 from .building import build_model, is_recognised, model_prefix
 from .diffusers_names import Parts, Read, by_comfyuis_names
 from .provenance import Provenance, read_provenance

@@ -27,10 +27,10 @@ from ...quant_core.storage import (
     StoredLayer,
     TensorFiles,
     check_stock_layers,
-    find_foreign,
     find_layers,
     marker_name,
 )
+from ...quant_core.storage.foreign import find_foreign
 from .building import build_model
 from .file_report import FileReport, model_report
 from .foreign_loading import Loaded, load_foreign, load_gguf

@@ -106,7 +106,7 @@ def _inherited(source: str | None) -> dict[str, str]:
 
 def _heritable(metadata: Mapping[str, str]) -> dict[str, str]:
     """torchao's metadata describe its own tensors, each under the tensor's name."""
-    from ...quant_core.storage import TORCHAO_NAMES
+    from ...quant_core.storage.foreign import TORCHAO_NAMES
 
     if TORCHAO_NAMES in metadata:
         return {}

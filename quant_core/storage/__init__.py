@@ -1,6 +1,7 @@
-"""Quantized models on disk: safetensors, streamed, verified, and never believed unchecked."""
+"""Quantized models on disk: safetensors, streamed, verified, and never believed unchecked.
 
-from importlib import import_module
+Readers of other libraries' files are in ``foreign``, for who reads one to import.
+"""
 
 from .gguf import GGUF_SUFFIX, GGUFFile, GGUFTensor
 from .header import TensorSpec
@@ -18,17 +19,12 @@ from .reader import INDEX_SUFFIX, TensorFile, TensorFiles
 from .stock import check_stock_layers
 from .writer import refuse_to_replace, write_file
 
-_FOREIGN = ("TORCHAO_NAMES", "ForeignFile", "ForeignLayer", "find_foreign")
-
 __all__ = [
     "ENTRIES",
     "GGUF_SUFFIX",
     "INDEX_SUFFIX",
     "LAYERS",
     "PREFIX",
-    "TORCHAO_NAMES",
-    "ForeignFile",
-    "ForeignLayer",
     "GGUFFile",
     "GGUFTensor",
     "StoredLayer",
@@ -36,7 +32,6 @@ __all__ = [
     "TensorFiles",
     "TensorSpec",
     "check_stock_layers",
-    "find_foreign",
     "find_layers",
     "marker_name",
     "marker_tensor",
@@ -44,10 +39,3 @@ __all__ = [
     "refuse_to_replace",
     "write_file",
 ]
-
-
-def __getattr__(name: str):
-    """Readers of other libraries' files are imported by who reads one."""
-    if name not in _FOREIGN:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(".foreign", __name__), name)

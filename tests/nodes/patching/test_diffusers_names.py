@@ -82,7 +82,8 @@ def test_every_kind_samples_like_the_original(kind, write, load, flux_patcher, l
 def test_rows_have_the_values_that_comfyuis_own_conversion_gives_them(kind, write, load):
     import comfy.model_detection
 
-    from graphquant.quant_core.storage import TensorFiles, find_foreign
+    from graphquant.quant_core.storage import TensorFiles
+    from graphquant.quant_core.storage.foreign import find_foreign
 
     path = write(KINDS[kind][0])
     with TensorFiles(path) as files:

@@ -3,7 +3,8 @@
 import pytest
 from safetensors.torch import save_file
 
-from graphquant.quant_core.storage import TensorFiles, find_foreign
+from graphquant.quant_core.storage import TensorFiles
+from graphquant.quant_core.storage.foreign import find_foreign
 
 
 @pytest.fixture

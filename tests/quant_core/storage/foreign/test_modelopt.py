@@ -83,7 +83,8 @@ def test_calibrated_activations_are_rounded_by_their_scale(found, normal):
 def test_where_fp8_cannot_be_multiplied_the_layer_is_weight_only(tmp_path, normal, shape):
     from safetensors.torch import save_file
 
-    from graphquant.quant_core.storage import TensorFiles, find_foreign
+    from graphquant.quant_core.storage import TensorFiles
+    from graphquant.quant_core.storage.foreign import find_foreign
 
     tensors, dense = float8(normal(*shape))
     save_file({**tensors, "layer.input_scale": torch.tensor(0.01)}, tmp_path / "f.safetensors")
