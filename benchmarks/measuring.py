@@ -16,8 +16,7 @@ import torch
 
 from lab.pack import ROOT
 
-RESULTS_VARIABLE = "GRAPHQUANT_RESULTS"
-RESULTS = Path(os.environ.get(RESULTS_VARIABLE) or ROOT / "benchmarks" / "results")
+RESULTS = Path(os.environ.get("GRAPHQUANT_RESULTS") or ROOT / "benchmarks" / "results")
 MIB = 1024 * 1024
 _PACKAGES = ("torchao", "triton", "comfy-kitchen")
 _CPUINFO = Path("/proc/cpuinfo")

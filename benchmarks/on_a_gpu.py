@@ -3,9 +3,9 @@
     python -m benchmarks.on_a_gpu [--minutes 9] [--parts kernels step ...] [--archive results.tgz]
 
 Run with GRAPHQUANT_COMFYUI naming a ComfyUI folder, and GRAPHQUANT_RESULTS another folder for
-results if you like. What matters most comes first; each part is a
-process with a time limit of its own, and one that fails or is cut short takes nothing from the
-others. After each, ``on_a_gpu_cuda.md`` says how all went, and --archive packs results and logs.
+results if you like. What matters most comes first; each part is a process with a time limit of its
+own, and one that fails or is cut short takes nothing from the others. After each,
+``on_a_gpu_cuda.md`` says how all went, and --archive packs results and logs.
 """
 
 from __future__ import annotations

@@ -49,13 +49,8 @@ def torchao(tensors, path):
         name: Int8Tensor.from_hp(tensor, PerRow()) if is_linear(name, tensor) else tensor
         for name, tensor in tensors.items()
     }
-    save_file(*flatten_tensor_state_dict(quantized)[:1], path, flatten_metadata(quantized))
-
-
-def flatten_metadata(quantized):
-    from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
-
-    return flatten_tensor_state_dict(quantized)[1]
+    flat, metadata = flatten_tensor_state_dict(quantized)
+    save_file(flat, path, metadata)
 
 
 def modelopt_fp8(tensors, path):
