@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from . import launch_matmul
+from . import launch_matmul, plain
 from .blocks import is_traced
 from .dispatch import scale_products, triton_works, with_index
 from .launch_matmul import CHOSEN_TILES, TILES, Tile
@@ -36,9 +36,9 @@ def int8_product(
     dtype: torch.dtype,
 ) -> Tensor:
     """See ``plain.int8_product``."""
-    arguments = (x, codes, row_scale, column_scale, bias, dtype)
     if not x.is_cuda:
-        return by_library(*arguments)
+        return plain.int8_product(x, codes, row_scale, column_scale, bias, dtype)
+    arguments = (x, codes, row_scale, column_scale, bias, dtype)
     if is_traced(x):  # nothing can be tried
         known = CHOSEN_TILES.get(x.device)
         way = by_library if known is None else torch.ops.graphquant.int8_product

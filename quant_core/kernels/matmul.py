@@ -32,7 +32,7 @@ def int8_linear(
 def fits_int8_matmul(x: torch.Tensor, codes: torch.Tensor) -> bool:
     """CUDA's int8 matmul wants more than 16 rows of x, K and N in eights; a CPU takes any K but 1,
     where torch 2.11 gives wrong numbers."""
-    if x.device.type != "cuda":
+    if not x.is_cuda:
         return x.device.type in INT8_MATMUL_DEVICES and codes.dim() == 2 and codes.shape[1] > 1
     eights = codes.dim() == 2 and codes.shape[0] % 8 == 0 and codes.shape[1] % 8 == 0
     return eights and not has_few_rows(x)

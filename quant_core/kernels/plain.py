@@ -56,7 +56,7 @@ def quantize_tensor(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, 
 
 def _round(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     if dtype == torch.int8:
-        return values.round_().to(dtype)
+        return values.round_().char()  # .to(dtype) takes a microsecond more
     limit = torch.finfo(dtype).max
     return values.clamp_(-limit, limit).to(dtype)  # a cast to FP8 does not saturate
 
@@ -144,7 +144,8 @@ def scale_products(
     """
     bias = None if bias is None else bias.float()
     if in_one_block(products):
-        return _scale_block(products, row_scale, column_scale, bias).to(dtype)
+        values = _scale_block(products, row_scale, column_scale, bias)
+        return values if dtype == torch.float32 else values.to(dtype)
     out = torch.empty(products.shape, dtype=dtype)
     for block in row_blocks(products):
         out[block] = _scale_block(products[block], row_scale[block], column_scale, bias)
