@@ -59,7 +59,7 @@ def _builders(device: torch.device) -> dict:
 
 
 def _ours(layer: nn.Module, method: str) -> nn.Module:
-    from graphquant.nodes.patching.quantized_layer import quantize_layer
+    from graphquant.nodes.bridge.tensor.quantized_layer import quantize_layer
     from graphquant.quant_core.methods import METHODS
 
     layer = _copied(layer)

@@ -48,8 +48,8 @@ def quantize(file: Path, method: str, granularity: str):
 
 def measure(plain: Path, method: str, granularity: str, repeats: int) -> dict:
     """Seconds and bytes of one method."""
-    from graphquant.nodes.patching.loading import load_quantized_model
-    from graphquant.nodes.patching.saving import save_quantized_model
+    from graphquant.nodes.bridge.loading.load_model import load_quantized_model
+    from graphquant.nodes.bridge.saving.save_model import save_quantized_model
 
     saved = plain.with_name(f"{method}-{granularity}.safetensors")
     model = quantize(plain, method, granularity)

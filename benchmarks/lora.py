@@ -30,7 +30,7 @@ def with_lora(patcher, rank: int):
     """A clone with a LoRA on every quantized Linear."""
     import comfy.lora
 
-    from graphquant.nodes.patching.quantized_layer import QuantizedLayer
+    from graphquant.nodes.bridge.tensor.quantized_layer import QuantizedLayer
 
     generator = torch.Generator().manual_seed(rank)
     lora = {}

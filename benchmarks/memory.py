@@ -71,7 +71,7 @@ def save_int8(source: Path, target: Path) -> None:
     load_pack()
     import comfy.sd
 
-    from graphquant.nodes.patching.saving import save_quantized_model
+    from graphquant.nodes.bridge.saving.save_model import save_quantized_model
     from graphquant.nodes.quantize_model import GQQuantizeModel
 
     with torch.inference_mode():

@@ -31,8 +31,8 @@ METHODS = ("fp8-weight-only", "int8", "int4")
 
 
 def measure(width: int, layers: int, device: torch.device, repeats: int) -> dict:
+    from graphquant.quant_core.applying.transfer import Transfer
     from graphquant.quant_core.methods import METHODS as ALL
-    from graphquant.quant_core.transfer import Transfer
 
     weights = [
         torch.empty(shape, dtype=torch.bfloat16).normal_(0, 0.02)

@@ -56,7 +56,7 @@ def cases(size: int) -> Iterator[tuple[str, VAE, torch.Tensor, tuple[int, ...]]]
 @torch.inference_mode()
 def measure(vae: VAE, latents: torch.Tensor, large: tuple[int, ...], repeats: int) -> dict:
     """One row: both formats against the plain decode."""
-    from graphquant.nodes.patching.vae import quantize_vae
+    from graphquant.nodes.bridge.model.vae import quantize_vae
     from graphquant.quant_core import plan_component
     from graphquant.quant_core.formats import Float8
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..quant_core.calibration import Calibration
-from .patching.calibrating import calibrate
-from .patching.sampling import Sampling
-from .sampling_inputs import sampler_inputs
+from ..quant_core.planning.calibration import Calibration
+from .bridge.measure.calibrating import calibrate
+from .bridge.measure.sampling import Sampling
+from .shared.sampling_inputs import sampler_inputs
 
 CALIBRATION = io.Custom("GQ_CALIBRATION")
 

@@ -11,12 +11,12 @@ from comfy_api.latest import io, ui
 from ..quant_core.measure import lpips
 from ..quant_core.measure.comparison import LEVELS, Comparison
 from ..quant_core.measure.pictures import SMALLEST_SIDE
-from .bar_chart import Bar, bar_chart
-from .patching.sampling import Sampling
-from .sampling_inputs import sampler_inputs
+from .bridge.measure.sampling import Sampling
+from .shared.bar_chart import Bar, bar_chart
+from .shared.sampling_inputs import sampler_inputs
 
 if TYPE_CHECKING:
-    from .patching.comparing import Pictures
+    from .bridge.measure.comparing import Pictures
 
 DIFFERENCE_GAIN = 8
 LEVEL_TOOLTIP = (
@@ -95,7 +95,7 @@ class GQCompareModels(io.ComfyNode):
         negative=None,
         vae=None,
     ) -> io.NodeOutput:
-        from .patching.comparing import compare_seeds
+        from .bridge.measure.comparing import compare_seeds
 
         sampling = Sampling(positive, negative, latent_image, steps, cfg, sampler_name, scheduler)
         lacking = lpips.missing() if vae is not None else None

@@ -7,7 +7,8 @@ from comfy.model_management import get_torch_device, throw_exception_if_processi
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..quant_core.benchmark_gemm import (
+from ..quant_core.hardware import in_short
+from ..quant_core.machine.benchmark_gemm import (
     GemmTiming,
     fastest,
     linear_shapes,
@@ -15,10 +16,9 @@ from ..quant_core.benchmark_gemm import (
     typical_rows,
     typical_shapes,
 )
-from ..quant_core.capability import Capability, examine
-from ..quant_core.hardware import in_short
-from .capability_report import capability_markdown
-from .patching.kitchen import examine_kitchen, kitchen_backends
+from ..quant_core.machine.capability import Capability, examine
+from .capability.capability_report import capability_markdown
+from .capability.kitchen import examine_kitchen, kitchen_backends
 
 MEASURED = ("fp8-dynamic", "fp8-weight-only", "int8", "int8-dynamic")
 

@@ -6,12 +6,16 @@ import torch
 from comfy_api.latest import io
 
 from ..quant_core import UnknownNameError
-from ..quant_core.layerwise import COMPUTE_DTYPES
-from ..quant_core.layerwise_plan import DEFAULT_SKIP_PATTERNS, STORAGE_DTYPES, plan_layerwise
+from ..quant_core.applying.layerwise import COMPUTE_DTYPES
 from ..quant_core.patterns import parse_patterns
-from .options import AUTO
-from .output import node_output, unchanged
-from .patching.patcher import quantize_patcher
+from ..quant_core.planning.layerwise_plan import (
+    DEFAULT_SKIP_PATTERNS,
+    STORAGE_DTYPES,
+    plan_layerwise,
+)
+from .bridge.model.quantize_patcher import quantize_patcher
+from .shared.options import AUTO
+from .shared.output import node_output, unchanged
 
 SKIP_PATTERNS = "\n".join(DEFAULT_SKIP_PATTERNS)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .output import node_output
-from .patching.model_folder import choices, find
+from .bridge.files.model_folder import choices, find
+from .shared.output import node_output
 
 
 class GQLoadQuantizedModel(io.ComfyNode):
@@ -54,6 +54,6 @@ class GQLoadQuantizedModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, unet_name) -> io.NodeOutput:
-        from .patching.loading import load_quantized_model
+        from .bridge.loading.load_model import load_quantized_model
 
         return node_output(*load_quantized_model(find(unet_name)))

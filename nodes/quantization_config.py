@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..quant_core.config import QuantConfig, config_from_text
 from ..quant_core.methods import named_method
-from .configured import QUANT_CONFIG
+from .shared.configured import QUANT_CONFIG
 
 
 class GQQuantizationConfig(io.ComfyNode):

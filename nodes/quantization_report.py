@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from comfy_api.latest import io, ui
 
-from .bar_chart import Bar, bar_chart
-from .patching.sampling import Sampling
-from .sampling_inputs import sampler_inputs
+from .bridge.measure.sampling import Sampling
+from .shared.bar_chart import Bar, bar_chart
+from .shared.sampling_inputs import sampler_inputs
 
 if TYPE_CHECKING:
-    from ..quant_core.measure.layers import LayerTable
+    from ..quant_core.measure.layer_table import LayerTable
 
 
 class GQQuantizationReport(io.ComfyNode):
@@ -72,7 +72,7 @@ class GQQuantizationReport(io.ComfyNode):
         sampler_name="euler",
         scheduler="simple",
     ) -> io.NodeOutput:
-        from .patching.layer_report import measure_layers
+        from .bridge.measure.layer_report import measure_layers
 
         sampling = None
         if (positive is None) != (latent_image is None):

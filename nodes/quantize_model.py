@@ -5,19 +5,19 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..quant_core import get_quant_compile_warnings, hardware_of, plan_component
-from ..quant_core.autoquant import DEFAULT_MAX_ERROR
+from ..quant_core.machine.fastest import DEFAULT_MAX_ERROR
+from ..quant_core.planning.static_scales import with_static_scales
 from ..quant_core.presets import PRESETS
-from ..quant_core.static_scales import with_static_scales
+from .bridge.architecture.detected import architecture_name
+from .bridge.cache.weight_cache import WeightCache, cache_folder
+from .bridge.measure.calibrating import fastest_search
+from .bridge.model.quantize_patcher import quantize_patcher
 from .calibrate_activations import CALIBRATION
-from .configured import Settings, config_input, configured
-from .defaults import choose_default, fingerprint
-from .inputs import METHOD_SUMMARIES, method_input, plan_inputs
-from .options import AUTO, choose_method, choose_preset, resolve_device
-from .output import node_output, unchanged
-from .patching.architecture import architecture_name
-from .patching.calibrating import fastest_search
-from .patching.patcher import quantize_patcher
-from .patching.weight_cache import WeightCache, cache_folder
+from .shared.configured import Settings, config_input, configured
+from .shared.defaults import choose_default, fingerprint
+from .shared.inputs import METHOD_SUMMARIES, method_input, plan_inputs
+from .shared.options import AUTO, choose_method, choose_preset, resolve_device
+from .shared.output import node_output, unchanged
 
 
 class GQQuantizeModel(io.ComfyNode):

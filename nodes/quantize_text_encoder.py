@@ -6,14 +6,14 @@ from comfy_api.latest import io
 
 from ..quant_core import get_quant_compile_warnings
 from ..quant_core.presets import ENCODER_PRESETS
-from .configured import Settings, config_input, configured
-from .defaults import choose_default, fingerprint
-from .inputs import METHOD_SUMMARIES, method_input, plan_inputs
-from .options import AUTO, choose_encoder_preset, resolve_device
-from .output import output_of_parts
-from .patching.architecture import sub_encoders
-from .patching.encoders import kept_reports, plan_encoders, quantize_clip, weight_only
-from .patching.pipelines import encoder_architectures
+from .bridge.architecture.detected import sub_encoders
+from .bridge.architecture.pipeline_names import encoder_architectures
+from .bridge.model.encoders import kept_reports, plan_encoders, quantize_clip, weight_only
+from .shared.configured import Settings, config_input, configured
+from .shared.defaults import choose_default, fingerprint
+from .shared.inputs import METHOD_SUMMARIES, method_input, plan_inputs
+from .shared.options import AUTO, choose_encoder_preset, resolve_device
+from .shared.output import output_of_parts
 
 # Where memory is all there is to gain, the format that rounds least is best on every machine.
 AUTO_METHOD = "int8"

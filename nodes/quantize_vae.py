@@ -5,12 +5,12 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..quant_core import hardware_of, plan_component
-from ..quant_core.vae import METHODS, SCOPES
-from .configured import Settings, config_input, configured
-from .defaults import DEFAULT, DEFAULT_TOOLTIP, choose_default, fingerprint
-from .output import node_output, unchanged
-from .patching.pipelines import vae_architectures
-from .patching.vae import quantize_vae
+from ..quant_core.planning.vae_rules import METHODS, SCOPES
+from .bridge.architecture.pipeline_names import vae_architectures
+from .bridge.model.vae import quantize_vae
+from .shared.configured import Settings, config_input, configured
+from .shared.defaults import DEFAULT, DEFAULT_TOOLTIP, choose_default, fingerprint
+from .shared.output import node_output, unchanged
 
 
 class GQQuantizeVAE(io.ComfyNode):

@@ -13,8 +13,8 @@ from comfy.model_management import get_torch_device
 from server import PromptServer
 
 from ..quant_core import COMPILE_MODES, get_quant_compile_warnings
-from ..quant_core.capability import Capability, MethodCapability, examine
-from .patching.encoders import weight_only
+from ..quant_core.machine.capability import Capability, MethodCapability, examine
+from .bridge.model.encoders import weight_only
 
 CAPABILITIES = "/graphquant/capabilities"
 # Not resolved: the folder's name in custom_nodes is what the pages are asked for under.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .output import node_output
-from .patching.model_folder import save_target
-from .patching.saving import AUTO, FILE_FORMATS, save_quantized_model
+from .bridge.files.model_folder import save_target
+from .bridge.saving.save_model import AUTO, FILE_FORMATS, save_quantized_model
+from .shared.output import node_output
 
 
 class GQSaveQuantizedModel(io.ComfyNode):

@@ -1,14 +1,8 @@
 """Quantizes any ``nn.Module``: plan, apply, report. Knows torch and torchao, never ComfyUI."""
 
-from .compile_warnings import COMPILE_MODES, get_quant_compile_warnings
-from .component import quantize_component, quantize_vae
-from .config import (
-    ComponentConfig,
-    DefaultsConfig,
-    QuantConfig,
-    SectionConfig,
-    config_from_text,
-)
+from .applying.component import quantize_component, quantize_vae
+from .applying.layerwise import apply_layerwise_casting, remove_layerwise_casting
+from .config import ComponentConfig, DefaultsConfig, QuantConfig, SectionConfig, config_from_text
 from .errors import (
     CastingError,
     ConfigError,
@@ -22,10 +16,10 @@ from .errors import (
 )
 from .hardware import Hardware, check_fp8_support, get_recommended_method, hardware_of
 from .layers import is_fp8_compatible_layer
-from .layerwise import apply_layerwise_casting, remove_layerwise_casting
-from .layerwise_plan import plan_layerwise
+from .machine.compile_warnings import COMPILE_MODES, get_quant_compile_warnings
 from .methods import ALIASES, GRANULARITIES, METHODS, VALID_METHODS, resolve_method
-from .plan import LayerPlan, Plan, plan_component
+from .planning.layerwise_plan import plan_layerwise
+from .planning.plan import LayerPlan, Plan, plan_component
 from .report import Report
 
 __all__ = [

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from .plan import ALREADY, KEEP, Plan
+from .planning.plan import ALREADY, KEEP, Plan
 
 MIB = 1024 * 1024
 

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -47,11 +48,11 @@ def trespassers(under: str, *rooms: str, but: tuple[str, ...] = ()) -> list[str]
 
 def test_imports_are_read_absolute_and_relative():
     """The tests below would pass on nothing at all."""
-    assert "quant_core.formats.Format" in imports(Path("nodes/patching/quantized_layer.py"))
+    assert "quant_core.formats.Format" in imports(Path("nodes/bridge/tensor/quantized_layer.py"))
     assert "quant_core.errors.NonFiniteWeightError" in imports(Path("quant_core/formats/base.py"))
-    assert "comfy.ops" in imports(Path("nodes/patching/quantized_layer.py"))
-    assert trespassers("nodes/patching", "comfy") != []
-    assert leads_into("nodes.patching.layout", "nodes") and not leads_into("nodesx", "nodes")
+    assert "comfy.ops" in imports(Path("nodes/bridge/tensor/quantized_layer.py"))
+    assert trespassers("nodes/bridge", "comfy") != []
+    assert leads_into("nodes.bridge.tensor", "nodes") and not leads_into("nodesx", "nodes")
 
 
 def test_quant_core_knows_neither_comfyui_nor_the_other_rooms():
@@ -59,7 +60,67 @@ def test_quant_core_knows_neither_comfyui_nor_the_other_rooms():
 
 
 def test_the_bridge_knows_quant_core_and_comfyui_and_no_node():
-    assert trespassers("nodes/patching", "nodes", but=("nodes.patching",)) == []
+    assert trespassers("nodes/bridge", "nodes", but=("nodes.bridge", "nodes.capability")) == []
+
+
+# Each room may import those before it in its list, and no other room of that list.
+FLOORS = {
+    "quant_core": (
+        ("errors", "detect", "patterns", "version"),
+        ("kernels", "presets"),
+        ("formats", "hardware"),
+        ("layers", "methods", "storage", "carriers"),
+        ("machine",),
+        ("planning",),
+        ("config", "report"),
+        ("applying", "measure"),
+    ),
+    "nodes": (("compatibility", "capability"), ("bridge",), ("shared",)),
+    "nodes/bridge": (
+        ("architecture", "copying"),
+        ("lora",),
+        ("tensor",),
+        ("files",),
+        ("cache",),
+        ("model",),
+        ("saving", "measure"),
+        ("loading",),
+    ),
+}
+
+
+def rooms_of(house: str) -> dict[str, int]:
+    """The floor of each room, counted from the ground."""
+    return {room: number for number, rooms in enumerate(FLOORS[house]) for room in rooms}
+
+
+@pytest.mark.parametrize("house", FLOORS)
+def test_no_arrow_runs_up(house):
+    floors, dotted, up = rooms_of(house), house.replace("/", "."), []
+    for path in ours("*.py", house):
+        room = path.relative_to(house).parts[0].removesuffix(".py")
+        for name in imports(path):
+            other = name.removeprefix(f"{dotted}.").partition(".")[0]
+            leads_up = leads_into(name, dotted) and floors.get(other, -1) >= floors.get(room, 99)
+            if leads_up and other != room:
+                up.append(f"{path}: {name}")
+    assert up == []
+
+
+@pytest.mark.parametrize("house", ["quant_core", "nodes/bridge"])
+def test_every_room_has_its_floor(house):
+    found = {path.name.removesuffix(".py") for path in (ROOT / house).iterdir()}
+    assert set(rooms_of(house)) == found - {"__init__", "__pycache__"}
+
+
+MANY = {Path("nodes"), Path("quant_core/formats")}
+
+
+@pytest.mark.parametrize("house", ["nodes", "quant_core"])
+def test_a_folder_holds_at_most_13_files(house):
+    """But for the nodes and the formats, which may be many."""
+    count = Counter(path.parent for path in ours("*.py", house) if path.name != "__init__.py")
+    assert {room: n for room, n in count.items() if n > 13 and room not in MANY} == {}
 
 
 @pytest.mark.parametrize("room", ["nodes", "quant_core"])

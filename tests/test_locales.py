@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from graphquant.quant_core.capability import EMULATED, FALLBACK, REFUSED
+from graphquant.quant_core.machine.capability import EMULATED, FALLBACK, REFUSED
 from graphquant.quant_core.methods import MEASURED
 from lab.pack import ROOT
 
@@ -69,7 +69,7 @@ def test_every_word_that_the_scripts_use_exists():
 
 @pytest.mark.parametrize("language", TRANSLATIONS)
 def test_the_translated_tooltip_of_the_method_names_what_came_last(language, comfy):
-    from graphquant.nodes.defaults import DEFAULT
+    from graphquant.nodes.shared.defaults import DEFAULT
 
     inputs = _read(language, "nodeDefs")["GQQuantizeModel"]["inputs"]
     tooltip = inputs["method"]["tooltip"]

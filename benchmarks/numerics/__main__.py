@@ -47,7 +47,7 @@ def measure(cases: dict[str, list[Layer]], competing: list[Contestant]) -> list[
 
 def _errors(layers: list[Layer], rounding: Callable) -> tuple[float, float]:
     """Of the weights, over all layers together; of the outputs, the layers' mean."""
-    from graphquant.quant_core.measure.errors import RunningError, error_of
+    from graphquant.quant_core.measure.relative_error import RunningError, error_of
 
     weights, outputs = RunningError(), []
     for layer in layers:

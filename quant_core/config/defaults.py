@@ -13,10 +13,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .. import vae
 from ..errors import ConfigError, UnknownNameError, UnsupportedMethodError
 from ..layers import COMPONENT_TYPES
 from ..methods import ALIASES, GRANULARITIES, VALID_METHODS, named_method
+from ..planning import vae_rules as vae
 from ..presets import PRESETS
 
 INHERIT, AUTO = "inherit", "auto"

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 
 from .base import require_finite
-from .least import least
+from .scale_search import least
 
 ALGORITHMS = ("search", "minmax", "hqq")
 

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 
 from .base import Format, QuantizedWeight, register_format, require_finite, row_blocks
 from .dynamic_code import DYNAMIC_CODE
-from .least import least
 from .minifloat import looked_up
+from .scale_search import least
 
 # fmt: off
 _NF4 = (  # quantiles of a normal distribution (Dettmers et al. 2023, arXiv 2305.14314)

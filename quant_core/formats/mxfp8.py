@@ -14,14 +14,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 
-from .base import (
-    WEIGHT_ONLY,
-    Format,
-    QuantizedWeight,
-    register_format,
-    require_finite,
-    row_blocks,
-)
+from .base import WEIGHT_ONLY, Format, QuantizedWeight, register_format, require_finite, row_blocks
 from .swizzle import multiplies_blocks, padded_to, swizzle, swizzled_shape, unswizzle
 
 BLOCK = 32

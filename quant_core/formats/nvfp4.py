@@ -26,8 +26,8 @@ from .base import (
     register_format,
     row_blocks,
 )
-from .least import least
 from .minifloat import encode, looked_up, values_of
+from .scale_search import least
 from .swizzle import multiplies_blocks, padded_to, swizzle, swizzled_shape, unswizzle
 
 BLOCK = 16

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from .errors import Error
+from .relative_error import Error
 
 
 @dataclass(frozen=True)

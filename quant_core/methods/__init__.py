@@ -8,7 +8,7 @@ from . import measured
 
 # isort: on
 from .aliases import ALIASES
-from .measured import MEASURED
+from .measured import FASTEST, MEASURED
 from .method import GRANULARITIES, METHODS, Choice, Method, register_method
 from .names import Named, get_method, method_for, named_method, resolve_method
 from .standard import with_algorithm
@@ -17,6 +17,7 @@ VALID_METHODS = tuple(METHODS)
 
 __all__ = [
     "ALIASES",
+    "FASTEST",
     "GRANULARITIES",
     "MEASURED",
     "METHODS",

@@ -3,9 +3,11 @@
 Readers of other libraries' files are in ``foreign``, for who reads one to import.
 """
 
-from .gguf import GGUF_SUFFIX, GGUFFile, GGUFTensor
+from .gguf_file import GGUF_SUFFIX, GGUFFile, GGUFTensor
 from .header import TensorSpec
-from .layers import (
+from .reader import INDEX_SUFFIX, TensorFile, TensorFiles
+from .stock import check_stock_layers
+from .stored_layer import (
     ENTRIES,
     LAYERS,
     PREFIX,
@@ -15,8 +17,6 @@ from .layers import (
     marker_tensor,
     raw_bytes,
 )
-from .reader import INDEX_SUFFIX, TensorFile, TensorFiles
-from .stock import check_stock_layers
 from .writer import refuse_to_replace, write_file
 
 __all__ = [

@@ -14,8 +14,8 @@ import torch
 
 from ..errors import StorageError
 from .header import TensorSpec
-from .layers import raw_bytes
 from .reader import TensorFiles
+from .stored_layer import raw_bytes
 
 MARKER = "comfy_quant"
 METADATA = "_quantization_metadata"

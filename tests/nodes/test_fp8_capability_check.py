@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from graphquant.quant_core import Hardware, benchmark_gemm, capability
+from graphquant.quant_core import Hardware
+from graphquant.quant_core.machine import benchmark_gemm, capability
 
 pytestmark = [pytest.mark.usefixtures("comfy"), pytest.mark.usefixtures("inference_mode")]
 

@@ -148,7 +148,7 @@ LAYERS = {
 def test_each_layer_class_computes_with_its_dequantized_weight(family, kind, dtype):
     import comfy.ops
 
-    from graphquant.nodes.patching.quantized_layer import quantize_layer
+    from graphquant.nodes.bridge.tensor.quantized_layer import quantize_layer
     from graphquant.quant_core.formats import CastFloat8
 
     source = torch.nn if family == "torch" else getattr(comfy.ops, family)
@@ -180,7 +180,7 @@ def test_saved_it_samples_the_same_in_a_comfyui_without_this_pack(
 ):
     import comfy.sd
 
-    from graphquant.nodes.patching.saving import save_quantized_model
+    from graphquant.nodes.bridge.saving.save_model import save_quantized_model
 
     result = cast(flux_patcher, "float8_e5m2", **options)[0]
     expected = sample(result, steps=1)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from graphquant.quant_core import UnsupportedMethodError
-from graphquant.quant_core.vae import half_of
+from graphquant.quant_core.planning.vae_rules import half_of
 from lab.tiny_vaes import FLUX, LTX, SD, TAESD, TINY_VAES, WAN
 
 pytestmark = pytest.mark.usefixtures("comfy")

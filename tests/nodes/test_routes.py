@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from graphquant.quant_core import METHODS
-from graphquant.quant_core.capability import examine
+from graphquant.quant_core.machine.capability import examine
 from graphquant.quant_core.methods import MEASURED
 
 

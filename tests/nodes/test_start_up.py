@@ -25,11 +25,11 @@ print("found:", len(nodes), *sorted(set(sys.modules) - before))
 """
 # Imported by the node that runs them.
 LATER = (
-    "nodes.patching.loading",
-    "nodes.patching.foreign_loading",
-    "nodes.patching.comparing",
-    "nodes.patching.layer_report",
-    "quant_core.measure.layers",
+    "nodes.bridge.loading.load_model",
+    "nodes.bridge.loading.load_foreign",
+    "nodes.bridge.measure.comparing",
+    "nodes.bridge.measure.layer_report",
+    "quant_core.measure.layer_table",
     "quant_core.storage.foreign",
     "quant_core.kernels.triton_kernels",
     "quant_core.kernels.triton_matmuls",

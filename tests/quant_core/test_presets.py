@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from graphquant.quant_core.filters import LayerFilter
+from graphquant.quant_core.planning.filters import LayerFilter
 from graphquant.quant_core.presets import ENCODER_PRESETS, PRESETS, generic_preset, get_preset
 
 

@@ -18,14 +18,7 @@ from ...formats import Code4, LlmInt8
 from ...formats.code4 import CODES
 from ...formats.dynamic_code import DYNAMIC_CODE
 from ..reader import TensorFiles
-from .layer import (
-    ForeignLayer,
-    Tensors,
-    fault,
-    layers_with,
-    read_json,
-    require_spec,
-)
+from .layer import ForeignLayer, Tensors, fault, layers_with, read_json, require_spec
 
 _STATE = "weight.quant_state.bitsandbytes__"
 _NESTED_BLOCK = 256

@@ -16,8 +16,8 @@ import torch
 from ...errors import StorageError
 from ...formats import Float8, Format, QuantizedWeight
 from ..header import TensorSpec
-from ..layers import raw_bytes
 from ..reader import TensorFiles
+from ..stored_layer import raw_bytes
 
 Tensors = Mapping[str, torch.Tensor]
 

@@ -13,7 +13,7 @@ from graphquant.quant_core.measure.comparison import (
     Likeness,
     SeedResult,
 )
-from graphquant.quant_core.measure.errors import Error
+from graphquant.quant_core.measure.relative_error import Error
 
 CALLS = (CallError(1.0, Error(0.01, 0.9999)), CallError(0.5, Error(0.03, 0.999)))
 GOOD = SeedResult(7, CALLS, Error(0.05, 0.999), Likeness(31.0, 2.5, 0.97))

@@ -1,0 +1,1 @@
+"""Which architecture a ComfyUI model is, and what other libraries call it and its layers."""

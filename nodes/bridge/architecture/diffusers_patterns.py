@@ -1,0 +1,44 @@
+"""Layers that a configuration names as diffusers does, in the names of ComfyUI's model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import comfy.lora
+from comfy.model_base import BaseModel
+
+from ....quant_core.layers import supported_layers
+from ....quant_core.patterns import matches
+from ....quant_core.planning.filters import unmatched
+
+_DIFFUSERS, _COMFYUI = "transformer.", "diffusion_model."
+
+
+def in_comfyuis_names(
+    patterns: Sequence[str], model: BaseModel
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """``patterns``, and a note for each that was replaced: one that means none of ComfyUI's layers
+    becomes the layers that diffusers' names of it lead to, if any. What is one layer of ComfyUI's
+    and three of diffusers' (q, k, v) is kept whole for the sake of one of them."""
+    layers = [name for name, _, _ in supported_layers(model.diffusion_model, "transformer")]
+    foreign = unmatched(patterns, layers)
+    names = _diffusers_names(model, layers) if foreign else {}
+    replaced, notes = [], []
+    for pattern in patterns:
+        found = dict.fromkeys(names[n] for n in names if pattern in foreign and matches(pattern, n))
+        replaced += found or [pattern]
+        if found:
+            told = next(iter(found)) + (f" and {len(found) - 1} more" if len(found) > 1 else "")
+            notes.append(f"config: {pattern!r} is diffusers' name of {told}.")
+    return tuple(replaced), tuple(notes)
+
+
+def _diffusers_names(model: BaseModel, layers: Sequence[str]) -> dict[str, str]:
+    """Diffusers' names of ``layers`` -> ComfyUI's, from the table by which it reads LoRAs."""
+    known, names = frozenset(layers), {}
+    for name, to in comfy.lora.model_lora_keys_unet(model, {}).items():
+        target = to if isinstance(to, str) else to[0]
+        layer = target.removeprefix(_COMFYUI).removesuffix(".weight")
+        if name.startswith(_DIFFUSERS) and layer in known:
+            names[name.removeprefix(_DIFFUSERS)] = layer
+    return names

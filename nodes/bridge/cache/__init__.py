@@ -1,0 +1,1 @@
+"""Quantized weights kept on disk between runs of ComfyUI."""

@@ -1,0 +1,69 @@
+"""Names in ComfyUI's folder of diffusion models, to paths and back."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import folder_paths
+
+from ....quant_core.errors import StorageError
+from ....quant_core.storage import GGUF_SUFFIX, INDEX_SUFFIX
+
+FOLDER = "diffusion_models"
+_SUFFIX = ".safetensors"
+_READABLE = (_SUFFIX, ".sft", GGUF_SUFFIX)
+_SHARD = re.compile(r"(.+)-\d+-of-\d+\.safetensors")
+# What some system takes for more than a name, or for a device of its own; a name may not end in a
+# dot or a space either.
+_UNSAFE = re.compile(
+    r'[<>:"|?*\x00-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE
+)
+
+
+def save_target(prefix: str) -> Path:
+    """models/diffusion_models/``prefix``.safetensors; ``prefix`` may name folders below.
+
+    StorageError for an absolute path, a step upwards, or a name that some system can't have.
+    """
+    parts = prefix.strip().removesuffix(_SUFFIX).replace("\\", "/").split("/")
+    if not all(parts) or any(_UNSAFE.search(part) for part in parts):
+        raise StorageError(
+            f"filename_prefix {prefix!r} is no name below models/{FOLDER}. "
+            "Use a name such as flux-int8 or quantized/flux-int8."
+        )
+    *folders, name = parts
+    return _home().joinpath(*folders, name + _SUFFIX)
+
+
+def choices() -> list[str]:
+    """The names that can be read: safetensors, GGUF, and the index in place of its shards."""
+    names: dict[str, None] = {}
+    for name in (*folder_paths.get_filename_list(FOLDER), *_gguf_files()):
+        shard = _SHARD.fullmatch(name)
+        index = f"{shard[1]}{INDEX_SUFFIX}" if shard else ""
+        if index and folder_paths.get_full_path(FOLDER, index):
+            names[index] = None
+        elif name.lower().endswith(_READABLE):
+            names[name] = None
+    return list(names)
+
+
+def _gguf_files() -> list[str]:
+    """ComfyUI lists only what it reads itself."""
+    found: set[str] = set()
+    for folder in folder_paths.get_folder_paths(FOLDER):
+        names, _ = folder_paths.recursive_search(folder, excluded_dir_names=[".git"])
+        found |= {name for name in names if name.lower().endswith(GGUF_SUFFIX)}
+    return sorted(found)
+
+
+def find(name: str) -> Path:
+    """The file called ``name``. FileNotFoundError if there is none."""
+    return Path(folder_paths.get_full_path_or_raise(FOLDER, name))
+
+
+def _home() -> Path:
+    """The folder called diffusion_models of those that ComfyUI searches; models/unet is older."""
+    folders = [Path(folder) for folder in folder_paths.get_folder_paths(FOLDER)]
+    return next((folder for folder in folders if folder.name == FOLDER), folders[0])

@@ -1,0 +1,1 @@
+"""Quantized files to a MODEL."""

@@ -1,0 +1,162 @@
+"""A MODEL by ComfyUI's own loader, whose quantized layers are attached when it is done.
+
+The loader recognises the model and reads what is not quantized. The quantized layers it sees as
+placeholders, so that their full-precision weights never exist.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+
+import comfy.model_detection
+import comfy.sd
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.supported_models_base import BASE
+from torch import nn
+
+from ....quant_core.errors import StorageError
+from ....quant_core.formats import QuantizedWeight
+from ....quant_core.layers import layer_kind
+from ..model.quantize_patcher import with_weights
+from ..saving.saved_tensors import MODEL
+from ..tensor.placeholder import Placeholder
+
+# Parts of names that diffusers gives and the models' authors do not.
+_DIFFUSERS = (
+    "x_embedder.",
+    "single_transformer_blocks.",
+    "down_blocks.",
+    "joint_transformer_blocks.",
+)
+
+
+_WEIGHT = ".weight"
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def build_model(
+    file: str,
+    state: dict[str, torch.Tensor],
+    layers: Shapes,
+    read: Callable[[str, torch.dtype], QuantizedWeight],
+    metadata: Mapping[str, str],
+    dtype: torch.dtype | None = None,
+) -> ModelPatcher:
+    """The model of ``state``, plain tensors by name, and of quantized ``layers``, shapes by name.
+
+    ``state`` is used up. read: a layer's name and the dtype that it computes in -> its weight;
+    asked one at a time. dtype: what the quantized weights were; by default what most others are.
+    StorageError, naming ``file``: ComfyUI knows no such model, or something is missing.
+    """
+    dtype = dtype or _common_dtype(state)
+    stand_ins = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
+    _require_recognised(file, state, layers, metadata)
+    placeholders = _placeholders(layers, dtype)
+    state |= placeholders
+    try:
+        patcher = comfy.sd.load_diffusion_model_state_dict(state, metadata=dict(metadata))
+        names = renamed(patcher.model.model_config, stand_ins | placeholders)
+    except NotImplementedError as error:  # a Placeholder's
+        raise StorageError(
+            f"{file} can't be loaded quantized: ComfyUI takes some weights of this model apart. "
+            "Load the original, and quantize it in the graph."
+        ) from error
+    places = {
+        old.removesuffix(_WEIGHT): new.removesuffix(_WEIGHT)
+        for new, old in names.items()
+        if old in placeholders
+    }
+    _require_complete(file, patcher, names, {places.get(n, n): layers[n] for n in layers})
+    return _attach(patcher, places, read)
+
+
+def is_recognised(
+    state: Mapping[str, torch.Tensor], layers: Shapes, metadata: Mapping[str, str]
+) -> bool:
+    """Whether ComfyUI knows a model by the names and shapes of these tensors and layers."""
+    seen = {**state, **_placeholders(layers, torch.bfloat16)}
+    config = comfy.model_detection.model_config_from_unet(seen, "", metadata=dict(metadata))
+    return config is not None
+
+
+def _placeholders(layers: Shapes, dtype: torch.dtype) -> dict[str, Placeholder]:
+    return {name + _WEIGHT: Placeholder(shape, dtype) for name, shape in layers.items()}
+
+
+def _attach(
+    patcher: ModelPatcher,
+    places: Mapping[str, str],
+    read: Callable[[str, torch.dtype], QuantizedWeight],
+) -> ModelPatcher:
+    """places: the file's name of each quantized layer -> the model's."""
+    compute_dtype = patcher.model.get_dtype_inference()
+    weights = {}
+    for old, name in places.items():
+        weight = read(old, compute_dtype)
+        module = patcher.model.diffusion_model.get_submodule(name)
+        if layer_kind(module) is None:  # an embedding, say, which looks its weight up
+            dense = weight.dequantize(patcher.model.get_dtype())
+            module.weight = nn.Parameter(dense, requires_grad=False)
+        else:
+            weights[MODEL + name] = weight
+    return with_weights(patcher, weights, compute_dtype)
+
+
+def renamed(config: BASE, state: Mapping[str, torch.Tensor]) -> dict[str, str | None]:
+    """ComfyUI's name of each tensor that it loads -> the name in ``state``; None where it is made
+    of others. Some models' authors name some layers otherwise."""
+    names = {id(tensor): name for name, tensor in state.items()}
+    loaded = config.process_unet_state_dict(dict(state))
+    return {name: names.get(id(tensor)) for name, tensor in loaded.items()}
+
+
+def model_prefix(names: Collection[str]) -> str:
+    """What ComfyUI strips off a file's names to get the model's; what lacks it, it leaves out."""
+    prefix = comfy.model_detection.unet_prefix_from_state_dict(names)
+    return prefix if any(name.startswith(prefix) for name in names) else ""
+
+
+def _common_dtype(state: Mapping[str, torch.Tensor]) -> torch.dtype:
+    """The dtype of most unquantized weights: by it ComfyUI chooses what to compute in."""
+    counts: Counter[torch.dtype] = Counter()
+    for tensor in state.values():
+        if tensor.is_floating_point() and tensor.dtype.itemsize > 1:
+            counts[tensor.dtype] += tensor.numel()
+    return counts.most_common(1)[0][0] if counts else torch.bfloat16
+
+
+def _require_recognised(
+    file: str, state: Mapping[str, torch.Tensor], layers: Shapes, metadata: Mapping[str, str]
+) -> None:
+    if is_recognised(state, layers, metadata):
+        return
+    names = (*state, *(name + _WEIGHT for name in layers))
+    foreign = next((name for name in names if name.startswith(_DIFFUSERS)), None)
+    if foreign is None:
+        raise StorageError(f"ComfyUI does not recognise the model in {file}. Update ComfyUI.")
+    raise StorageError(
+        f"{file} names its layers as diffusers does ({foreign}), and ComfyUI makes no model of it. "
+        "Choose a file with the original names, or quantize the original."
+    )
+
+
+def _require_complete(file: str, patcher: ModelPatcher, names: set[str], layers: Shapes) -> None:
+    """ComfyUI only warns of what a file lacks, and leaves those weights as the memory was."""
+    model = patcher.model.diffusion_model
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    missing = sorted(parameters.keys() - set(names))
+    if missing:
+        raise StorageError(
+            f"{file} lacks {len(missing)} weights of {type(model).__name__}, such as "
+            f"{missing[0]}. Download or save it again."
+        )
+    for name, shape in layers.items():
+        weight = parameters.get(f"{name}.weight")
+        if weight is None or tuple(weight.shape) != shape:
+            raise StorageError(
+                f"{file} has a quantized {name} of {list(shape)}, which "
+                f"{type(model).__name__} has not. Download or save it again."
+            )

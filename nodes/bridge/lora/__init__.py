@@ -1,0 +1,1 @@
+"""LoRAs and other adapters beside quantized weights, without rounding the weights again."""

@@ -1,0 +1,1 @@
+"""Runs of ComfyUI's sampler that measure a model: activations, errors of layers and of calls."""

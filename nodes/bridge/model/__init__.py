@@ -1,0 +1,1 @@
+"""Quantized copies of ComfyUI's models: diffusion models, VAEs and text encoders."""

@@ -1,0 +1,139 @@
+"""A CLIP's text encoders: each is planned on its own, under patterns that may name any of them.
+
+ComfyUI computes text encoders in full precision, so quantized activations would save no time and
+cost accuracy: the dynamic methods run as their weight-only counterparts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+from comfy.model_management import module_size
+from comfy.sd import CLIP
+from torch import nn
+
+from ....quant_core import GRANULARITIES, Plan, Report, UnknownNameError
+from ....quant_core.layers import supported_layers
+from ....quant_core.methods import Method, named_method
+from ....quant_core.patterns import parse_patterns
+from ....quant_core.planning.filters import LayerFilter, check_include
+from ....quant_core.planning.plan import (
+    ALREADY,
+    checked,
+    exclude_warnings,
+    plan_layers,
+    resolve_preset,
+)
+from .quantize_patcher import quantize_patcher
+
+MEMORY_NOTE = "This saves memory, not time: ComfyUI computes text encoders in full precision."
+
+
+def weight_only(method: str) -> str:
+    """What ``method`` (a name or alias) runs as in a text encoder. UnknownNameError if none."""
+    return _counterpart(named_method(method).method).name
+
+
+def _counterpart(method: Method) -> Method:
+    return named_method(method.weight_only).method if method.weight_only else method
+
+
+def plan_encoders(
+    encoders: Mapping[str, nn.Module],
+    method: str,
+    granularity: str,
+    presets: Mapping[str, str | None],
+    include: str = "",
+    exclude: str = "",
+) -> dict[str, Plan]:
+    """A plan for each of ``encoders``, by its path in the CLIP (``t5xxl.transformer``).
+
+    presets: by path, each as in ``plan_component``. include, exclude: patterns of full names
+    (``t5xxl.transformer.encoder.block.0...``), so that ``t5xxl`` means all of that encoder.
+
+    UnknownNameError; PatternError for an include pattern that means no layer of any encoder;
+    NothingToQuantizeError where nothing is left in any of them.
+    """
+    if granularity not in GRANULARITIES:
+        raise UnknownNameError("granularity", granularity, GRANULARITIES)
+    named = named_method(method)
+    granularity = named.granularity or granularity
+    runs = _counterpart(named.method)
+    joint = Plan(method, named.method.name, runs.name, "encoder", granularity, None)
+    if joint.method == "none":
+        return dict.fromkeys(encoders, joint)
+    layers = {path: list(supported_layers(module, "encoder")) for path, module in encoders.items()}
+    names = [f"{path}.{name}" for path in layers for name, _, _ in layers[path]]
+    include, exclude = parse_patterns(include), parse_patterns(exclude)
+    check_include(include, names)
+    users = LayerFilter("encoder", None, include, exclude)
+    warnings = (*named.notes, *_method_warnings(joint), *exclude_warnings(exclude, names))
+
+    def plan(path: str) -> Plan:
+        preset = resolve_preset(presets[path], [name for name, _, _ in layers[path]])
+        own = LayerFilter("encoder", preset)
+        planned = dataclasses.replace(
+            joint,
+            preset=None if preset is None else preset.name,
+            layers=plan_layers(
+                layers[path],
+                lambda shape: runs.choose(shape, granularity),
+                lambda name: own.reason_to_keep(name) or users.reason_to_keep(f"{path}.{name}"),
+            ),
+        )
+        if not planned.quantized:
+            return planned
+        return dataclasses.replace(planned, warnings=warnings, notes=(MEMORY_NOTE,))
+
+    plans = {path: plan(path) for path in encoders}
+    every_layer = tuple(layer for planned in plans.values() for layer in planned.layers)
+    remedy = "Loosen include, exclude or preset."
+    checked(dataclasses.replace(joint, layers=every_layer), remedy)
+    return {
+        path: checked(planned, remedy) if planned.with_action(ALREADY) else planned
+        for path, planned in plans.items()
+    }
+
+
+def _method_warnings(plan: Plan) -> list[str]:
+    if plan.runs_as == plan.method:
+        return []
+    return [f"{plan.method} runs as {plan.runs_as}, its weight-only counterpart."]
+
+
+def quantize_clip(
+    clip: CLIP, plans: Mapping[str, Plan], *, device: torch.device | None
+) -> tuple[CLIP, dict[str, Report]]:
+    """Carry out ``plans`` on a copy of ``clip``; see ``quantize_patcher``, which does the work.
+
+    The tokenizer is shared; options such as the CLIP layer and the schedule go along. Each report's
+    bytes are its encoder's own.
+    """
+    patcher, done = quantize_patcher(
+        clip.patcher,
+        {f"{path}.": plan for path, plan in plans.items() if plan.quantized},
+        compute_dtype=torch.float32,
+        device=device,
+    )
+    quantized = clip.clone()
+    quantized.patcher, quantized.cond_stage_model = patcher, patcher.model
+    reports = kept_reports(clip, plans)
+    for path in plans:
+        if report := done.get(f"{path}."):
+            reports[path] = dataclasses.replace(
+                report,
+                model_bytes_before=reports[path].model_bytes_before,
+                model_bytes_after=module_size(patcher.model.get_submodule(path)),
+            )
+    return quantized, reports
+
+
+def kept_reports(clip: CLIP, plans: Mapping[str, Plan]) -> dict[str, Report]:
+    """The reports of encoders that stay as they are."""
+    sizes = {path: module_size(clip.patcher.model.get_submodule(path)) for path in plans}
+    return {
+        path: Report(plan, "unchanged", 0.0, sizes[path], sizes[path])
+        for path, plan in plans.items()
+    }

@@ -1,0 +1,184 @@
+"""A ModelPatcher with quantized weights, made from another that stays as it is."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import comfy.hooks
+import comfy.lora
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import nn
+
+from ....quant_core.applying.component import kernel_of
+from ....quant_core.applying.quantize_plan import quantize_plan
+from ....quant_core.formats import QuantizedWeight
+from ....quant_core.planning.plan import LayerPlan, Plan
+from ....quant_core.report import Report
+from ..cache.weight_cache import WeightCache
+from ..copying.model_copy import copy_modules
+from ..copying.rebinding import copy_to_devices, rebind
+from ..files.provenance import note_provenance, quantized_by
+from ..lora.adapters import LivePatchers, PatchSource
+from ..tensor.quantized_layer import quantize_layer
+
+log = logging.getLogger(__name__)
+
+
+def quantize_patcher(
+    patcher: ModelPatcher,
+    plans: Mapping[str, Plan],
+    *,
+    compute_dtype: torch.dtype,
+    device: torch.device | None = None,
+    cache: WeightCache | None = None,
+) -> tuple[ModelPatcher, dict[str, Report]]:
+    """Carry out ``plans``, by the prefix of their layer names ("diffusion_model."), on a copy.
+
+    Pending patches (LoRAs added before) of quantized layers are added in float32 and rounded once
+    with the weight; the others stay pending. compute_dtype: what the model computes in, which the
+    quantized weights present themselves as. device: where the arithmetic runs (default: where each
+    weight is). cache: where results are kept on disk.
+
+    The input patcher is unloaded, because a loaded clone's LoRA sits in the shared weights; nothing
+    else about it changes. Cancelling in ComfyUI, or any error, leaves it as it was.
+    """
+    comfy.model_management.unload_model_and_clones(patcher)
+    patcher.detach()
+    read = _weight_reader(patcher, device)
+    on_layer = _progress(sum(len(plan.quantized) for plan in plans.values()))
+    before = patcher.model_size()
+    weights: dict[str, QuantizedWeight] = {}
+    seconds: dict[str, float] = {}
+    for prefix, plan in plans.items():
+        started = time.perf_counter()
+        quantize = partial(
+            quantize_plan,
+            plan,
+            lambda name, prefix=prefix: read(prefix + name),
+            device=device,
+            on_layer=on_layer,
+        )
+        kept = cache and partial(cache.weights, patcher, prefix, plan, device, quantize)
+        done = (kept or quantize)()
+        weights |= {prefix + name: weight for name, weight in done.items()}
+        seconds[prefix] = time.perf_counter() - started
+    quantized = with_weights(patcher, weights, compute_dtype)
+    for plan in plans.values():
+        note_provenance(quantized, quantized_by(patcher, plan))
+    reports = {
+        prefix: Report(
+            plan=plan,
+            kernel=kernel_of(plan, patcher.load_device),
+            seconds=seconds[prefix],
+            model_bytes_before=before,
+            model_bytes_after=quantized.model_size(),
+        )
+        for prefix, plan in plans.items()
+    }
+    for report in reports.values():
+        log.info("%s", report.summary())
+    return quantized, reports
+
+
+def _weight_reader(
+    patcher: ModelPatcher, device: torch.device | None
+) -> Callable[[str], torch.Tensor]:
+    def read(layer: str) -> torch.Tensor:
+        key = f"{layer}.weight"
+        weight = comfy.utils.get_attr(patcher.model, key).detach()
+        if key not in patcher.patches:
+            return weight
+        patched = weight.to(device=device or weight.device, dtype=torch.float32, copy=True)
+        patched = comfy.lora.calculate_weight(patcher.patches[key], patched, key)
+        return patched.to(weight.device)
+
+    return read
+
+
+def _progress(layers: int) -> Callable[[LayerPlan], None]:
+    bar = comfy.utils.ProgressBar(layers)
+
+    def on_layer(layer: LayerPlan) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update(1)
+
+    return on_layer
+
+
+def with_weights(
+    patcher: ModelPatcher,
+    weights: Mapping[str, QuantizedWeight],
+    compute_dtype: torch.dtype,
+) -> ModelPatcher:
+    """A patcher of its own model, like ``patcher``'s but for ``weights``, by layer name."""
+    replaced = {f"{name}.weight" for name in weights}
+    model = copy_modules(
+        patcher.model, lambda name, parameter: None if name in replaced else parameter
+    )
+    model.device = patcher.offload_device
+    patchers = LivePatchers()
+    for name, weight in weights.items():
+        source = PatchSource(f"{name}.weight", patchers)
+        quantize_layer(model.get_submodule(name), weight, compute_dtype, source)
+    quantized = patcher.clone(model_override=(model, ({}, {}, {}, set())))
+    quantized.patches = {k: v for k, v in quantized.patches.items() if k not in replaced}
+    quantized.patches_uuid = uuid.uuid4()
+    # Its own model, not a clone: it has its own size, and must not keep the original alive.
+    quantized.clone_base_uuid = uuid.uuid4()
+    quantized.parent = None
+    quantized.size = 0
+    # What scheduled LoRAs replaced and prepared is the original's. Preparing float weights for
+    # later, as the faster mode does, ends in a copy that a QuantizedTensor refuses.
+    quantized.hook_backup, quantized.cached_hook_patches = {}, {}
+    quantized.hook_mode = comfy.hooks.EnumHookMode.MinVram
+    rebind(quantized, patcher.model)
+    patchers.follow(quantized)
+    register_rebuild(quantized)
+    copy_to_devices(quantized)
+    return quantized
+
+
+def register_rebuild(patcher: ModelPatcher) -> None:
+    """Let ComfyUI make an independent patcher of the same quantized model.
+
+    It asks for one through ``cached_patcher_init``: a dynamic-VRAM model for TorchCompileModel and
+    hooks, any model for multi-GPU. Stock reloads the file, which would lose the quantization.
+    """
+    patcher.cached_patcher_init = (
+        _rebuild,
+        (
+            patcher.model,
+            patcher.backup,
+            type(patcher),
+            patcher.load_device,
+            patcher.offload_device,
+        ),
+    )
+
+
+def _rebuild(
+    model: nn.Module,
+    backup: Mapping,
+    patcher_class: type[ModelPatcher],
+    load_device: torch.device,
+    offload_device: torch.device,
+    disable_dynamic: bool = False,
+) -> ModelPatcher:
+    def pristine(name: str, parameter: nn.Parameter) -> torch.Tensor:
+        kept = backup[name].weight if name in backup else parameter
+        return kept.to(offload_device)
+
+    copied = copy_modules(model, pristine)
+    copied.device = offload_device
+    rebuilt = (ModelPatcher if disable_dynamic else patcher_class)(
+        copied, load_device, offload_device
+    )
+    register_rebuild(rebuilt)
+    return rebuilt

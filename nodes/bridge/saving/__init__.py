@@ -1,0 +1,1 @@
+"""A quantized MODEL to a file."""

@@ -1,0 +1,67 @@
+"""Would ComfyUI take the saved file for the model that it was?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import comfy.model_detection
+import torch
+from comfy.model_base import BaseModel
+from comfy.model_patcher import ModelPatcher
+
+from ....quant_core.errors import StorageError
+from ..tensor.placeholder import Placeholder
+from ..tensor.quantized_layer import MARKER, STOCK_MARKER
+from .saved_tensors import quantized_weights
+
+_EXTRAS = frozenset((MARKER, STOCK_MARKER, "input_scale", "pre_quant_scale"))
+
+
+def require_recognition(patcher: ModelPatcher, metadata: Mapping[str, str]) -> None:
+    """ComfyUI knows a model by its tensors' names and shapes; it is asked before they are written.
+
+    StorageError where it finds none or another: some architectures it recognises only by what their
+    original files hold besides.
+    """
+    model = patcher.model
+    name = f"{type(model.model_config).__name__} ({model.model_type.name})"
+    found = _recognised(_state(patcher), metadata, model)
+    if found is None or found.model_type != model.model_type or _shapes(found) != _shapes(model):
+        raise StorageError(
+            f"ComfyUI would not recognise the saved file as this {name}. "
+            "Keep the original, and quantize it when it is loaded."
+        )
+
+
+def _state(patcher: ModelPatcher) -> dict[str, torch.Tensor]:
+    """The file's tensors as ComfyUI would see them; some it looks into, none of them quantized."""
+    state = patcher.model.diffusion_model.state_dict()
+    weights = quantized_weights(patcher)
+    parts = {part for name, w in weights.items() for part in w.state_dict(f"{name}.weight")}
+    state = {name: t for name, t in state.items() if name not in parts and not _of_quantized(name)}
+    state |= {f"{name}.weight": Placeholder(w.shape, w.dtype) for name, w in weights.items()}
+    return state | patcher.model.state_dict_for_saving({})
+
+
+def _recognised(
+    state: Mapping[str, torch.Tensor], metadata: Mapping[str, str], model: BaseModel
+) -> BaseModel | None:
+    """The model that ComfyUI would build for ``state``, on the meta device."""
+    prefix = comfy.model_detection.unet_prefix_from_state_dict(state)
+    if any(name.startswith(prefix) for name in state):
+        return None  # it would strip the prefix off those and drop the others
+    config = comfy.model_detection.model_config_from_unet(state, "", metadata=metadata)
+    if type(config) is not type(model.model_config):
+        return None
+    config.set_inference_dtype(model.get_dtype(), model.manual_cast_dtype)
+    return config.get_model(state, "", device="meta")
+
+
+def _shapes(model: BaseModel) -> dict[str, torch.Size]:
+    parameters = model.diffusion_model.named_parameters()
+    return {name: p.shape for name, p in parameters if not _of_quantized(name)}
+
+
+def _of_quantized(name: str) -> bool:
+    """What a layer has beside weight and bias because it is quantized."""
+    return name.rpartition(".")[2] in _EXTRAS

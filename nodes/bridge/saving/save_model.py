@@ -1,0 +1,165 @@
+"""A MODEL to a file in ComfyUI's models folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy.model_patcher import ModelPatcher
+
+from ....quant_core.errors import StorageError, UnknownNameError
+from ....quant_core.formats import Int8
+from ....quant_core.report import MIB
+from ....quant_core.storage import LAYERS, PREFIX, TensorSpec, refuse_to_replace, write_file
+from ..files.file_report import FileReport, model_report
+from ..files.provenance import bytes_to_hash, file_metadata, provenance_of
+from ..tensor.layout import is_ours
+from .recognition import require_recognition
+from .saved_tensors import SavedTensors, collect_tensors, quantized_weights, stock_marker
+
+AUTO, STOCK, OURS = "auto", "stock", "graphquant"
+FILE_FORMATS = (AUTO, STOCK, OURS)
+
+
+def save_quantized_model(
+    patcher: ModelPatcher, target: Path, file_format: str = AUTO, overwrite: bool = False
+) -> FileReport:
+    """Write the diffusion model of ``patcher`` to ``target``, layer by layer.
+
+    file_format: "stock" is ComfyUI's own formats, which load without this pack, "graphquant" ours,
+    "auto" stock where every layer has such a format. Patches that wait on the patcher are baked in.
+    The patcher is unloaded first, so that a loaded model gives the same bytes as any other.
+
+    StorageError: nothing is quantized, a layer has no stock format, ComfyUI would take the file for
+    another model, and what ``write_file`` raises. Cancelling leaves no file.
+    """
+    started = time.perf_counter()
+    refuse_to_replace(target, overwrite)
+    comfy.model_management.unload_model_and_clones(patcher)
+    patcher.detach()
+    private = _is_private(patcher, file_format)
+    saved = collect_tensors(patcher, private)
+    prefix = PREFIX if private else ""
+    specs = [_prefixed(prefix, spec) for part in saved.parts for spec in part.specs]
+    provenance = provenance_of(patcher)
+    on_bytes = _progress(2 * sum(spec.nbytes for spec in specs) + bytes_to_hash(provenance))
+    metadata = file_metadata(provenance, on_bytes) | _layer_metadata(saved, private)
+    require_recognition(patcher, metadata)
+    size = write_file(
+        target,
+        specs,
+        _tensors(saved, prefix),
+        metadata,
+        overwrite=overwrite,
+        on_bytes=on_bytes,
+    )
+    seconds = time.perf_counter() - started
+    return FileReport(
+        headline=f"Saved {target.name}: {size / MIB:.1f} MiB, every tensor verified, "
+        f"in {seconds:.1f} s.",
+        path=target,
+        report=model_report(patcher, provenance, seconds),
+        facts=tuple(_facts(saved, private)),
+        warnings=tuple(_not_in_the_file(patcher)),
+    )
+
+
+def _is_private(patcher: ModelPatcher, file_format: str) -> bool:
+    if file_format not in FILE_FORMATS:
+        raise UnknownNameError("file format", file_format, FILE_FORMATS)
+    weights = quantized_weights(patcher)
+    if not weights:
+        raise StorageError(
+            "No layer of this model is quantized. Connect the output of Quantize Model."
+        )
+    ours = {name: weight for name, weight in weights.items() if is_ours(weight)}
+    unknown = {name: w for name, w in ours.items() if stock_marker(w) is None}
+    if file_format == STOCK and unknown:
+        name, weight = next(iter(unknown.items()))
+        raise StorageError(
+            f"ComfyUI has no format for {len(unknown)} of {len(weights)} quantized layers, such as "
+            f"{name} ({weight._params.format}). Save as graphquant, or quantize again: fp8 with "
+            "granularity per-tensor, or int8."
+        )
+    return file_format == OURS or bool(unknown)
+
+
+def _prefixed(prefix: str, spec: TensorSpec) -> TensorSpec:
+    return TensorSpec(prefix + spec.name, spec.dtype, spec.shape)
+
+
+def _tensors(saved: SavedTensors, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
+    for part in saved.parts:
+        for name, tensor in part.make().items():
+            yield prefix + name, tensor
+
+
+def _layer_metadata(saved: SavedTensors, private: bool) -> dict[str, str]:
+    if private:
+        return {}
+    return {
+        "_quantization_metadata": json.dumps({"format_version": "1.0", "layers": saved.stock}),
+        LAYERS: json.dumps({name: layer.to_dict() for name, layer in saved.layers.items()}),
+    }
+
+
+def _progress(total: int) -> Callable[[int], None]:
+    bar = comfy.utils.ProgressBar(total)
+
+    def on_bytes(count: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update(count)
+
+    return on_bytes
+
+
+def _facts(saved: SavedTensors, private: bool) -> Iterator[str]:
+    if private:
+        yield (
+            "format graphquant: this pack's own. Load it with Load Quantized Model; a ComfyUI "
+            "without this pack finds no model in it."
+        )
+    else:
+        names = ", ".join(sorted({values["format"] for values in saved.stock.values()}))
+        yield (
+            f"format stock ({names}): Load Diffusion Model reads it without this pack. "
+            "Load Quantized Model also computes as this model did."
+        )
+        formats = {layer.format for layer in saved.layers.values()}
+        if any(isinstance(fmt, Int8) and fmt.activations is None for fmt in formats):
+            yield "ComfyUI on its own rounds the activations of int8 layers to int8 as well."
+    for dtype, count in saved.narrowed.items():
+        if count:
+            yield (
+                f"{count} unquantized tensors are held as float32 and stored as "
+                f"{str(dtype).removeprefix('torch.')}, which represents every value of theirs."
+            )
+    if saved.patched["quantized"]:
+        yield (
+            f"LoRA on {saved.patched['quantized']} quantized layers: dequantized, patched, rounded "
+            "a second time. Added before Quantize Model it is rounded once."
+        )
+    if saved.patched["plain"]:
+        yield f"LoRA on {saved.patched['plain']} unquantized tensors: added in float32."
+
+
+def _not_in_the_file(patcher: ModelPatcher) -> Iterator[str]:
+    """What other nodes put on the patcher beside weights."""
+    options = patcher.model_options
+    others = {
+        "replaced objects": sorted(patcher.object_patches),
+        "injections": sorted(patcher.injections),
+        "LoRA hooks": [str(len(patcher.hook_patches))] if patcher.hook_patches else [],
+        "weight wrappers": sorted(patcher.weight_wrapper_patches),
+        "sampling patches": sorted(set(options) - {"transformer_options"})
+        + sorted(options["transformer_options"].get("patches", {}))
+        + sorted(options["transformer_options"].get("patches_replace", {})),
+    }
+    for kind, names in others.items():
+        if names:
+            yield f"Not in the file: {kind} that other nodes set ({', '.join(names)})."

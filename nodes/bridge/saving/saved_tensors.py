@@ -1,0 +1,171 @@
+"""A model's tensors as a file has them, each made when its turn comes.
+
+Patches that wait on the patcher (LoRAs added after quantization) become part of the weights: added
+in float32 and rounded once. For a quantized weight that is its second rounding.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import comfy.lora
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.quant_ops import QuantizedTensor
+
+from ....quant_core.errors import NonFiniteWeightError
+from ....quant_core.formats import QuantizedWeight
+from ....quant_core.storage import (
+    ENTRIES,
+    StoredLayer,
+    TensorSpec,
+    marker_name,
+    marker_tensor,
+    raw_bytes,
+)
+from ..tensor.layout import is_ours, weight_of
+from ..tensor.quantized_layer import MARKER, STOCK_MARKER, marker
+
+MODEL = "diffusion_model."
+_NARROW = (torch.bfloat16, torch.float16)
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One layer's weight, or one other tensor. specs: what ``make`` will return, in its order."""
+
+    specs: tuple[TensorSpec, ...]
+    make: Callable[[], Tensors]
+
+
+@dataclass
+class SavedTensors:
+    """All of a file. layers: of our formats, by name. stock: ComfyUI's marker of every layer that
+    it will read as quantized. narrowed: float32 tensors by the narrower dtype that holds them.
+    patched: "quantized" and "plain" weights that a LoRA was added to."""
+
+    parts: list[Part] = field(default_factory=list)
+    layers: dict[str, StoredLayer] = field(default_factory=dict)
+    stock: dict[str, dict[str, Any]] = field(default_factory=dict)
+    narrowed: Counter[torch.dtype] = field(default_factory=Counter)
+    patched: Counter[str] = field(default_factory=Counter)
+
+
+def quantized_weights(patcher: ModelPatcher) -> dict[str, QuantizedTensor]:
+    """Every quantized weight of the diffusion model, ours and ComfyUI's, by layer name."""
+    modules = patcher.model.diffusion_model.named_modules(remove_duplicate=False)
+    weights = {name: getattr(module, "weight", None) for name, module in modules}
+    return {name: w.data for name, w in weights.items() if isinstance(w, QuantizedTensor)}
+
+
+def stock_marker(weight: QuantizedTensor) -> dict[str, Any] | None:
+    """ComfyUI's marker for a weight of ours, or None where it has no such format."""
+    key, values = marker(weight._params.format, weight.dim())
+    return values if key == STOCK_MARKER else None
+
+
+def collect_tensors(patcher: ModelPatcher, private: bool) -> SavedTensors:
+    """What a file of the unloaded ``patcher`` holds. private: mark our layers as ours alone."""
+    saved = SavedTensors()
+    state = patcher.model.diffusion_model.state_dict()
+    for name, weight in quantized_weights(patcher).items():
+        names = weight.state_dict(f"{name}.weight")
+        key = f"{MODEL}{name}.weight"
+        if is_ours(weight):
+            _add_ours(saved, patcher, name, weight, private)
+            entries = (MARKER, STOCK_MARKER, ENTRIES["input_scale"])
+            names = {*names, *(f"{name}.{entry}" for entry in entries)}
+        else:
+            saved.stock[name] = json.loads(raw_bytes(state[f"{name}.{STOCK_MARKER}"]))
+            if key not in patcher.patches:
+                continue
+            _add_stock(saved, patcher, name, weight)
+        state = {name: tensor for name, tensor in state.items() if name not in names}
+    # What ComfyUI keeps in a file beside the diffusion model, such as the flag of a v-prediction.
+    state |= patcher.model.state_dict_for_saving({})
+    for name, tensor in state.items():
+        _add_plain(saved, patcher, name, tensor)
+    return saved
+
+
+def _add_ours(
+    saved: SavedTensors, patcher: ModelPatcher, name: str, weight: QuantizedTensor, private: bool
+) -> None:
+    layer = StoredLayer(name, weight._params.format, tuple(weight.shape))
+    values = layer.to_dict() if private else stock_marker(weight)
+    told = marker_tensor(values)
+    told_name = marker_name(name) if private else f"{name}.{STOCK_MARKER}"
+    key = f"{MODEL}{name}.weight"
+
+    def make() -> Tensors:
+        stored = weight_of(weight._qdata, weight._params)
+        if key in patcher.patches:
+            stored = _requantize(patcher, key, stored)
+        return {**layer.tensors(stored), told_name: told}
+
+    specs = (*layer.specs.values(), TensorSpec(told_name, told.dtype, tuple(told.shape)))
+    saved.parts.append(Part(specs, make))
+    saved.layers[name] = layer
+    saved.patched["quantized"] += key in patcher.patches
+    if not private:
+        saved.stock[name] = values
+
+
+def _requantize(patcher: ModelPatcher, key: str, stored: QuantizedWeight) -> QuantizedWeight:
+    patched = _patched(patcher, key, stored.dequantize(torch.float32))
+    try:
+        return stored.format.quantize(patched)
+    except NonFiniteWeightError as error:
+        raise NonFiniteWeightError(
+            f"{key} is NaN or infinite with its LoRA added. Remove the LoRA, or lower its strength."
+        ) from error
+
+
+def _add_stock(
+    saved: SavedTensors, patcher: ModelPatcher, name: str, weight: QuantizedTensor
+) -> None:
+    key = f"{MODEL}{name}.weight"
+
+    def make() -> Tensors:
+        patched = _patched(patcher, key, weight.dequantize().float())
+        new = weight.requantize_from_float(patched, scale="recalculate", stochastic_rounding=0)
+        return new.state_dict(f"{name}.weight")
+
+    specs = weight.state_dict(f"{name}.weight").items()
+    saved.parts.append(Part(tuple(TensorSpec(n, t.dtype, tuple(t.shape)) for n, t in specs), make))
+    saved.patched["quantized"] += 1
+
+
+def _add_plain(saved: SavedTensors, patcher: ModelPatcher, name: str, tensor: torch.Tensor) -> None:
+    key = MODEL + name
+    patches = patcher.patches.get(key)
+    dtype = narrowest(tensor)
+    shape = comfy.lora.calculate_shape(patches, tensor, key) if patches else tensor.shape
+
+    def make() -> Tensors:
+        return {name: (_patched(patcher, key, tensor) if patches else tensor).to(dtype)}
+
+    saved.parts.append(Part((TensorSpec(name, dtype, tuple(shape)),), make))
+    saved.narrowed[dtype] += dtype != tensor.dtype
+    saved.patched["plain"] += bool(patches)
+
+
+def _patched(patcher: ModelPatcher, key: str, weight: torch.Tensor) -> torch.Tensor:
+    values = weight.to(device=patcher.load_device, dtype=torch.float32, copy=True)
+    return comfy.lora.calculate_weight(patcher.patches[key], values, key)
+
+
+def narrowest(tensor: torch.Tensor) -> torch.dtype:
+    """The dtype that holds a tensor as it is: for float32 the first of bfloat16 and float16 that
+    represents every value, because ComfyUI holds a half-precision file as float32 on a CPU."""
+    if tensor.dtype == torch.float32:
+        for dtype in _NARROW:
+            if torch.equal(tensor.to(dtype).float(), tensor):
+                return dtype
+    return tensor.dtype

@@ -1,0 +1,1 @@
+"""A quantized weight as ComfyUI carries it, and the layer that multiplies with it."""

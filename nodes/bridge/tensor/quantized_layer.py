@@ -1,0 +1,132 @@
+"""What ModelPatcher asks of a layer whose weight is quantized.
+
+A layer keeps its own class, forward and attributes; only its class gains this mixin in front.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from functools import lru_cache, partial
+
+import comfy.ops
+import torch
+from comfy.quant_ops import QuantizedTensor
+from torch import nn
+
+from ....quant_core.formats import Format, QuantizedWeight
+from ....quant_core.storage import ENTRIES
+from ..lora.adapters import PatchSource
+from ..lora.pending_patches import NOTHING_PENDING, pending_change
+from .direct import computes_directly, direct_linear
+from .layout import TENSOR_FIELDS, quantized_tensor
+
+# Our own marker. Stock's `.comfy_quant` is for formats that stock can read.
+MARKER = "graphquant"
+STOCK_MARKER = "comfy_quant"
+# A state dict's entry by what the tensor calls it.
+_NAMES = {f"weight_{field}": ENTRIES.get(field, f"weight_{field}") for field in TENSOR_FIELDS}
+_ENTRIES = frozenset((MARKER, STOCK_MARKER, *_NAMES.values()))
+
+
+class QuantizedLayer:
+    """Mixed into a subclass of the layer's own class."""
+
+    def convert_weight(self, weight: torch.Tensor, inplace: bool = False, **_) -> torch.Tensor:
+        return weight.dequantize() if isinstance(weight, QuantizedTensor) else weight
+
+    def set_weight(
+        self,
+        weight: torch.Tensor,
+        inplace_update: bool = False,
+        seed: int | None = None,
+        return_weight: bool = False,
+        **_,
+    ) -> torch.Tensor | None:
+        """``weight`` [N, K] is the dequantized one with patches added; float32 as a rule.
+        inplace_update: it belongs to a hook, which will take it off again."""
+        new = self.weight.requantize_from_float(weight).to(self.weight.dtype)
+        if return_weight:
+            return new
+        if inplace_update:
+            undo = partial(setattr, self, "weight", self.weight)
+            new._params = dataclasses.replace(new._params, undo=undo)
+        self.weight = nn.Parameter(new, requires_grad=False)
+        return None
+
+    def forward_comfy_cast_weights(self, input: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+        """Of a layer that is not loaded, or that dynamic VRAM stages. Stock would dequantize and
+        patch its weight; a LoRA's factors beside the quantized product compute what a loaded layer
+        computes."""
+        pending = pending_change(self, input.device)
+        if pending is None:
+            return super().forward_comfy_cast_weights(input, *args, **kwargs)
+        place, change = pending
+        waiting = getattr(self, place)
+        setattr(self, place, NOTHING_PENDING[place])
+        try:
+            y = super().forward_comfy_cast_weights(input, *args, **kwargs)
+        finally:
+            setattr(self, place, waiting)
+        return change.add_branches(input, y)
+
+    def __getattr__(self, name: str):
+        # ComfyUI's model merging reads an attribute for every key of the state dict.
+        if name in _ENTRIES and name in (entries := self._entries()):
+            return entries[name]
+        return super().__getattr__(name)
+
+    def _entries(self) -> dict[str, torch.Tensor]:
+        """The state dict's entries of the quantized weight, by name: stored tensors and marker."""
+        key, values = marker(self.weight._params.format, self.weight.dim())
+        text = torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8)
+        tensors = self.weight.state_dict("weight")
+        return {_NAMES.get(name, name): part for name, part in tensors.items()} | {key: text}
+
+    def state_dict(self, *args, destination=None, prefix="", keep_vars=False):
+        # Layers of quantized checkpoints bring a state_dict of their own, for stock layouts only.
+        return nn.Module.state_dict(
+            self, *args, destination=destination, prefix=prefix, keep_vars=keep_vars
+        )
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if isinstance(self.weight, QuantizedTensor):
+            destination.update({prefix + name: part for name, part in self._entries().items()})
+
+    def _apply(self, fn, recurse=True):
+        return comfy.ops._quantized_apply(self, fn, recurse)
+
+
+def marker(fmt: Format, dimensions: int = 2) -> tuple[str, dict]:
+    """The key and JSON values that tell a reader how a layer is stored: stock's where stock reads
+    the format, else ours. Stock reads no quantized convolution."""
+    stock = fmt.stock_marker() if dimensions == 2 else None
+    return (MARKER, fmt.to_dict()) if stock is None else (STOCK_MARKER, stock)
+
+
+class QuantizedLinear(QuantizedLayer):
+    """Of a layer class whose forward is stock's Linear."""
+
+    def forward(self, input: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+        y = direct_linear(self, input)
+        return super().forward(input, *args, **kwargs) if y is None else y
+
+
+@lru_cache
+def quantized_class(cls: type[nn.Module]) -> type[nn.Module]:
+    """``cls`` with the mixin in front; one class a layer class, so that torch.compile sees one."""
+    mixin = QuantizedLinear if computes_directly(cls) else QuantizedLayer
+    return type(f"Quantized{cls.__name__}", (mixin, cls), {})
+
+
+def quantize_layer(
+    layer: nn.Module,
+    weight: QuantizedWeight,
+    dtype: torch.dtype,
+    patches: PatchSource | None = None,
+) -> None:
+    """Give ``layer`` a quantized weight that computes in ``dtype``."""
+    if not isinstance(layer, QuantizedLayer):
+        layer.__class__ = quantized_class(type(layer))
+    layer.weight = nn.Parameter(quantized_tensor(weight, dtype, patches), requires_grad=False)

@@ -1,0 +1,1 @@
+"""What this machine and this ComfyUI can compute, as the nodes report it."""

@@ -1,1 +1,0 @@
-"""The bridge from quant_core to ComfyUI's ModelPatcher."""

@@ -1,0 +1,74 @@
+"""A node's outputs: the object, the report as text, and the report as data for the panel."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+
+from ...quant_core import Plan, Report
+from ...quant_core.planning.plan import ALREADY_QUANTIZED
+from ...quant_core.report import MIB
+
+ALREADY_WARNING = (
+    "Nothing was done: what went in is quantized already. Load the unquantized file to quantize it "
+    "as asked here."
+)
+
+
+def node_output(
+    result: object, report: Report, warnings: Sequence[str] = (), notes: Sequence[str] = ()
+) -> io.NodeOutput:
+    """``result`` and its report, with further warnings and notes."""
+    if warnings or notes:
+        report = _with(report, warnings, notes)
+    return io.NodeOutput(result, report.to_markdown(), ui={"graphquant": [report.to_dict()]})
+
+
+def unchanged(
+    result: object,
+    patcher: ModelPatcher,
+    plan: Plan,
+    warnings: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> io.NodeOutput:
+    """The same object back, with a report that says so."""
+    size = patcher.model_size()
+    report = Report(plan, "unchanged", 0.0, size, size)
+    return node_output(result, report, [*_already(plan), *warnings], notes)
+
+
+def output_of_parts(
+    result: object,
+    reports: Mapping[str, Report],
+    bytes_before: int,
+    bytes_after: int,
+    warnings: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> io.NodeOutput:
+    """``result`` and a report for each of its parts, by name; the bytes are those of the whole.
+
+    warnings, notes: for the parts that are quantized.
+    """
+    reports = {
+        name: _with(report, warnings, notes)
+        if report.plan.quantized
+        else _with(report, _already(report.plan))
+        for name, report in reports.items()
+    }
+    text = [f"{bytes_before / MIB:.1f} -> {bytes_after / MIB:.1f} MiB in all"]
+    text += [f"## {name}\n{report.to_markdown()}" for name, report in reports.items()]
+    parts = [{"part": name, **report.to_dict()} for name, report in reports.items()]
+    return io.NodeOutput(result, "\n\n".join(text), ui={"graphquant": parts})
+
+
+def _already(plan: Plan) -> list[str]:
+    return [ALREADY_WARNING] if plan.method == ALREADY_QUANTIZED else []
+
+
+def _with(report: Report, warnings: Sequence[str], notes: Sequence[str] = ()) -> Report:
+    return dataclasses.replace(
+        report, warnings=(*report.warnings, *warnings), notes=(*report.notes, *notes)
+    )

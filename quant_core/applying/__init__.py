@@ -1,0 +1,1 @@
+"""Carries a plan out: reads, quantizes and attaches one layer after another."""

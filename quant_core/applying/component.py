@@ -1,0 +1,130 @@
+"""Quantize a plain ``nn.Module`` in place: plan, quantize every layer, then attach them all."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+
+from ..carriers.torchao_tensors import require_torchao, to_torchao
+from ..detect import module_bytes
+from ..formats import QuantizedWeight
+from ..hardware import Hardware, default_device, hardware_of
+from ..machine.fastest import Search
+from ..planning.calibration import Calibration
+from ..planning.plan import LayerPlan, Plan, plan_component
+from ..planning.static_scales import with_static_scales
+from ..presets import Preset
+from ..report import Report
+from .quantize_plan import quantize_plan
+
+log = logging.getLogger(__name__)
+
+
+def quantize_component(
+    model: nn.Module,
+    method: str,
+    component_type: str = "transformer",
+    granularity: str = "per-row",
+    verbose: bool = False,
+    *,
+    preset: str | Preset | None = None,
+    include: str | Iterable[str] | None = None,
+    exclude: str | Iterable[str] | None = None,
+    scope: str = "decoder",
+    int4_algorithm: str = "search",
+    hardware: Hardware | None = None,
+    search: Search | None = None,
+    calibration: Calibration | None = None,
+    device: torch.device | str | None = None,
+    on_layer: Callable[[LayerPlan], None] | None = None,
+) -> tuple[nn.Module, dict]:
+    """Quantize the weights of ``model`` in place; returns ``(model, stats)``, the same object.
+
+    Arguments as in ``plan_component``, ``with_static_scales`` and ``quantize_plan``. verbose: log
+    the whole report, not one line. Stats are ``Report.to_dict()``: quantized_layers,
+    skipped_layers, total_layers, method, component_type, bytes before and after, and every layer
+    with its reason. A model whose layers are all quantized already comes back untouched,
+    stats["method"] == "already_quantized".
+
+    Atomic: weights are attached after the last one is quantized; an error or a cancel before that
+    leaves the model as it was. Extra memory at the peak: the result and about one layer.
+
+    ValueError (see ``plan_component``), NonFiniteWeightError; TorchAOError (an ImportError) where
+    torchao is missing or too old.
+    """
+    plan = plan_component(
+        model,
+        method,
+        component_type,
+        granularity,
+        preset=preset,
+        include=include,
+        exclude=exclude,
+        scope=scope,
+        int4_algorithm=int4_algorithm,
+        hardware=hardware or hardware_of(device),
+        search=search,
+    )
+    plan = with_static_scales(plan, calibration)
+    before = module_bytes(model)
+    started = time.perf_counter()
+    if plan.quantized:
+        require_torchao()
+        # Tensors made in inference mode could never again be moved or saved outside it.
+        with torch.inference_mode(False), torch.no_grad():
+            attach(model, quantize_plan(plan, _reader(model), device=device, on_layer=on_layer))
+    report = Report(
+        plan=plan,
+        kernel=kernel_of(plan, _device_of(model)),
+        seconds=time.perf_counter() - started,
+        model_bytes_before=before,
+        model_bytes_after=module_bytes(model),
+    )
+    log.info("%s", report.to_markdown() if verbose else report.summary())
+    return model, report.to_dict()
+
+
+def quantize_vae(
+    vae: nn.Module, method: str = "int8", *, scope: str = "decoder", **options
+) -> tuple[nn.Module, dict]:
+    """Quantize a VAE's Conv1d, Conv2d, Conv3d and Linear weights in place.
+
+    ``quantize_component`` of the type "vae", with its ``options``. method: "int8" or "none"; others
+    raise UnsupportedMethodError. scope: "decoder", "encoder" or "both", told apart by the names
+    that ComfyUI and diffusers give the modules; ``post_quant_conv`` belongs to the decoder.
+    """
+    return quantize_component(vae, method, "vae", scope=scope, **options)
+
+
+def attach(model: nn.Module, weights: dict[str, QuantizedWeight]) -> None:
+    """Replace each named layer's weight; tied layers go on sharing one tensor.
+
+    All are made before the first is replaced, for torchao may fail too.
+    """
+    made: dict[int, nn.Parameter] = {}
+    for weight in weights.values():
+        if id(weight) not in made:
+            made[id(weight)] = nn.Parameter(to_torchao(weight), requires_grad=False)
+    for name, weight in weights.items():
+        model.get_submodule(name).weight = made[id(weight)]
+
+
+def kernel_of(plan: Plan, device: torch.device) -> str:
+    """What multiplies the quantized layers on ``device``, in words."""
+    kernels = dict.fromkeys(
+        "dequantize + convolution" if layer.kind.startswith("Conv") else layer.format.kernel(device)
+        for layer in plan.quantized
+    )
+    return ", ".join(kernels) or "unchanged"
+
+
+def _reader(model: nn.Module) -> Callable[[str], torch.Tensor]:
+    return lambda name: model.get_submodule(name).weight.detach()
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), default_device())

@@ -1,0 +1,58 @@
+"""Carry out a plan one layer at a time: read, quantize, release.
+
+Nothing is attached here. The caller gets all quantized weights, or an exception and a model that
+was never touched; what lives meanwhile is the result and one layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from ..errors import NonFiniteWeightError
+from ..formats import QuantizedWeight
+from ..planning.plan import LayerPlan, Plan
+from .transfer import Transfer
+
+
+def quantize_plan(
+    plan: Plan,
+    read_weight: Callable[[str], torch.Tensor],
+    *,
+    device: torch.device | str | None = None,
+    on_layer: Callable[[LayerPlan], None] | None = None,
+) -> dict[str, QuantizedWeight]:
+    """Quantize every layer that ``plan`` says, in its order.
+
+    read_weight(layer name) gives the float weight. device: where the arithmetic runs (default:
+    where the weight is); results return to where the weight was. on_layer is called before each
+    layer and may raise, to cancel. NonFiniteWeightError names the layer.
+    """
+    results: dict[str, QuantizedWeight] = {}
+    transfer = Transfer()
+    for layer in plan.quantized:
+        if on_layer is not None:
+            on_layer(layer)
+        if layer.tied_to is not None:
+            results[layer.name] = results[layer.tied_to]
+            continue
+        results[layer.name] = _quantize_layer(layer, read_weight(layer.name), device, transfer)
+    return results
+
+
+def _quantize_layer(
+    layer: LayerPlan,
+    weight: torch.Tensor,
+    device: torch.device | str | None,
+    transfer: Transfer,
+) -> QuantizedWeight:
+    home = weight.device
+    try:
+        quantized = layer.format.quantize(transfer.to(weight, device or home))
+    except NonFiniteWeightError as error:
+        raise NonFiniteWeightError(
+            f"{layer.name}.weight holds NaN or infinity. "
+            f"Exclude {layer.name!r}, or repair the checkpoint."
+        ) from error
+    return quantized.map(lambda part: transfer.to(part, home))

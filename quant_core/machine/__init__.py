@@ -1,0 +1,1 @@
+"""What the machine at hand can run, and how fast."""

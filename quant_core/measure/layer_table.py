@@ -1,0 +1,121 @@
+"""A table of layers with what each one's quantization costs, worst first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..planning.plan import QUANTIZE, LayerPlan
+from ..report import MIB
+from .relative_error import Error
+
+COLUMNS = (
+    *("layer", "format", "bytes", "weight L2", "weight SQNR dB", "output L2", "output SQNR dB"),
+    "reason",
+)
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """One layer of a quantized model. weight: its stored weight against the reference's. output:
+    what it gives against what the reference's weight gives for the same activations. None where it
+    was not measured."""
+
+    layer: LayerPlan
+    weight: Error | None = None
+    output: Error | None = None
+
+    @property
+    def worst(self) -> float:
+        """The relative L2 that ranks the layer: of its output, else of its weight, else none."""
+        error = self.output or self.weight
+        return -1.0 if error is None else error.relative_l2
+
+    @property
+    def format(self) -> str:
+        """What it is stored as: a format of ours, or what the plan knows of a foreign one."""
+        if self.layer.format is not None:
+            return str(self.layer.format)
+        return self.layer.reason.removeprefix("already quantized: ")
+
+    def to_dict(self) -> dict:
+        return {
+            **self.layer.to_dict(),
+            "weight": None if self.weight is None else self.weight.to_dict(),
+            "output": None if self.output is None else self.output.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """quantized: the layers with their errors, worst first. kept: the others. notes: what a reader
+    must know about how it was measured."""
+
+    quantized: tuple[LayerError, ...]
+    kept: tuple[LayerPlan, ...]
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict:
+        return {
+            "notes": list(self.notes),
+            "quantized": [each.to_dict() for each in self.quantized],
+            "kept": [layer.to_dict() for layer in self.kept],
+        }
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def to_markdown(self) -> str:
+        """What was measured, in sentences, and a row a layer: the quantized, then the kept."""
+        rows = [*map(_measured_row, self.quantized), *map(_kept_row, self.kept)]
+        table = [_row(COLUMNS), _row(["---"] * 2 + ["---:"] * 5 + ["---"]), *map(_row, rows)]
+        return "\n".join([self.summary(), "", *(f"- {note}" for note in self.notes), "", *table])
+
+    def summary(self) -> str:
+        """One line: how many layers, their bytes, and the worst of them."""
+        stored = sum(each.layer.bytes_after for each in self.quantized)
+        before = sum(each.layer.bytes_before for each in self.quantized)
+        line = (
+            f"{len(self.quantized)} of {len(self.quantized) + len(self.kept)} layers quantized, "
+            f"{before / MIB:.1f} -> {stored / MIB:.1f} MiB"
+        )
+        first = next(iter(self.quantized), None)
+        if first is None or first.worst < 0:
+            return line
+        what = "weight" if first.output is None else "output"
+        return f"{line}; worst {what}: {first.layer.name}, relative L2 {first.worst:.4f}"
+
+
+def layer_table(
+    layers: Iterable[LayerPlan], errors: Iterable[LayerError], notes: Iterable[str] = ()
+) -> LayerTable:
+    """The table of ``layers``, of which ``errors`` are the quantized ones."""
+    ranked = sorted(errors, key=lambda each: (-each.worst, each.layer.name))
+    measured = {each.layer.name for each in ranked}
+    kept = (layer for layer in layers if layer.name not in measured)
+    return LayerTable(tuple(ranked), tuple(kept), tuple(notes))
+
+
+def is_quantized(layer: LayerPlan) -> bool:
+    """By us, or by whoever made the file."""
+    return layer.action == QUANTIZE or layer.reason.startswith("already quantized")
+
+
+def _measured_row(each: LayerError) -> list[str]:
+    layer = each.layer
+    bytes_ = f"{layer.bytes_before} -> {layer.bytes_after}"
+    reason = layer.reason if layer.action == QUANTIZE else ""
+    return [layer.name, each.format, bytes_, *_cells(each.weight), *_cells(each.output), reason]
+
+
+def _kept_row(layer: LayerPlan) -> list[str]:
+    return [layer.name, layer.dtype, str(layer.bytes_after), *["-"] * 4, layer.reason]
+
+
+def _cells(error: Error | None) -> list[str]:
+    return ["-", "-"] if error is None else [f"{error.relative_l2:.4f}", f"{error.sqnr:.1f}"]
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,88 @@
+"""What the activations of each layer looked like while a model ran: running statistics alone.
+
+A static scale maps the largest magnitude seen, or a percentile of all magnitudes, to the largest
+code. Percentiles come from counts over bfloat16's 32768 magnitudes, so they are exact to its
+precision, 0.4 %, however long the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from ..errors import CalibrationError
+
+_MAGNITUDES = 2**15  # bfloat16 without its sign
+_INFINITY = 0x7F80
+
+
+@dataclass(frozen=True)
+class LayerActivations:
+    """maximum: of |x|, or the percentile asked for. rows: the most in one call. calls: how many."""
+
+    maximum: float
+    rows: int
+    calls: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """layers: by name within the model, those that the run came through. percentile: of |x| that
+    ``maximum`` covers, 100 being all."""
+
+    layers: Mapping[str, LayerActivations]
+    percentile: float = 100.0
+
+    def to_dict(self) -> dict:
+        layers = {name: vars(layer) for name, layer in self.layers.items()}
+        return {"percentile": self.percentile, "layers": layers}
+
+
+@dataclass
+class ActivationStatistics:
+    """Of one layer, while it runs."""
+
+    percentile: float = 100.0
+    maximum: float = 0.0
+    rows: int = 0
+    calls: int = 0
+    counts: torch.Tensor | None = field(default=None, repr=False)
+
+    def __post_init__(self):
+        if not 50 <= self.percentile <= 100:
+            raise CalibrationError(
+                f"percentile is {self.percentile:g}: choose 50 to 100, as 99.99. "
+                "100 takes the maximum."
+            )
+
+    def add(self, x: torch.Tensor) -> None:
+        """x: [..., K], float; none at all is no call. CalibrationError for NaN and infinity."""
+        if x.numel() == 0:
+            return
+        self.calls += 1
+        self.rows = max(self.rows, x.numel() // x.shape[-1])
+        magnitudes = x.detach().abs()
+        largest = magnitudes.amax().item()
+        if not largest < float("inf"):
+            raise CalibrationError(
+                "The calibration run gave NaN or infinite activations. "
+                "Check the model and the conditioning with a plain KSampler first."
+            )
+        self.maximum = max(self.maximum, largest)
+        if self.percentile < 100:
+            bits = magnitudes.bfloat16().view(torch.int16).flatten().int()
+            counts = torch.bincount(bits, minlength=_MAGNITUDES).cpu()
+            self.counts = counts if self.counts is None else self.counts + counts
+
+    def result(self) -> LayerActivations:
+        return LayerActivations(self._covered(), self.rows, self.calls)
+
+    def _covered(self) -> float:
+        if self.counts is None:
+            return self.maximum
+        covered = self.counts.cumsum(0)
+        index = torch.searchsorted(covered, self.percentile / 100 * covered[-1].item())
+        index = index.clamp(max=_INFINITY - 1).to(torch.int16)
+        return min(index.view(torch.bfloat16).item(), self.maximum)

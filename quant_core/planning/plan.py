@@ -1,0 +1,244 @@
+"""Decide for every layer, from names, shapes and dtypes alone: its format, or why it is kept.
+
+A plan is a frozen value. Making one reads no weight, so it works on the meta device.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+
+from torch import nn
+
+from ..detect import layer_quantized_as, stored_bytes
+from ..errors import NothingToQuantizeError, UnknownNameError
+from ..formats import Format
+from ..formats.affine import ALGORITHMS
+from ..hardware import Hardware, hardware_of
+from ..layers import COMPONENT_TYPES, supported_layers
+from ..machine.fastest import Search, fastest_choice
+from ..methods import FASTEST, GRANULARITIES, Choice, method_for, named_method, with_algorithm
+from ..patterns import parse_patterns
+from ..presets import Preset, generic_preset, get_preset
+from .filters import LayerFilter, check_include, unmatched
+from .vae_rules import MEMORY_NOTE, SCOPES, require_vae_method
+
+QUANTIZE, KEEP, ALREADY = "quantize", "keep", "already quantized"
+ALREADY_QUANTIZED = "already_quantized"
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One layer. ``bytes_*`` count the weight as stored. ``tied_to``: the layer that shares it."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    dtype: str
+    action: str
+    reason: str
+    bytes_before: int
+    bytes_after: int
+    format: Format | None = None
+    tied_to: str | None = None
+
+    def to_dict(self) -> dict:
+        format_name = None if self.format is None else str(self.format)
+        return {**asdict(self), "shape": list(self.shape), "format": format_name}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done. method: the resolved name. runs_as: what the hardware makes of it.
+    notes: what holds of every such plan; warnings: what is not as it was asked for."""
+
+    requested: str
+    method: str
+    runs_as: str
+    component_type: str
+    granularity: str
+    preset: str | None
+    layers: tuple[LayerPlan, ...] = ()
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def with_action(self, action: str) -> tuple[LayerPlan, ...]:
+        return tuple(layer for layer in self.layers if layer.action == action)
+
+    @property
+    def quantized(self) -> tuple[LayerPlan, ...]:
+        return self.with_action(QUANTIZE)
+
+    def to_dict(self) -> dict:
+        layers = [layer.to_dict() for layer in self.layers]
+        return {**asdict(replace(self, layers=())), "layers": layers}
+
+
+def plan_component(
+    model: nn.Module,
+    method: str,
+    component_type: str = "transformer",
+    granularity: str = "per-row",
+    *,
+    preset: str | Preset | None = None,
+    include: str | Iterable[str] | None = None,
+    exclude: str | Iterable[str] | None = None,
+    scope: str = "decoder",
+    int4_algorithm: str = "search",
+    hardware: Hardware | None = None,
+    search: Search | None = None,
+) -> Plan:
+    """Plan to quantize ``model`` with ``method`` (a name or alias).
+
+    component_type: "encoder", "transformer" or "vae". granularity: "per-row" or "per-tensor" (int4
+    has groups instead); what ``method`` itself says of it, as float8dq_e4m3_tensor does, counts
+    more. preset: a name, "generic", a Preset, or None for the component's own filter alone.
+    include, exclude: patterns (see ``patterns``), as a text of one a line or an iterable.
+    scope: which half of a vae, "decoder", "encoder" or "both". int4_algorithm: how the range of
+    an INT4 group is found, one of ``formats.affine.ALGORITHMS``. hardware: where it will run (its
+    default is the accelerator, else the CPU). search: what "fastest" times and allows.
+
+    UnknownNameError, UnsupportedMethodError (not for this component), PatternError (an include
+    pattern that means nothing) and NothingToQuantizeError (all layers filtered out): ValueErrors.
+    """
+    named = named_method(method)
+    resolved = named.method.name
+    _require(component_type, "component type", COMPONENT_TYPES)
+    _require(granularity, "granularity", GRANULARITIES)
+    _require(scope, "scope", SCOPES)
+    _require(int4_algorithm, "INT4 algorithm", ALGORITHMS)
+    if component_type == "vae":
+        require_vae_method(resolved)
+    if resolved == "none":
+        return Plan(method, "none", "none", component_type, granularity, preset=None)
+    granularity = named.granularity or granularity
+    chosen, fallback = method_for(resolved, hardware or hardware_of())
+    choose = chosen.choose
+    if resolved == FASTEST:
+        choose = partial(fastest_choice, search=search or Search())
+    layers = list(supported_layers(model, component_type))
+    names = [name for name, _, _ in layers]
+    include, exclude = parse_patterns(include), parse_patterns(exclude)
+    check_include(include, names)
+    preset = resolve_preset(preset, names)
+    plan = Plan(
+        requested=method,
+        method=resolved,
+        runs_as=chosen.name,
+        component_type=component_type,
+        granularity=granularity,
+        preset=None if preset is None else preset.name,
+        layers=plan_layers(
+            layers,
+            lambda shape: with_algorithm(choose(shape, granularity), int4_algorithm),
+            LayerFilter(component_type, preset, include, exclude, scope).reason_to_keep,
+        ),
+        warnings=(
+            *named.notes,
+            *([fallback] if fallback else []),
+            *exclude_warnings(exclude, names),
+        ),
+        notes=(MEMORY_NOTE,) if component_type == "vae" else (),
+    )
+    third = "scope" if component_type == "vae" else "preset"
+    return checked(plan, f"Loosen include, exclude or {third}.")
+
+
+def plan_layers(
+    layers: Iterable[tuple[str, str, nn.Module]],
+    choose: Callable[[tuple[int, ...]], Choice],
+    reason_to_keep: Callable[[str], str | None],
+) -> tuple[LayerPlan, ...]:
+    """Plan each (name, kind, module). choose: of a weight's shape. reason_to_keep: of a name."""
+    plans: list[LayerPlan] = []
+    seen: dict[int, LayerPlan] = {}
+    for name, kind, module in layers:
+        plan = _plan_layer(name, kind, module, choose, reason_to_keep)
+        if plan.action == QUANTIZE:
+            first = seen.setdefault(id(module.weight), plan)
+            if first is not plan:
+                plan = replace(plan, tied_to=first.name, bytes_before=0, bytes_after=0)
+        plans.append(plan)
+    return tuple(plans)
+
+
+def _plan_layer(
+    name: str,
+    kind: str,
+    module: nn.Module,
+    choose: Callable[[tuple[int, ...]], Choice],
+    reason_to_keep: Callable[[str], str | None],
+) -> LayerPlan:
+    weight = module.weight
+    size = stored_bytes(weight)
+    shape = tuple(weight.shape)
+
+    def layer(action: str, reason: str, after: int = size, fmt: Format | None = None) -> LayerPlan:
+        dtype = str(weight.dtype).removeprefix("torch.")
+        return LayerPlan(name, kind, shape, dtype, action, reason, size, after, fmt)
+
+    quantized = layer_quantized_as(module)
+    if quantized:
+        return layer(ALREADY, f"already quantized: {quantized}")
+    if "weight" not in module._parameters:
+        return layer(KEEP, "its weight is computed from others (weight norm)")
+    reason = reason_to_keep(name)
+    if reason:
+        return layer(KEEP, reason)
+    choice = choose(shape)
+    if choice.format is None:
+        return layer(KEEP, choice.note)
+    after = choice.format.nbytes(shape)
+    if after >= size:
+        return layer(KEEP, f"{choice.format} would not be smaller")
+    return layer(QUANTIZE, choice.note, after, choice.format)
+
+
+def resolve_preset(preset: str | Preset | None, names: list[str]) -> Preset | None:
+    """The preset meant, for a model whose layers have ``names``. UnknownNameError if none is."""
+    if preset == "generic":
+        return generic_preset(names)
+    return get_preset(preset) if isinstance(preset, str) else preset
+
+
+def exclude_warnings(exclude: tuple[str, ...], names: list[str]) -> list[str]:
+    """A warning for each exclude pattern that means no layer."""
+    return [
+        f"Exclude pattern {pattern!r} matches none of {len(names)} layers."
+        for pattern in unmatched(exclude, names)
+    ]
+
+
+def checked(plan: Plan, remedy: str) -> Plan:
+    """A plan that does something, or one whose method says that nothing is left to do.
+
+    NothingToQuantizeError, ending with ``remedy``, where every layer is filtered out.
+    """
+    if plan.quantized:
+        return plan
+    if plan.method == FASTEST:
+        note = "No method is faster than the unquantized layers within the error allowed."
+        return replace(plan, warnings=(*plan.warnings, note))
+    if plan.with_action(ALREADY):
+        return replace(plan, method=ALREADY_QUANTIZED, runs_as=ALREADY_QUANTIZED)
+    raise NothingToQuantizeError(_nothing_left(plan, remedy))
+
+
+def _nothing_left(plan: Plan, remedy: str) -> str:
+    if not plan.layers:
+        return (
+            f"The {plan.component_type} has no layer that {plan.method} supports. "
+            "Connect a model with Linear layers, or a VAE with convolutions."
+        )
+    (reason, count), *_ = Counter(layer.reason for layer in plan.layers).most_common(1)
+    return (
+        f"No layer is left to quantize: {len(plan.layers)} of {len(plan.layers)} are kept, "
+        f'{count} of them by "{reason}". {remedy}'
+    )
+
+
+def _require(value: str, kind: str, valid: tuple[str, ...]) -> None:
+    if value not in valid:
+        raise UnknownNameError(kind, value, valid)

@@ -1,0 +1,88 @@
+"""NVFP4 and MXFP8 are handed to ComfyUI's stock layouts where those multiply them.
+
+No GPU that does is here: the stock layouts then dequantize both operands, so what is shown is that
+weights, activations, scales and bias reach them as they should.
+"""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from graphquant.quant_core.formats import MXFP8, NVFP4, Int8
+from lab.sampling import relative_l2
+
+pytestmark = pytest.mark.usefixtures("comfy", "inference_mode")
+
+block_formats = pytest.mark.parametrize("fmt", [NVFP4("nvfp4"), MXFP8("mxfp8")], ids=str)
+
+
+def gaussian(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def native(monkeypatch):
+    """Has every device multiply block formats, as Blackwell does."""
+    from graphquant.nodes.bridge.tensor import layout
+
+    monkeypatch.setattr(layout, "is_native", lambda fmt, device: fmt.activations is not None)
+
+
+def rounded_tokens(fmt, x):
+    """As comfy-kitchen rounds activations, which takes no time to search a scale."""
+    stored = fmt.quantize(x)
+    if isinstance(fmt, NVFP4):
+        stored = fmt.quantize_with(x, stored.scale_2, (1.0,))
+    return stored.dequantize()
+
+
+@block_formats
+@pytest.mark.parametrize("shape", [(96, 128), (40, 72)])
+def test_the_product_is_that_of_rounded_weights_and_rounded_activations(fmt, shape):
+    from graphquant.nodes.bridge.tensor.native import native_linear
+
+    weight, x, bias = gaussian(*shape), gaussian(2, 9, shape[1], seed=1), gaussian(shape[0], seed=2)
+    stored = fmt.quantize(weight)
+    found = native_linear(x, stored, bias)
+    assert (found.shape, found.dtype) == ((2, 9, shape[0]), torch.float32)
+    tokens = rounded_tokens(fmt, x.reshape(18, -1))
+    expected = F.linear(tokens, stored.dequantize(), bias).view(2, 9, -1)
+    assert relative_l2(found, expected) < 1e-5
+    weight_only = F.linear(x, stored.dequantize(), bias)
+    assert (
+        relative_l2(found, F.linear(x, weight, bias))
+        / relative_l2(weight_only, F.linear(x, weight, bias))
+        > 1.2
+    )
+
+
+@block_formats
+def test_tokens_that_are_all_zeros_give_the_bias(fmt):
+    from graphquant.nodes.bridge.tensor.native import native_linear
+
+    bias = gaussian(96)
+    y = native_linear(torch.zeros(4, 128), fmt.quantize(gaussian(96, 128)), bias)
+    assert torch.equal(y, bias.expand(4, 96))
+
+
+@block_formats
+def test_a_layer_uses_it_and_adds_its_lora(fmt, native):
+    from graphquant.nodes.bridge.tensor.layout import quantized_tensor
+    from graphquant.nodes.bridge.tensor.native import native_linear
+
+    x, stored = gaussian(16, 128, seed=1), fmt.quantize(gaussian(96, 128))
+    tensor = quantized_tensor(stored, torch.float32)
+    assert torch.equal(F.linear(x, tensor), native_linear(x, stored, None))
+    delta = gaussian(96, 4, seed=3) @ gaussian(4, 128, seed=4)
+    patched = tensor.requantize_from_float(tensor.dequantize() + delta)
+    effect = F.linear(x, patched) - F.linear(x, tensor)
+    assert relative_l2(effect, F.linear(x, delta)) < 1e-3
+
+
+def test_without_such_a_device_or_with_weights_alone_it_is_not_used():
+    from graphquant.nodes.bridge.tensor.native import is_native
+
+    for fmt in (NVFP4("nvfp4"), MXFP8("mxfp8"), NVFP4(), Int8(activations="int8")):
+        assert not is_native(fmt, torch.device("cpu"))
+    assert not is_native(NVFP4(), torch.device("cuda"))
+    assert not is_native(Int8(), torch.device("cuda"))
