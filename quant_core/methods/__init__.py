@@ -1,15 +1,9 @@
 """Methods: what a user can choose, and the format that each gives a layer. Importing registers."""
 
-# The order of registration is the order of the choice.
-# isort: off
-from . import standard
-from . import low_bit
-from . import measured
-
-# isort: on
+from . import low_bit, measured, standard
 from .aliases import ALIASES
 from .measured import FASTEST, MEASURED
-from .method import GRANULARITIES, METHODS, Choice, Method, register_method
+from .method import GRANULARITIES, METHODS, ORDER, Choice, Method, register_method
 from .names import Named, get_method, method_for, named_method, resolve_method
 from .standard import with_algorithm
 
@@ -21,6 +15,7 @@ __all__ = [
     "GRANULARITIES",
     "MEASURED",
     "METHODS",
+    "ORDER",
     "VALID_METHODS",
     "Choice",
     "Method",

@@ -47,8 +47,8 @@ def _integers(bits: int) -> Choose:
     return in_groups(f"INT{bits}", lambda size: IntN(bits, size), _GROUPS)
 
 
-# In the order of the choice.
-_APPENDED: tuple[tuple[str, str, Choose, str], ...] = (
+# Name, summary, choose, and the weight-only twin of a method that rounds activations.
+_METHODS: tuple[tuple[str, str, Choose, str], ...] = (
     (
         "int4-dynamic",
         "INT4 weights and INT8 activations, multiplied dequantized.",
@@ -93,7 +93,7 @@ _APPENDED: tuple[tuple[str, str, Choose, str], ...] = (
         "nvfp4-weight-only",
     ),
 )
-for _name, _summary, _choose, _weight_only in _APPENDED:
+for _name, _summary, _choose, _weight_only in _METHODS:
     register_method(_name, _summary, weight_only=_weight_only)(_choose)
 
 
