@@ -123,6 +123,67 @@ def test_a_folder_holds_at_most_13_files(house):
     assert {room: n for room, n in count.items() if n > 13 and room not in MANY} == {}
 
 
+FORMATS = Path("quant_core/formats")
+
+
+def format_classes() -> set[str]:
+    """The names of all concrete formats."""
+    return {
+        node.name
+        for path in ours("*.py", FORMATS)
+        for node in ast.walk(ast.parse((ROOT / path).read_text()))
+        if isinstance(node, ast.ClassDef)
+        and "register_format" in map(ast.unparse, node.decorator_list)
+    }
+
+
+def asks_for_a_format(node: ast.AST, formats: set[str]) -> bool:
+    """Whether ``node`` decides by the class of a format: isinstance, type(x) is, case, dispatch."""
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"):
+        asked = node.args[1:]
+    elif isinstance(node, ast.Compare) and "type(" in ast.unparse(node):
+        asked = node.comparators
+    elif isinstance(node, ast.MatchClass):
+        asked = [node.cls]
+    elif isinstance(node, ast.FunctionDef) and any(
+        ".register" in ast.unparse(decorator) for decorator in node.decorator_list
+    ):
+        asked = [*node.decorator_list, *(each.annotation for each in node.args.args[:1])]
+    else:
+        return False
+    names = {each for part in asked if part for each in ast.walk(part)}
+    return bool({each.id for each in names if isinstance(each, ast.Name)} & formats)
+
+
+def test_a_question_for_a_format_is_seen_in_every_guise():
+    guises = (
+        "isinstance(fmt, (Int4, Int8))",
+        "type(fmt) is Int8",
+        "match fmt:\n case Int8(): pass",
+        "@carry.register(Int8)\ndef _(fmt, weight): pass",
+        "@carry.register\ndef _(fmt: Int8, weight): pass",
+    )
+    for guise in guises:
+        assert any(asks_for_a_format(n, {"Int8"}) for n in ast.walk(ast.parse(guise))), guise
+    made = "fmt = Int8(); isinstance(fmt, Format)"
+    assert not any(asks_for_a_format(node, {"Int8"}) for node in ast.walk(ast.parse(made)))
+
+
+@pytest.mark.parametrize("house", ["nodes", "quant_core"])
+def test_nobody_outside_the_formats_asks_which_format_it_is(house):
+    """What they need to know is a property or a method of Format, so that a format is one file."""
+    formats = format_classes()
+    assert {"Int8", "NVFP4", "GGUF"} <= formats
+    asking = [
+        f"{path}:{node.lineno}"
+        for path in ours("*.py", house)
+        if FORMATS not in path.parents
+        for node in ast.walk(ast.parse((ROOT / path).read_text()))
+        if asks_for_a_format(node, formats)
+    ]
+    assert asking == []
+
+
 @pytest.mark.parametrize("room", ["nodes", "quant_core"])
 def test_what_ships_knows_nothing_of_what_tests_it(room):
     assert trespassers(room, "lab", "tests", "benchmarks", "dev", "pytest") == []

@@ -97,9 +97,14 @@ class QuantizedWeight:
 
 @dataclass(frozen=True)
 class Format(ABC):
-    """A frozen value; two weights with equal formats are stored and computed alike."""
+    """How a weight is stored and multiplied; two weights of equal formats are treated alike.
+
+    kind: the format's name in files. needs_input_scale: each layer needs a measured scale for its
+    activations before it can be quantized (see ``with_activation_maximum``).
+    """
 
     kind: ClassVar[str]
+    needs_input_scale: ClassVar[bool] = False
 
     @abstractmethod
     def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
@@ -138,9 +143,50 @@ class Format(ABC):
         """``x @ W.T + bias`` for x [..., K]; computed in the dtype of x, whatever the weight's."""
         return F.linear(x, self.dequantize(weight, x.dtype), bias)
 
+    @property
+    def activations(self) -> str | None:
+        """What activations are rounded to when a layer runs ("int8", "float8_e4m3fn", "mxfp8",
+        "nvfp4"); None where they stay as they are."""
+        return None
+
+    def weight_only(self) -> Format:
+        """The format that stores the same weights and leaves activations as they are."""
+        return self
+
+    @property
+    def needs_fp8_matmul(self) -> bool:
+        """Whether ``linear`` multiplies FP8 by FP8, which not every device can."""
+        return False
+
+    def with_activation_maximum(self, maximum: float) -> Format:
+        """This format for a layer whose activations reach ``maximum`` in magnitude."""
+        return self
+
+    def with_algorithm(self, algorithm: str) -> Format:
+        """This format with the ranges of INT4 groups found by ``algorithm``, one of
+        ``affine.ALGORITHMS``; other formats stay as they are."""
+        return self
+
+    def in_rows(self, weight: QuantizedWeight) -> QuantizedWeight:
+        """The same weight with every part divided by rows, [N, ...], so that rows can be taken out
+        of it. ValueError where rows share codes or scales."""
+        raise ValueError(f"{self} has scales that several rows share")
+
+    def torchao_tensor(self, weight: QuantizedWeight) -> torch.Tensor | None:
+        """torchao's own tensor of ``weight``, over the same storage; None where it has none that
+        works."""
+        return None
+
     def stock_marker(self) -> dict[str, Any] | None:
         """What marks a matrix of these very parts for ComfyUI's own loader; None: it reads none."""
         return None
+
+    @property
+    def stock_rounds_activations(self) -> bool:
+        """Whether ComfyUI alone, reading ``stock_marker``, rounds activations that this format
+        leaves as they are."""
+        marker = self.stock_marker()
+        return marker is not None and not (self.activations or marker.get(WEIGHT_ONLY))
 
     def kernel(self, device: torch.device) -> str:
         """What runs for this format on ``device``, in words."""
@@ -171,6 +217,12 @@ def require_finite(extremes: torch.Tensor) -> None:
         raise NonFiniteWeightError(
             "The weight holds NaN or infinity. Repair or re-download the checkpoint."
         )
+
+
+def torchao_scale(weight: QuantizedWeight, granularity: str) -> tuple[torch.Tensor, list[int]]:
+    """torchao's scale, with as many dimensions as the weight, and its block of weights a scale."""
+    scale = weight.scale.reshape(weight.scale.shape or (1,) * len(weight.shape))
+    return scale, [1, *weight.shape[1:]] if granularity == "per-row" else list(weight.shape)
 
 
 def scale_shape(shape: tuple[int, ...], granularity: str) -> tuple[int, ...]:

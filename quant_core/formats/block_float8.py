@@ -6,7 +6,7 @@ weight: 8.002. Activations are not rounded: ``linear`` computes in the dtype of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -66,6 +66,10 @@ class BlockFloat8(Format):
         """The scale of every weight of ``rows``."""
         places = torch.arange(n, device=scale.device)[rows] // self.rows
         return scale[places].repeat_interleave(self.columns, dim=1)[:, :k]
+
+    def in_rows(self, weight: QuantizedWeight) -> QuantizedWeight:
+        scale = weight.scale.repeat_interleave(self.rows, dim=0)[: weight.shape[0]]
+        return replace(weight, format=replace(self, rows=1), scale=scale)
 
     def parts(self, shape: tuple[int, ...]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         n, k = shape

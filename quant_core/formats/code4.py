@@ -12,7 +12,7 @@ gives 0.0920 (NF4), 0.1144 for 0.1219 (FP4).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -99,6 +99,15 @@ class Code4(Format):
         values = looked_up(weight.scale, DYNAMIC_CODE)
         steps = weight.scale_2.repeat_interleave(_SCALES_BLOCK)[: len(values)]
         return values * steps + weight.zero_point
+
+    def in_rows(self, weight: QuantizedWeight) -> QuantizedWeight:
+        """Double quantization is undone: the mean of the scales is each tensor's own."""
+        n, k = weight.shape
+        if k % self.block_size:
+            raise ValueError(f"{self} run on over the ends of rows of {k}")
+        parts = {"qdata": weight.qdata.view(n, -1), "scale": self.scales(weight).view(n, -1)}
+        single = replace(self, double_quant=False)
+        return QuantizedWeight.of_parts(single, parts, weight.shape, weight.dtype)
 
     def parts(self, shape: tuple[int, ...]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         count = math.prod(shape)

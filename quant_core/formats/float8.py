@@ -8,7 +8,7 @@ FP8 does not saturate.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +16,7 @@ import torch
 from ..kernels import dequantize_scaled, float8_linear, scaled_linear
 from ..kernels.matmul import has_few_rows
 from .base import (
+    WEIGHT_ONLY,
     Format,
     QuantizedWeight,
     absolute_maximum,
@@ -23,6 +24,7 @@ from .base import (
     row_blocks,
     scale_count,
     scale_shape,
+    torchao_scale,
 )
 
 _SMALLEST_MAXIMUM = 1e-12
@@ -84,10 +86,45 @@ class Float8(Format):
             return scaled_linear(x, weight.qdata, weight.scale, bias)
         return float8_linear(x, weight.qdata, weight.scale, bias)
 
+    def weight_only(self) -> Format:
+        return Float8(self.dtype, self.granularity) if self.activations else self
+
+    @property
+    def needs_fp8_matmul(self) -> bool:
+        return self.activations is not None
+
+    def in_rows(self, weight: QuantizedWeight) -> QuantizedWeight:
+        """A static scale of activations is dropped for one that is found at run time: the rows may
+        go to a weight whose tensors had different ones."""
+        scale = weight.scale.expand(scale_shape(weight.shape, "per-row"))
+        fmt = Float8(self.dtype, "per-row", self.activations)
+        return replace(weight, format=fmt, scale=scale, input_scale=None)
+
+    def torchao_tensor(self, weight: QuantizedWeight) -> torch.Tensor | None:
+        from torchao.float8.inference import Float8MMConfig
+        from torchao.quantization import Float8Tensor, PerRow, PerTensor
+        from torchao.quantization.quantize_.workflows import QuantizeTensorToFloat8Kwargs
+
+        scale, block_size = torchao_scale(weight, self.granularity)
+        dynamic = mm_config = None
+        if self.activations:
+            granularity = PerRow() if self.granularity == "per-row" else PerTensor()
+            # The lower bound keeps an all-zero token finite.
+            dynamic = QuantizeTensorToFloat8Kwargs(granularity=granularity, hp_value_lb=1e-12)
+            mm_config = Float8MMConfig(use_fast_accum=True)
+        return Float8Tensor(
+            weight.qdata,
+            scale,
+            block_size=block_size,
+            mm_config=mm_config,
+            act_quant_kwargs=dynamic,
+            dtype=weight.dtype,
+        )
+
     def stock_marker(self) -> dict[str, Any] | None:
         if self.granularity != "per-tensor":
             return None
-        weight_only = {} if self.activations else {"full_precision_matrix_mult": True}
+        weight_only = {} if self.activations else {WEIGHT_ONLY: True}
         return {"format": self.dtype, **weight_only}
 
     def kernel(self, device: torch.device) -> str:

@@ -68,6 +68,11 @@ class GGUF(Format):
         values = gguf.dequantize(blocks.cpu().numpy(), kind)
         return torch.from_numpy(values).to(blocks.device)
 
+    def in_rows(self, weight: QuantizedWeight) -> QuantizedWeight:
+        if len(weight.qdata) != weight.shape[0]:
+            raise ValueError(f"{self} blocks run on over the ends of rows")
+        return weight
+
     def kernel(self, device: torch.device) -> str:
         if self.block.decode is None:
             return "dequantize on the CPU (gguf) + matmul"

@@ -11,7 +11,7 @@ give 0.0998 (Gaussian, group 128).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -63,6 +63,12 @@ class Int4(Format):
     ) -> torch.Tensor:
         parts = (weight.qdata, weight.scale, weight.zero_point)
         return int4_linear(x, *parts, self.group_size, bias)
+
+    def with_algorithm(self, algorithm: str) -> Format:
+        return replace(self, algorithm=algorithm)
+
+    def in_rows(self, weight: QuantizedWeight) -> QuantizedWeight:
+        return weight
 
     def nbytes(self, shape: tuple[int, ...]) -> int:
         weights = math.prod(shape)

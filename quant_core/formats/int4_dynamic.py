@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
-from .base import QuantizedWeight, register_format
+from .base import Format, QuantizedWeight, register_format
 from .int_n import IntN
 
 _SMALLEST_SCALE = 1e-30
@@ -36,6 +36,9 @@ class Int4Dynamic(IntN):
         self, x: torch.Tensor, weight: QuantizedWeight, bias: torch.Tensor | None
     ) -> torch.Tensor:
         return F.linear(round_tokens(x), self.dequantize(weight, x.dtype), bias)
+
+    def weight_only(self) -> Format:
+        return IntN(self.bits, self.group_size, self.symmetric, self.algorithm)
 
     def __str__(self) -> str:
         return f"{super().__str__()}, int8 activations"

@@ -9,7 +9,7 @@ Codes and scales equal torchao's bit by bit on float32 weights, but for rows of 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -25,6 +25,7 @@ from .base import (
     row_blocks,
     scale_count,
     scale_shape,
+    torchao_scale,
 )
 
 _HALF_RANGE = 127.5
@@ -74,6 +75,26 @@ class Int8(Format):
         if self.activations is None or not fits_int8_matmul(x, weight.qdata):
             return scaled_linear(x, weight.qdata, weight.scale, bias)
         return int8_linear(x, weight.qdata, weight.scale, bias)
+
+    def weight_only(self) -> Format:
+        return replace(self, activations=None)
+
+    def in_rows(self, weight: QuantizedWeight) -> QuantizedWeight:
+        scale = weight.scale.expand(scale_shape(weight.shape, "per-row"))
+        return replace(weight, format=replace(self, granularity="per-row"), scale=scale)
+
+    def torchao_tensor(self, weight: QuantizedWeight) -> torch.Tensor | None:
+        """None for convolutions, which torchao's class does not run."""
+        if len(weight.shape) > 2:
+            return None
+        from torchao.quantization import Int8Tensor, PerRow
+        from torchao.quantization.quantize_.workflows.int8.int8_tensor import (
+            QuantizeTensorToInt8Kwargs,
+        )
+
+        scale, block_size = torchao_scale(weight, self.granularity)
+        dynamic = QuantizeTensorToInt8Kwargs(granularity=PerRow()) if self.activations else None
+        return Int8Tensor(weight.qdata, scale, block_size, weight.dtype, act_quant_kwargs=dynamic)
 
     def stock_marker(self) -> dict[str, Any]:
         return {"format": "int8_tensorwise"}

@@ -76,6 +76,9 @@ class IntN(Format):
             out[block] = codes.mul_(step).add_(zero).view(len(codes), k)
         return out
 
+    def in_rows(self, weight: QuantizedWeight) -> QuantizedWeight:
+        return weight
+
     def parts(self, shape: tuple[int, ...]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         n, k = shape
         groups = (torch.bfloat16, (n, k // self.group_size))

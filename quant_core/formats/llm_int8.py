@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from ..kernels.blocks import is_traced
 from ..kernels.matmul import fits_int8_matmul
 from .base import Format, QuantizedWeight, absolute_maximum, register_format, row_blocks
+from .int8 import Int8
 
 _SMALLEST_MAXIMUM = 1e-30
 
@@ -75,6 +76,12 @@ class LlmInt8(Format):
             return 0.0
         kept = (weight.qdata[:, columns] * weight.scale).to(rows.dtype)
         return F.linear(rows[:, columns], kept)
+
+    def in_rows(self, weight: QuantizedWeight) -> QuantizedWeight:
+        return weight
+
+    def weight_only(self) -> Format:
+        return Int8("per-row")
 
     def kernel(self, device: torch.device) -> str:
         if device.type not in ("cpu", "cuda"):

@@ -8,7 +8,7 @@ file's dtype means nothing to stock, which views the bytes. Bits a weight: 8.25,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -68,6 +68,9 @@ class MXFP8(Format):
             "qdata": (torch.float8_e4m3fn, (high, wide)),
             "scale": (torch.uint8, swizzled_shape(high, wide // BLOCK)),
         }
+
+    def weight_only(self) -> Format:
+        return replace(self, activations=None)
 
     def stock_marker(self) -> dict[str, Any]:
         return {"format": "mxfp8"} | ({} if self.activations else {WEIGHT_ONLY: True})

@@ -12,7 +12,7 @@ clipped a little. Relative L2 of Gaussian weights: 0.0842, where 6 alone gives 0
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -102,6 +102,9 @@ class NVFP4(Format):
             "scale": (torch.float8_e4m3fn, swizzled_shape(high, wide // BLOCK)),
             "scale_2": (torch.float32, ()),
         }
+
+    def weight_only(self) -> Format:
+        return replace(self, activations=None)
 
     def stock_marker(self) -> dict[str, Any]:
         return {"format": "nvfp4"} | ({} if self.activations else {WEIGHT_ONLY: True})

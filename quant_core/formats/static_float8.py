@@ -19,6 +19,7 @@ from .base import Format, QuantizedWeight, register_format
 from .float8 import Float8
 
 _SCALAR = (torch.float32, ())
+_SMALLEST_MAXIMUM = 1e-12
 
 
 @register_format
@@ -28,6 +29,8 @@ class StaticFloat8(Float8):
     are, because each weight carries its own as a tensor."""
 
     kind: ClassVar[str] = "static_float8"
+
+    needs_input_scale: ClassVar[bool] = True
 
     granularity: str = "per-tensor"
     activations: str | None = "float8_e4m3fn"
@@ -46,6 +49,13 @@ class StaticFloat8(Float8):
             )
         scale = torch.tensor(self.input_scale, dtype=torch.float32, device=weight.device)
         return replace(super().quantize(weight), input_scale=scale)
+
+    def with_activation_maximum(self, maximum: float) -> Format:
+        scale = max(maximum, _SMALLEST_MAXIMUM) / torch.finfo(self.storage).max
+        return replace(self, input_scale=scale)
+
+    def torchao_tensor(self, weight: QuantizedWeight) -> torch.Tensor | None:
+        return None  # torchao has the type, and no linear for it
 
     def nbytes(self, shape: tuple[int, ...]) -> int:
         return super().nbytes(shape) + 4

@@ -120,7 +120,7 @@ def examine_method(name: str, device: torch.device, machine: Machine) -> MethodC
     if fallback is not None:
         reason = fp8_matmul_problem(device) or fallback
         return MethodCapability(name, FALLBACK, chosen.name, kernel, reason, fp8_remedy(machine))
-    if getattr(fmt, "activations", None) and kernel == Format.kernel(fmt, device):
+    if fmt.activations and kernel == Format.kernel(fmt, device):
         reason = f"PyTorch has no such matmul on {machine.hardware.name}."
         remedy = f"Use {chosen.weight_only}: as fast here, and it never rounds activations."
         return MethodCapability(name, EMULATED, chosen.name, kernel, reason, remedy)

@@ -57,7 +57,6 @@ def _int8_dynamic(shape: tuple[int, ...], granularity: str) -> Choice:
 
 
 def with_algorithm(choice: Choice, algorithm: str) -> Choice:
-    """``choice`` with INT4 ranges found by ``algorithm``; no other format has such an option."""
-    if not isinstance(choice.format, Int4):
-        return choice
-    return replace(choice, format=replace(choice.format, algorithm=algorithm))
+    """``choice`` with the ranges of INT4 groups found by ``algorithm``."""
+    fmt = choice.format
+    return choice if fmt is None else replace(choice, format=fmt.with_algorithm(algorithm))

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-
 from ..errors import CalibrationError
-from ..formats import Float8, StaticFloat8
 from .calibration import Calibration
 from .plan import LayerPlan, Plan
-
-_FLOOR = 1e-12
 
 
 def with_static_scales(plan: Plan, calibration: Calibration | None) -> Plan:
@@ -20,7 +15,7 @@ def with_static_scales(plan: Plan, calibration: Calibration | None) -> Plan:
     A layer that the calibration run never called stores the same weight and computes without FP8
     activations; its reason says so. CalibrationError: there is no calibration, or of another model.
     """
-    static = [layer for layer in plan.quantized if isinstance(layer.format, StaticFloat8)]
+    static = [layer for layer in plan.quantized if layer.format.needs_input_scale]
     if not static:
         return plan
     if calibration is None:
@@ -37,13 +32,12 @@ def with_static_scales(plan: Plan, calibration: Calibration | None) -> Plan:
 
 
 def _scaled(layer: LayerPlan, calibration: Calibration) -> LayerPlan:
-    if not isinstance(layer.format, StaticFloat8):
+    if layer.format is None or not layer.format.needs_input_scale:
         return layer
     seen = calibration.layers.get(layer.name)
     if seen is None:
-        fmt = Float8(layer.format.dtype, layer.format.granularity)
+        fmt = layer.format.weight_only()
         note = "weight-only: the calibration run never called it"
         after = fmt.nbytes(layer.shape) if layer.tied_to is None else 0
         return replace(layer, format=fmt, reason=note, bytes_after=after)
-    scale = max(seen.maximum, _FLOOR) / torch.finfo(layer.format.storage).max
-    return replace(layer, format=replace(layer.format, input_scale=scale))
+    return replace(layer, format=layer.format.with_activation_maximum(seen.maximum))

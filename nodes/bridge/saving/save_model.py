@@ -13,7 +13,6 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ....quant_core.errors import StorageError, UnknownNameError
-from ....quant_core.formats import Int8
 from ....quant_core.report import MIB
 from ....quant_core.storage import LAYERS, PREFIX, TensorSpec, refuse_to_replace, write_file
 from ..files.file_report import FileReport, model_report
@@ -131,7 +130,7 @@ def _facts(saved: SavedTensors, private: bool) -> Iterator[str]:
             "Load Quantized Model also computes as this model did."
         )
         formats = {layer.format for layer in saved.layers.values()}
-        if any(isinstance(fmt, Int8) and fmt.activations is None for fmt in formats):
+        if any(fmt.stock_rounds_activations for fmt in formats):
             yield "ComfyUI on its own rounds the activations of int8 layers to int8 as well."
     for dtype, count in saved.narrowed.items():
         if count:

@@ -7,45 +7,55 @@ also what a stock ComfyUI does with the saved file. Elsewhere the weight is dequ
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import comfy.model_management
 import torch
 import torch.nn.functional as F
 from comfy.quant_ops import QuantizedTensor, get_layout_class
 
-from ....quant_core.formats import MXFP8, NVFP4, Format, QuantizedWeight
+from ....quant_core.formats import Format, QuantizedWeight
 from ....quant_core.formats.nvfp4 import LARGEST_CODE, LARGEST_SCALE
 
-_NVFP4, _MXFP8 = "TensorCoreNVFP4Layout", "TensorCoreMXFP8Layout"
 # A scale of zero would make NaN of tokens that are all zeros.
 _SMALLEST_MAXIMUM = 1e-12
+
+Operands = tuple[QuantizedTensor, QuantizedTensor]
 
 
 def is_native(fmt: Format, device: torch.device) -> bool:
     """Whether ``device`` multiplies weights and activations of ``fmt``."""
-    if device.type != "cuda":
+    if device.type != "cuda" or not fmt.activations or fmt.kind not in _PRODUCTS:
         return False
-    if isinstance(fmt, NVFP4):
-        return bool(fmt.activations) and comfy.model_management.supports_nvfp4_compute(device)
-    if isinstance(fmt, MXFP8):
-        return bool(fmt.activations) and comfy.model_management.supports_mxfp8_compute(device)
-    return False
+    supported, _ = _PRODUCTS[fmt.kind]
+    return supported(device)
 
 
 def native_linear(
     x: torch.Tensor, weight: QuantizedWeight, bias: torch.Tensor | None
 ) -> torch.Tensor:
     """``x @ W.T + bias`` as ComfyUI's stock layout computes it, for x [..., K]."""
-    rows = x.reshape(-1, x.shape[-1])
-    if isinstance(weight.format, NVFP4):
-        largest = rows.abs().amax().float().clamp(min=_SMALLEST_MAXIMUM)
-        scale = largest / (LARGEST_CODE * LARGEST_SCALE)
-        tokens = QuantizedTensor.from_float(rows, _NVFP4, scale=scale)
-        stock = _stock(_NVFP4, weight, x.dtype, scale=weight.scale_2, block_scale=weight.scale)
-    else:
-        tokens = QuantizedTensor.from_float(rows, _MXFP8)
-        stock = _stock(_MXFP8, weight, x.dtype, scale=weight.scale.view(torch.float8_e8m0fnu))
+    _, operands = _PRODUCTS[weight.format.kind]
+    tokens, stock = operands(x.reshape(-1, x.shape[-1]), weight)
     y = F.linear(tokens, stock, None if bias is None else bias.to(x.dtype))
     return y.reshape(*x.shape[:-1], weight.shape[0])
+
+
+def _nvfp4(rows: torch.Tensor, weight: QuantizedWeight) -> Operands:
+    layout = "TensorCoreNVFP4Layout"
+    largest = rows.abs().amax().float().clamp(min=_SMALLEST_MAXIMUM)
+    tokens = QuantizedTensor.from_float(
+        rows, layout, scale=largest / (LARGEST_CODE * LARGEST_SCALE)
+    )
+    scales = {"scale": weight.scale_2, "block_scale": weight.scale}
+    return tokens, _stock(layout, weight, rows.dtype, **scales)
+
+
+def _mxfp8(rows: torch.Tensor, weight: QuantizedWeight) -> Operands:
+    layout = "TensorCoreMXFP8Layout"
+    scale = weight.scale.view(torch.float8_e8m0fnu)
+    tokens = QuantizedTensor.from_float(rows, layout)
+    return tokens, _stock(layout, weight, rows.dtype, scale=scale)
 
 
 def _stock(
@@ -55,3 +65,12 @@ def _stock(
         orig_dtype=dtype, orig_shape=tuple(weight.shape), **scales
     )
     return QuantizedTensor(weight.qdata, layout, params)
+
+
+# By the kind of a format: what says whether a device multiplies it, and its two operands.
+_PRODUCTS: dict[
+    str, tuple[Callable[[torch.device], bool], Callable[[torch.Tensor, QuantizedWeight], Operands]]
+] = {
+    "nvfp4": (comfy.model_management.supports_nvfp4_compute, _nvfp4),
+    "mxfp8": (comfy.model_management.supports_mxfp8_compute, _mxfp8),
+}

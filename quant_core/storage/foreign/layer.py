@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ...errors import StorageError
-from ...formats import Float8, Format, QuantizedWeight
+from ...formats import Format, QuantizedWeight
 from ..header import TensorSpec
 from ..reader import TensorFiles
 from ..stored_layer import raw_bytes
@@ -52,12 +52,13 @@ class ForeignLayer:
 
     def weight_only(self) -> ForeignLayer:
         """The same weight, its activations left as they are where they would be rounded to FP8."""
-        if not isinstance(self.format, Float8) or self.format.activations is None:
+        if not self.format.needs_fp8_matmul:
             return self
-        fmt = Float8(self.format.dtype, self.format.granularity)
+        fmt = self.format.weight_only()
+        stored = fmt.parts(self.shape)
 
         def make(tensors: Tensors) -> Tensors:
-            return {part: t for part, t in self.make(tensors).items() if part != "input_scale"}
+            return {part: t for part, t in self.make(tensors).items() if part in stored}
 
         return replace(self, format=fmt, make=make, origin=f"{self.origin}, weight-only")
 

@@ -62,7 +62,7 @@ def _float8(files: TensorFiles, name: str, weight: TensorSpec) -> ForeignLayer:
     def make(tensors: Tensors) -> Tensors:
         scales = tensors[scale.name].reshape(fmt.parts(weight.shape)["scale"][1])
         parts = {"qdata": tensors[weight.name], "scale": scales}
-        if isinstance(fmt, StaticFloat8):
+        if fmt.needs_input_scale:
             parts["input_scale"] = tensors[calibrated.name].reshape(())
         return parts
 
@@ -116,6 +116,6 @@ def _layer(
     calibrated = f"{name}.{_INPUT}"
     if calibrated in files.specs:
         names += (calibrated,)
-        if not isinstance(fmt, StaticFloat8):
+        if not fmt.needs_input_scale:
             origin += " without its scale of activations"
     return ForeignLayer(name, origin, fmt, shape, None, names, make)

@@ -70,8 +70,8 @@ def test_ggufs_blocks_are_joined_as_they_are():
 @pytest.mark.parametrize(
     ("fmt", "k", "fault"),
     [
-        (NVFP4(), 64, "has scales that are not a row's own"),
-        (MXFP8(), 64, "has scales that are not a row's own"),
+        (NVFP4(), 64, "has scales that several rows share"),
+        (MXFP8(), 64, "has scales that several rows share"),
         (Code4("nf4"), 96, "run on over the ends of rows of 96"),
     ],
     ids=str,
