@@ -7,16 +7,18 @@ for each kernel row, which makes a 3 x 3 weight larger than in bfloat16, and the
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torchao.utils import TorchAOBaseTensor
 
 from ..formats import FORMATS, Format, QuantizedWeight
 from ..formats.base import OPTIONAL_PARTS, PARTS, REQUIRED_PARTS
+from .arithmetic import computed_by_format
 
 
+@computed_by_format
 class PackedTensor(TorchAOBaseTensor):
     """The parts of a weight as ``format`` defines them."""
 
+    dtype_attribute = "original_dtype"
     # torchao reads lists.
     tensor_data_names = list(REQUIRED_PARTS)  # noqa: RUF012
     tensor_attribute_names = ["format", "original_shape", "original_dtype"]  # noqa: RUF012
@@ -67,20 +69,6 @@ class PackedTensor(TorchAOBaseTensor):
 
     def dequantize(self, output_dtype: torch.dtype | None = None) -> torch.Tensor:
         return self.quantized_weight().dequantize(output_dtype)
-
-
-@PackedTensor.implements(torch.ops.aten.linear.default)
-@PackedTensor.implements_torch_function(F.linear)
-def _linear(func, types, args, kwargs):
-    x, weight, *rest = args
-    bias = rest[0] if rest else kwargs.get("bias")
-    return weight.format.linear(x, weight.quantized_weight(), bias)
-
-
-@PackedTensor.implements_torch_function([F.conv1d, F.conv2d, F.conv3d])
-def _convolution(func, types, args, kwargs):
-    x, weight, *rest = args
-    return func(x, weight.dequantize(x.dtype), *rest, **kwargs)
 
 
 # torch.load reads no other classes unless it is told to read any code, as torchao does for its own.

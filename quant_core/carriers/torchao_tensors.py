@@ -33,4 +33,8 @@ def to_torchao(weight: QuantizedWeight) -> torch.Tensor:
     from .packed import PackedTensor
 
     tensor = weight.format.torchao_tensor(weight)
-    return PackedTensor.of(weight) if tensor is None else tensor
+    if tensor is None:
+        return PackedTensor.of(weight)
+    from .eight_bits import computing_by_format
+
+    return computing_by_format(tensor)

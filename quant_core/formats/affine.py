@@ -22,7 +22,8 @@ _FOUR_BITS = 15
 _SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8)
 # Of fewer bits the best range is far inside the extremes: of one bit about a third.
 _FEW_BITS_SHRINKS = tuple(percent / 100 for percent in range(100, 20, -5))
-_SMALLEST_SCALE = 1e-12
+_SMALLEST_SCALE = 1e-30
+_SMALLEST_ERROR = 1e-12
 _HQQ_ITERATIONS, _HQQ_NORM, _HQQ_BETA, _HQQ_GROWTH = 20, 0.7, 10.0, 1.01
 
 
@@ -85,7 +86,7 @@ def _hqq(
         rounded = codes_of(values, step, zero, levels) * step
         error = (values - rounded - zero) / step  # in steps: weights of any magnitude fare alike
         magnitude = error.abs()
-        threshold = magnitude.clamp_min(_SMALLEST_SCALE).pow_(_HQQ_NORM - 1) / beta
+        threshold = magnitude.clamp_min(_SMALLEST_ERROR).pow_(_HQQ_NORM - 1) / beta
         outliers = error.sign() * (magnitude - threshold).clamp_min_(0) * step
         zero = (values - rounded - outliers).mean(-1, keepdim=True)
         beta *= _HQQ_GROWTH

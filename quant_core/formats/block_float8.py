@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from .base import Format, QuantizedWeight, register_format, require_finite, row_blocks
 
-_SMALLEST_MAXIMUM = 1e-12
+_SMALLEST_MAXIMUM = 1e-30
 
 
 @register_format

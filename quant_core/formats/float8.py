@@ -27,7 +27,7 @@ from .base import (
     torchao_scale,
 )
 
-_SMALLEST_MAXIMUM = 1e-12
+_SMALLEST_MAXIMUM = 1e-30
 # torch._scaled_mm works in 16-byte rows on both sides.
 SCALED_MM_MULTIPLE = 16
 

@@ -253,4 +253,7 @@ def _handle_addmm(qt, args, kwargs):
     bias, x, weight = args
     if not is_ours(weight) or not weight._params.transposed or isinstance(x, QuantizedTensor):
         return torch.addmm(*dequantize_args((bias, x, weight)), **kwargs)
-    return linear(x, weight, bias)
+    alpha, beta = kwargs.get("alpha", 1), kwargs.get("beta", 1)
+    if (alpha, beta) == (1, 1) and bias.dim() == 1:
+        return linear(x, weight, bias)
+    return torch.add(beta * bias, linear(x, weight, None), alpha=alpha)

@@ -128,6 +128,16 @@ def test_decomposed_linear_stays_quantized(fmt):
 
 
 @pytest.mark.parametrize("fmt", FORMATS, ids=IDS)
+@pytest.mark.parametrize(("alpha", "beta"), [(2.5, 1), (1, 0.25), (-1, 3), (0, 1), (0.5, 0)])
+@pytest.mark.parametrize("full", [False, True], ids=["bias", "matrix"])
+def test_addmm_honours_alpha_and_beta(fmt, alpha, beta, full):
+    weight = carried(fmt, gaussian(96, 128))
+    x, added = gaussian(32, 128, seed=1), gaussian(*((32, 96) if full else (96,)), seed=2)
+    y = torch.addmm(added, x, weight.t(), alpha=alpha, beta=beta)
+    assert torch.allclose(y, beta * added + alpha * F.linear(x, weight), atol=1e-5)
+
+
+@pytest.mark.parametrize("fmt", FORMATS, ids=IDS)
 def test_flatten_and_unflatten_agree_with_what_memory_management_counts(fmt):
     from comfy.memory_management import interpret_gathered_like, vram_aligned_size
 
