@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from comfy_api.latest import io
 
-from ..quant_core.planning.calibration import Calibration
-from .bridge.measure.calibrating import calibrate
-from .bridge.measure.sampling import Sampling
+from .shared.inputs import CALIBRATION
 from .shared.sampling_inputs import sampler_inputs
 
-CALIBRATION = io.Custom("GQ_CALIBRATION")
+if TYPE_CHECKING:
+    from ..quant_core.planning.calibration import Calibration
 
 
 class GQCalibrateActivations(io.ComfyNode):
@@ -66,6 +67,9 @@ class GQCalibrateActivations(io.ComfyNode):
         scheduler="simple",
         percentile=100.0,
     ) -> io.NodeOutput:
+        from .bridge.measure.calibrating import calibrate
+        from .bridge.measure.sampling import Sampling
+
         sampling = Sampling(positive, negative, latent_image, steps, cfg, sampler_name, scheduler)
         calibration = calibrate(model, sampling, seed, percentile)
         return io.NodeOutput(calibration, describe(calibration))

@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from comfy_api.latest import io, ui
 
-from ..quant_core.measure import lpips
 from ..quant_core.measure.comparison import LEVELS, Comparison
-from ..quant_core.measure.pictures import SMALLEST_SIDE
-from .bridge.measure.sampling import Sampling
 from .shared.bar_chart import Bar, bar_chart
 from .shared.sampling_inputs import sampler_inputs
 
@@ -95,7 +92,10 @@ class GQCompareModels(io.ComfyNode):
         negative=None,
         vae=None,
     ) -> io.NodeOutput:
+        from ..quant_core.measure import lpips
+        from ..quant_core.measure.pictures import SMALLEST_SIDE
         from .bridge.measure.comparing import compare_seeds
+        from .bridge.measure.sampling import Sampling
 
         sampling = Sampling(positive, negative, latent_image, steps, cfg, sampler_name, scheduler)
         lacking = lpips.missing() if vae is not None else None

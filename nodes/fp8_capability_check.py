@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from comfy.model_management import get_torch_device, throw_exception_if_processing_interrupted
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..quant_core.hardware import in_short
-from ..quant_core.machine.benchmark_gemm import (
-    GemmTiming,
-    fastest,
-    linear_shapes,
-    measure_gemms,
-    typical_rows,
-    typical_shapes,
-)
-from ..quant_core.machine.capability import Capability, examine
-from .capability.capability_report import capability_markdown
-from .capability.kitchen import examine_kitchen, kitchen_backends
+
+if TYPE_CHECKING:
+    from ..quant_core.machine.benchmark_gemm import GemmTiming
+    from ..quant_core.machine.capability import Capability
 
 MEASURED = ("fp8-dynamic", "fp8-weight-only", "int8", "int8-dynamic")
 
@@ -71,10 +66,17 @@ class GQFP8CapabilityCheck(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, model=None, benchmark=False) -> str:
         """The machine as it is. Time is no part of it, or all that follows would always rerun."""
+        from .capability.kitchen import kitchen_backends
+
         return str((get_torch_device(), kitchen_backends()))
 
     @classmethod
     def execute(cls, model=None, benchmark=False) -> io.NodeOutput:
+        from ..quant_core.machine.benchmark_gemm import fastest
+        from ..quant_core.machine.capability import examine
+        from .capability.capability_report import capability_markdown
+        from .capability.kitchen import examine_kitchen
+
         device = get_torch_device() if model is None else model.load_device
         found, kitchen = examine(device), examine_kitchen(device)
         timings, problem = _measure(model, device, found) if benchmark else ((), None)
@@ -96,12 +98,18 @@ def _measure(
     model: ModelPatcher | None, device: torch.device, found: Capability
 ) -> tuple[tuple[GemmTiming, ...], str | None]:
     """The timings, or none and what went wrong."""
-    shapes = typical_shapes(device) if model is None else linear_shapes(model.model.diffusion_model)
+    from ..quant_core.machine import benchmark_gemm as gemm
+
+    if model is None:
+        shapes = gemm.typical_shapes(device)
+    else:
+        shapes = gemm.linear_shapes(model.model.diffusion_model)
     if not shapes:
         return (), "the model has no Linear layer"
     methods = [method for method in MEASURED if method in found.running]
     cancel = throw_exception_if_processing_interrupted
     try:
-        return measure_gemms(shapes, methods, device, typical_rows(device), on_shape=cancel), None
+        rows = gemm.typical_rows(device)
+        return gemm.measure_gemms(shapes, methods, device, rows, on_shape=cancel), None
     except RuntimeError as error:  # no bfloat16 here, or no memory left: the rest still stands
         return (), in_short(error)

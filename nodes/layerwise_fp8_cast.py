@@ -5,17 +5,15 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..quant_core import UnknownNameError
-from ..quant_core.applying.layerwise import COMPUTE_DTYPES
+from ..quant_core.errors import UnknownNameError
 from ..quant_core.patterns import parse_patterns
 from ..quant_core.planning.layerwise_plan import (
+    COMPUTE_DTYPES,
     DEFAULT_SKIP_PATTERNS,
     STORAGE_DTYPES,
     plan_layerwise,
 )
-from .bridge.model.quantize_patcher import quantize_patcher
-from .shared.options import AUTO
-from .shared.output import node_output, unchanged
+from .shared.inputs import AUTO
 
 SKIP_PATTERNS = "\n".join(DEFAULT_SKIP_PATTERNS)
 
@@ -94,6 +92,9 @@ class GQLayerwiseFP8Cast(io.ComfyNode):
         skip_patterns=SKIP_PATTERNS,
         skip_classes="",
     ) -> io.NodeOutput:
+        from .bridge.model.quantize_patcher import quantize_patcher
+        from .shared.output import node_output, unchanged
+
         if compute_dtype not in (AUTO, *COMPUTE_DTYPES):
             raise UnknownNameError("compute dtype", compute_dtype, (AUTO, *COMPUTE_DTYPES))
         plan = plan_layerwise(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .bridge.files.model_folder import choices, find
-from .shared.output import node_output
 
 
 class GQLoadQuantizedModel(io.ComfyNode):
@@ -55,5 +54,6 @@ class GQLoadQuantizedModel(io.ComfyNode):
     @classmethod
     def execute(cls, unet_name) -> io.NodeOutput:
         from .bridge.loading.load_model import load_quantized_model
+        from .shared.output import node_output
 
         return node_output(*load_quantized_model(find(unet_name)))

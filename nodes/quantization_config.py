@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from comfy_api.latest import io
 
-from ..quant_core.config import QuantConfig, config_from_text
 from ..quant_core.methods import named_method
-from .shared.configured import QUANT_CONFIG
+from .shared.inputs import QUANT_CONFIG
+
+if TYPE_CHECKING:
+    from ..quant_core.config import QuantConfig
 
 
 class GQQuantizationConfig(io.ComfyNode):
@@ -43,6 +47,8 @@ class GQQuantizationConfig(io.ComfyNode):
 
     @classmethod
     def execute(cls, text) -> io.NodeOutput:
+        from ..quant_core.config import config_from_text
+
         config = config_from_text(text)
         return io.NodeOutput(config, "\n".join([*_told(config), "", config.to_json(False)]))
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import torch
 from comfy_api.latest import io, ui
 
-from .bridge.measure.sampling import Sampling
 from .shared.bar_chart import Bar, bar_chart
 from .shared.sampling_inputs import sampler_inputs
 
@@ -73,6 +72,7 @@ class GQQuantizationReport(io.ComfyNode):
         scheduler="simple",
     ) -> io.NodeOutput:
         from .bridge.measure.layer_report import measure_layers
+        from .bridge.measure.sampling import Sampling
 
         sampling = None
         if (positive is None) != (latent_image is None):

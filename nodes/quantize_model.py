@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..quant_core import get_quant_compile_warnings, hardware_of, plan_component
+from ..quant_core.machine.compile_warnings import get_quant_compile_warnings
 from ..quant_core.machine.fastest import DEFAULT_MAX_ERROR
-from ..quant_core.planning.static_scales import with_static_scales
 from ..quant_core.presets import PRESETS
-from .bridge.architecture.detected import architecture_name
-from .bridge.cache.weight_cache import WeightCache, cache_folder
-from .bridge.measure.calibrating import fastest_search
-from .bridge.model.quantize_patcher import quantize_patcher
-from .calibrate_activations import CALIBRATION
-from .shared.configured import Settings, config_input, configured
-from .shared.defaults import choose_default, fingerprint
-from .shared.inputs import METHOD_SUMMARIES, method_input, plan_inputs
-from .shared.options import AUTO, choose_method, choose_preset, resolve_device
-from .shared.output import node_output, unchanged
+from .shared.inputs import (
+    AUTO,
+    CALIBRATION,
+    config_input,
+    fingerprint,
+    method_input,
+    plan_inputs,
+)
 
 
 class GQQuantizeModel(io.ComfyNode):
@@ -34,7 +31,7 @@ class GQQuantizeModel(io.ComfyNode):
             search_aliases=["fp8", "int8", "int4", "torchao", "quant", "VRAM", "low memory"],
             inputs=[
                 io.Model.Input("model", tooltip="The model to quantize. It is not changed."),
-                method_input(f"auto picks for this machine. {METHOD_SUMMARIES}"),
+                method_input("How the weights are stored. auto: the best choice on this machine."),
                 *plan_inputs(
                     PRESETS,
                     "auto: the list of the detected architecture.",
@@ -96,28 +93,33 @@ class GQQuantizeModel(io.ComfyNode):
         max_error=DEFAULT_MAX_ERROR,
         config=None,
     ) -> io.NodeOutput:
+        from ..quant_core.hardware import hardware_of
+        from ..quant_core.planning.plan import plan_component
+        from ..quant_core.planning.static_scales import with_static_scales
+        from .bridge.architecture.detected import preset_name
+        from .bridge.cache.weight_cache import WeightCache, cache_folder
+        from .bridge.measure.calibrating import fastest_search
+        from .bridge.model.quantize_patcher import quantize_patcher
+        from .shared.method_choice import MethodChoice, choose_for_model, resolve_device
+        from .shared.output import node_output, unchanged
+
         hardware = hardware_of(model.load_device)
-        own = Settings(method, granularity, include, exclude)
-        said = configured(config, own, model.model)
-        method, granularity, notes = choose_default(
-            said.method, said.granularity, "transformer", (architecture_name(model.model),)
-        )
-        method, reasons = choose_method(method, hardware)
+        chosen = MethodChoice(method, granularity, preset, include, exclude)
+        chosen = choose_for_model(chosen, config, model.model, hardware)
         plan = plan_component(
             model.model.diffusion_model,
-            method,
-            granularity=granularity,
-            preset=choose_preset(preset, model.model),
-            include=said.include,
-            exclude=said.exclude,
+            chosen.method,
+            granularity=chosen.granularity,
+            preset=chosen.preset_for(preset_name(model.model)),
+            include=chosen.include,
+            exclude=chosen.exclude,
             hardware=hardware,
             search=fastest_search(model, calibration, max_error),
         )
         plan = with_static_scales(plan, calibration)
-        notes += [*said.notes, *reasons]
-        warnings = get_quant_compile_warnings(method, compile_mode)
+        warnings = get_quant_compile_warnings(chosen.method, compile_mode)
         if not plan.quantized:
-            return unchanged(model, model, plan, warnings, notes)
+            return unchanged(model, model, plan, warnings, chosen.notes)
         kept = WeightCache(cache_folder()) if cache else None
         quantized, reports = quantize_patcher(
             model,
@@ -126,7 +128,8 @@ class GQQuantizeModel(io.ComfyNode):
             device=resolve_device(compute_device, model.load_device),
             cache=kept,
         )
+        notes = chosen.notes
         if kept:
             warnings += kept.warnings
-            notes += kept.notes
+            notes += tuple(kept.notes)
         return node_output(quantized, reports["diffusion_model."], warnings, notes)

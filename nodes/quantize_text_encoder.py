@@ -4,20 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..quant_core import get_quant_compile_warnings
+from ..quant_core.machine.compile_warnings import get_quant_compile_warnings
 from ..quant_core.presets import ENCODER_PRESETS
-from .bridge.architecture.detected import sub_encoders
-from .bridge.architecture.pipeline_names import encoder_architectures
-from .bridge.model.encoders import kept_reports, plan_encoders, quantize_clip, weight_only
-from .shared.configured import Settings, config_input, configured
-from .shared.defaults import choose_default, fingerprint
-from .shared.inputs import METHOD_SUMMARIES, method_input, plan_inputs
-from .shared.options import AUTO, choose_encoder_preset, resolve_device
-from .shared.output import output_of_parts
-
-# Where memory is all there is to gain, the format that rounds least is best on every machine.
-AUTO_METHOD = "int8"
-AUTO_NOTE = f"auto chose {AUTO_METHOD}: the least error at half the memory."
+from .shared.inputs import AUTO, config_input, fingerprint, method_input, plan_inputs
 
 
 class GQQuantizeTextEncoder(io.ComfyNode):
@@ -36,9 +25,8 @@ class GQQuantizeTextEncoder(io.ComfyNode):
             inputs=[
                 io.Clip.Input("clip", tooltip="The CLIP to quantize. It is not changed."),
                 method_input(
-                    f"auto: {AUTO_METHOD}, the least error at half the memory. {METHOD_SUMMARIES} "
-                    "ComfyUI computes text encoders in full precision: the dynamic methods run "
-                    "weight-only."
+                    "How the weights are stored. auto: int8, the least error at half the memory. "
+                    "The dynamic methods run as their weight-only counterparts."
                 ),
                 *plan_inputs(
                     ENCODER_PRESETS,
@@ -74,20 +62,25 @@ class GQQuantizeTextEncoder(io.ComfyNode):
         compile_mode="none",
         config=None,
     ) -> io.NodeOutput:
+        from .bridge.architecture.detected import encoder_preset_name, sub_encoders
+        from .bridge.model.encoders import kept_reports, plan_encoders, quantize_clip, weight_only
+        from .shared.method_choice import MethodChoice, choose_for_encoder, resolve_device
+        from .shared.output import output_of_parts
+
         if clip is None:
             raise ValueError("There is no CLIP: the checkpoint holds none. Load one by itself.")
-        said = configured(config, Settings(method, granularity, include, exclude))
-        method, granularity, notes = choose_default(
-            said.method, said.granularity, "encoder", encoder_architectures(clip.patcher.model)
-        )
-        notes += said.notes
-        if method == AUTO:
-            method = AUTO_METHOD
-            notes.append(AUTO_NOTE)
-        warnings = get_quant_compile_warnings(weight_only(method), compile_mode)
+        chosen = MethodChoice(method, granularity, preset, include, exclude)
+        chosen = choose_for_encoder(chosen, config, clip.patcher.model)
+        warnings = get_quant_compile_warnings(weight_only(chosen.method), compile_mode)
         encoders = sub_encoders(clip.patcher.model)
-        presets = {path: choose_encoder_preset(preset, encoders[path]) for path in encoders}
-        plans = plan_encoders(encoders, method, granularity, presets, said.include, said.exclude)
+        plans = plan_encoders(
+            encoders,
+            chosen.method,
+            chosen.granularity,
+            {path: chosen.preset_for(encoder_preset_name(encoders[path])) for path in encoders},
+            chosen.include,
+            chosen.exclude,
+        )
         device = resolve_device(compute_device, clip.patcher.load_device)
         if any(plan.quantized for plan in plans.values()):
             quantized, reports = quantize_clip(clip, plans, device=device)
@@ -99,5 +92,5 @@ class GQQuantizeTextEncoder(io.ComfyNode):
             clip.patcher.model_size(),
             quantized.patcher.model_size(),
             warnings,
-            notes,
+            chosen.notes,
         )

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..quant_core import hardware_of, plan_component
 from ..quant_core.planning.vae_rules import METHODS, SCOPES
-from .bridge.architecture.pipeline_names import vae_architectures
-from .bridge.model.vae import quantize_vae
-from .shared.configured import Settings, config_input, configured
-from .shared.defaults import DEFAULT, DEFAULT_TOOLTIP, choose_default, fingerprint
-from .shared.output import node_output, unchanged
+from .shared.inputs import DEFAULT, DEFAULT_TOOLTIP, config_input, fingerprint
 
 
 class GQQuantizeVAE(io.ComfyNode):
@@ -61,23 +56,25 @@ class GQQuantizeVAE(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae, method="int8", scope="decoder", config=None) -> io.NodeOutput:
+        from ..quant_core.hardware import hardware_of
+        from ..quant_core.planning.plan import plan_component
+        from .bridge.model.vae import quantize_vae
+        from .shared.method_choice import MethodChoice, choose_for_vae
+        from .shared.output import node_output, unchanged
+
         vae.throw_exception_if_invalid()
-        said = configured(config, Settings(method, "per-row"))
-        method, granularity, notes = choose_default(
-            said.method, said.granularity, "vae", vae_architectures(vae)
-        )
-        notes += said.notes
+        chosen = choose_for_vae(MethodChoice(method), config, vae)
         plan = plan_component(
             vae.first_stage_model,
-            method,
+            chosen.method,
             "vae",
-            granularity,
-            include=said.include,
-            exclude=said.exclude,
+            chosen.granularity,
+            include=chosen.include,
+            exclude=chosen.exclude,
             scope=scope,
             hardware=hardware_of(vae.device),
         )
         if not plan.quantized:
-            return unchanged(vae, vae.patcher, plan, notes=notes)
+            return unchanged(vae, vae.patcher, plan, notes=chosen.notes)
         quantized, report = quantize_vae(vae, plan, device=vae.device)
-        return node_output(quantized, report, notes=notes)
+        return node_output(quantized, report, notes=chosen.notes)

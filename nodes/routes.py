@@ -7,14 +7,16 @@ import asyncio
 import re
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from comfy.model_management import get_torch_device
 from server import PromptServer
 
-from ..quant_core import COMPILE_MODES, get_quant_compile_warnings
-from ..quant_core.machine.capability import Capability, MethodCapability, examine
-from .bridge.model.encoders import weight_only
+from ..quant_core.machine.compile_warnings import COMPILE_MODES, get_quant_compile_warnings
+
+if TYPE_CHECKING:
+    from ..quant_core.machine.capability import Capability, MethodCapability
 
 CAPABILITIES = "/graphquant/capabilities"
 # Not resolved: the folder's name in custom_nodes is what the pages are asked for under.
@@ -35,6 +37,8 @@ def capabilities(found: Capability) -> dict:
 
 
 def _method(each: MethodCapability) -> dict:
+    from .bridge.model.encoders import weight_only
+
     warnings = {mode: get_quant_compile_warnings(each.method, mode) for mode in COMPILE_MODES}
     return {
         "status": each.status,
@@ -48,6 +52,8 @@ def _method(each: MethodCapability) -> dict:
 
 @lru_cache(maxsize=1)
 def _this_machine() -> dict:
+    from ..quant_core.machine.capability import examine
+
     return capabilities(examine(get_torch_device()))
 
 

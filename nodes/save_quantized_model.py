@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .bridge.files.model_folder import save_target
-from .bridge.saving.save_model import AUTO, FILE_FORMATS, save_quantized_model
-from .shared.output import node_output
+from .bridge.files.model_folder import AUTO, FILE_FORMATS, save_target
 
 
 class GQSaveQuantizedModel(io.ComfyNode):
@@ -55,5 +53,8 @@ class GQSaveQuantizedModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, filename_prefix, format=AUTO, overwrite=False) -> io.NodeOutput:
+        from .bridge.saving.save_model import save_quantized_model
+        from .shared.output import node_output
+
         target = save_target(filename_prefix)
         return node_output(str(target), save_quantized_model(model, target, format, overwrite))

@@ -1,61 +1,50 @@
-"""Quantizes any ``nn.Module``: plan, apply, report. Knows torch and torchao, never ComfyUI."""
+"""Quantizes any ``nn.Module``: plan, apply, report. Knows torch and torchao, never ComfyUI.
 
-from .applying.component import quantize_component, quantize_vae
-from .applying.layerwise import apply_layerwise_casting, remove_layerwise_casting
-from .config import ComponentConfig, DefaultsConfig, QuantConfig, SectionConfig, config_from_text
-from .errors import (
-    CastingError,
-    ConfigError,
-    NonFiniteWeightError,
-    NothingToQuantizeError,
-    PatternError,
-    QuantizationError,
-    TorchAOError,
-    UnknownNameError,
-    UnsupportedMethodError,
-)
-from .hardware import Hardware, check_fp8_support, get_recommended_method, hardware_of
-from .layers import is_fp8_compatible_layer
-from .machine.compile_warnings import COMPILE_MODES, get_quant_compile_warnings
-from .methods import ALIASES, GRANULARITIES, METHODS, VALID_METHODS, resolve_method
-from .planning.layerwise_plan import plan_layerwise
-from .planning.plan import LayerPlan, Plan, plan_component
-from .report import Report
+The names of ``__all__`` are imported when they are first asked for: a start of ComfyUI needs few.
+"""
 
-__all__ = [
-    "ALIASES",
-    "COMPILE_MODES",
-    "GRANULARITIES",
-    "METHODS",
-    "VALID_METHODS",
-    "CastingError",
-    "ComponentConfig",
-    "ConfigError",
-    "DefaultsConfig",
-    "Hardware",
-    "LayerPlan",
-    "NonFiniteWeightError",
-    "NothingToQuantizeError",
-    "PatternError",
-    "Plan",
-    "QuantConfig",
-    "QuantizationError",
-    "Report",
-    "SectionConfig",
-    "TorchAOError",
-    "UnknownNameError",
-    "UnsupportedMethodError",
-    "apply_layerwise_casting",
-    "check_fp8_support",
-    "config_from_text",
-    "get_quant_compile_warnings",
-    "get_recommended_method",
-    "hardware_of",
-    "is_fp8_compatible_layer",
-    "plan_component",
-    "plan_layerwise",
-    "quantize_component",
-    "quantize_vae",
-    "remove_layerwise_casting",
-    "resolve_method",
-]
+from importlib import import_module
+
+_ROOMS = {
+    "applying.component": ("quantize_component", "quantize_vae"),
+    "applying.layerwise": ("apply_layerwise_casting", "remove_layerwise_casting"),
+    "config": (
+        "ComponentConfig",
+        "DefaultsConfig",
+        "QuantConfig",
+        "SectionConfig",
+        "config_from_text",
+    ),
+    "errors": (
+        "CastingError",
+        "ConfigError",
+        "NonFiniteWeightError",
+        "NothingToQuantizeError",
+        "PatternError",
+        "QuantizationError",
+        "TorchAOError",
+        "UnknownNameError",
+        "UnsupportedMethodError",
+    ),
+    "hardware": ("Hardware", "check_fp8_support", "get_recommended_method", "hardware_of"),
+    "layers": ("is_fp8_compatible_layer",),
+    "machine.compile_warnings": ("COMPILE_MODES", "get_quant_compile_warnings"),
+    "methods": ("ALIASES", "GRANULARITIES", "METHODS", "VALID_METHODS", "resolve_method"),
+    "planning.layerwise_plan": ("plan_layerwise",),
+    "planning.plan": ("LayerPlan", "Plan", "plan_component"),
+    "report": ("Report",),
+}
+_HOMES = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

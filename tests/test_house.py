@@ -221,7 +221,9 @@ IMPORT_QUANT_CORE = """
 import sys
 from lab.pack import load_pack
 load_pack()
-import graphquant.quant_core
+import graphquant.quant_core as core
+for name in core.__all__:  # each imports the room that it lives in
+    getattr(core, name)
 print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """
 

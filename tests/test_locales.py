@@ -69,7 +69,7 @@ def test_every_word_that_the_scripts_use_exists():
 
 @pytest.mark.parametrize("language", TRANSLATIONS)
 def test_the_translated_tooltip_of_the_method_names_what_came_last(language, comfy):
-    from graphquant.nodes.shared.defaults import DEFAULT
+    from graphquant.nodes.shared.inputs import DEFAULT
 
     inputs = _read(language, "nodeDefs")["GQQuantizeModel"]["inputs"]
     tooltip = inputs["method"]["tooltip"]

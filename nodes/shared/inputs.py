@@ -1,25 +1,56 @@
-"""The inputs that Quantize Model and Quantize Text Encoder share: one order, one wording."""
+"""The inputs that several Quantize nodes share: one order, one wording."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
+import folder_paths
 from comfy_api.latest import io
 
-from ...quant_core import COMPILE_MODES, GRANULARITIES, METHODS
-from .defaults import DEFAULT, DEFAULT_TOOLTIP
-from .options import AUTO, COMPUTE_DEVICES, NONE
+from ...quant_core.machine.compile_warnings import COMPILE_MODES
+from ...quant_core.methods import GRANULARITIES, METHODS
 
-METHOD_SUMMARIES = " ".join(f"{method.name}: {method.summary}" for method in METHODS.values())
+AUTO = "auto"
+NONE = "none"
+COMPUTE_DEVICES = (AUTO, "gpu", "cpu")
+
+DEFAULTS_FILE = "graphquant.toml"
+DEFAULT = f"default ({DEFAULTS_FILE})"
+DEFAULT_TOOLTIP = f"{DEFAULT}: what {DEFAULTS_FILE} in ComfyUI's user folder says."
+
+QUANT_CONFIG = io.Custom("GQ_QUANT_CONFIG")
+CALIBRATION = io.Custom("GQ_CALIBRATION")
+
+
+def defaults_path() -> Path:
+    """Where the user's file of defaults is, if there is one."""
+    return Path(folder_paths.get_user_directory()) / DEFAULTS_FILE
+
+
+def fingerprint(method: str | None) -> int:
+    """A number that changes when the user's file of defaults does, for a node whose ``method`` is
+    DEFAULT; for others always 0."""
+    file = defaults_path()
+    return file.stat().st_mtime_ns if method == DEFAULT and file.is_file() else 0
 
 
 def method_input(tooltip: str) -> io.Combo.Input:
-    """The method: auto, any that there is, or what the user's file says."""
+    """The method: auto, every method, or what the user's file says."""
     return io.Combo.Input(
         "method",
         options=[AUTO, *METHODS, DEFAULT],
         default=AUTO,
         tooltip=f"{tooltip} {DEFAULT_TOOLTIP}",
+    )
+
+
+def config_input(overridden: str) -> io.Input:
+    """The input that overrides the node's own. overridden: which of them, in words."""
+    return QUANT_CONFIG.Input(
+        "config",
+        optional=True,
+        tooltip=f"From Quantization Config. It replaces {overridden} above, where it names them.",
     )
 
 

@@ -18,14 +18,17 @@ from torch import nn
 
 from ..detect import module_bytes
 from ..errors import CastingError, UnknownNameError
-from ..planning.layerwise_plan import DEFAULT_SKIP_PATTERNS, plan_layerwise, plan_whole
+from ..planning.layerwise_plan import (
+    COMPUTE_DTYPES,
+    DEFAULT_SKIP_PATTERNS,
+    plan_layerwise,
+    plan_whole,
+)
 from ..report import Report
 from .component import kernel_of
 from .quantize_plan import quantize_plan
 
 log = logging.getLogger(__name__)
-
-COMPUTE_DTYPES = ("bfloat16", "float16", "float32")
 
 
 def apply_layerwise_casting(

@@ -10,6 +10,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 from ..errors import ConfigError, QuantizationError, UnknownNameError
@@ -57,7 +58,11 @@ class QuantConfig(ABC):
         """ConfigError where values exclude each other."""
 
     def checked_meaning(self) -> Meaning:
-        """``meaning``, its method one that there is. ConfigError otherwise."""
+        """``meaning``, its method one that there is; worked out once. ConfigError otherwise."""
+        return self._checked
+
+    @cached_property
+    def _checked(self) -> Meaning:
         meaning = self.meaning()
         try:
             named_method(meaning.method)

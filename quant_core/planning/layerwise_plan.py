@@ -20,6 +20,7 @@ from .plan import ALREADY, KEEP, QUANTIZE, LayerPlan, Plan, checked, plan_layers
 
 METHOD = "layerwise-fp8"
 STORAGE_DTYPES = ("float8_e4m3fn", "float8_e5m2")
+COMPUTE_DTYPES = ("bfloat16", "float16", "float32")
 DEFAULT_SKIP_PATTERNS = ("pos_embed", "patch_embed", "norm", "^proj_in$", "^proj_out$")
 
 _CLASSES = (

@@ -82,7 +82,6 @@ def test_the_benchmark_measures_typical_shapes_in_seconds(node, monkeypatch):
 def test_the_benchmark_takes_the_shapes_of_a_connected_model_quantized_or_not(
     node, flux_patcher, monkeypatch
 ):
-    from graphquant.nodes import fp8_capability_check
     from graphquant.nodes.quantize_model import GQQuantizeModel
 
     seen = []
@@ -91,7 +90,7 @@ def test_the_benchmark_takes_the_shapes_of_a_connected_model_quantized_or_not(
         seen.append((shapes, tuple(methods), device.type))
         return ()
 
-    monkeypatch.setattr(fp8_capability_check, "measure_gemms", measure)
+    monkeypatch.setattr(benchmark_gemm, "measure_gemms", measure)
     quantized = GQQuantizeModel.execute(flux_patcher, "int4")[0]
     node.execute(model=flux_patcher, benchmark=True)
     node.execute(model=quantized, benchmark=True)
@@ -104,11 +103,10 @@ def test_the_benchmark_takes_the_shapes_of_a_connected_model_quantized_or_not(
 
 
 def test_a_measured_int8_that_is_faster_is_recommended_instead(node, device, monkeypatch):
-    from graphquant.nodes import fp8_capability_check
 
     seconds = {"bf16": 3.0, "fp8-dynamic": 2.0, "int8": 1.0}
     timing = benchmark_gemm.GemmTiming(256, (64, 64), 1, seconds)
-    monkeypatch.setattr(fp8_capability_check, "measure_gemms", lambda *_, **__: (timing,))
+    monkeypatch.setattr(benchmark_gemm, "measure_gemms", lambda *_, **__: (timing,))
     device("cuda", "NVIDIA L4", fp8_matmul=True)
     output = node.execute(benchmark=True)
     assert output[1] == answer_of(output)["recommended"] == "int8"
@@ -117,12 +115,11 @@ def test_a_measured_int8_that_is_faster_is_recommended_instead(node, device, mon
 
 
 def test_a_benchmark_that_cannot_run_leaves_the_rest_standing(node, monkeypatch):
-    from graphquant.nodes import fp8_capability_check
 
     def no_memory(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(fp8_capability_check, "measure_gemms", no_memory)
+    monkeypatch.setattr(benchmark_gemm, "measure_gemms", no_memory)
     output = node.execute(benchmark=True)
     assert output[1] == "int8"
     assert output[2].endswith("The benchmark did not run: CUDA out of memory.")

@@ -1,4 +1,4 @@
-"""Names in ComfyUI's folder of diffusion models, to paths and back."""
+"""Files in ComfyUI's folder of diffusion models: their names, paths and formats."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from ....quant_core.errors import StorageError
 from ....quant_core.storage import GGUF_SUFFIX, INDEX_SUFFIX
 
 FOLDER = "diffusion_models"
+# What a saved file's tensors are: ComfyUI's own formats or this pack's; auto decides by the model.
+AUTO, STOCK, OURS = "auto", "stock", "graphquant"
+FILE_FORMATS = (AUTO, STOCK, OURS)
 _SUFFIX = ".safetensors"
 _READABLE = (_SUFFIX, ".sft", GGUF_SUFFIX)
 _SHARD = re.compile(r"(.+)-\d+-of-\d+\.safetensors")

@@ -16,13 +16,11 @@ from ....quant_core.errors import StorageError, UnknownNameError
 from ....quant_core.report import MIB
 from ....quant_core.storage import LAYERS, PREFIX, TensorSpec, refuse_to_replace, write_file
 from ..files.file_report import FileReport, model_report
+from ..files.model_folder import AUTO, FILE_FORMATS, OURS, STOCK
 from ..files.provenance import bytes_to_hash, file_metadata, provenance_of
 from ..tensor.layout import is_ours
 from .recognition import require_recognition
 from .saved_tensors import SavedTensors, collect_tensors, quantized_weights, stock_marker
-
-AUTO, STOCK, OURS = "auto", "stock", "graphquant"
-FILE_FORMATS = (AUTO, STOCK, OURS)
 
 
 def save_quantized_model(

@@ -101,7 +101,7 @@ def test_a_method_in_the_node_is_meant_itself(flux_patcher, write):
 
 
 def test_the_file_is_read_again_when_it_changes_and_only_then(write):
-    from graphquant.nodes.shared.defaults import load_defaults
+    from graphquant.nodes.shared.method_choice import load_defaults
 
     write('[flux1]\nencoder = "int8"\n')
     first = load_defaults()
@@ -111,7 +111,7 @@ def test_the_file_is_read_again_when_it_changes_and_only_then(write):
 
 
 def test_a_removed_file_no_longer_counts(write):
-    from graphquant.nodes.shared.defaults import load_defaults
+    from graphquant.nodes.shared.method_choice import load_defaults
 
     write('[flux1]\nencoder = "none"\n').unlink()
     assert load_defaults().resolve("flux1")["encoder"].method == "auto"
