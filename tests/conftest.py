@@ -3,13 +3,41 @@
 Tests of quant_core ask for none of the ComfyUI fixtures and so never import it.
 """
 
+import random
+
+import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from lab.pack import load_pack
 
 torch.set_num_threads(2)
 load_pack()
+
+# The same examples in every run. A shared machine may be slow: that is no fault of what is tested.
+settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("repeatable")
+
+
+def seed_everything():
+    """Random numbers without a generator of their own are the same in every run, whichever tests
+    ran before."""
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    seed_everything()  # for fixtures of any scope
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call():
+    seed_everything()  # for the test, whatever its fixtures drew
 
 
 def pytest_collection_modifyitems(items):

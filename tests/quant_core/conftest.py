@@ -3,14 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, settings
 from torch import nn
 
 from graphquant.quant_core import Hardware
-
-# A shared machine may be slow for a moment: that is no fault of what is tested.
-settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("shared")
 
 
 def seeded_normal(*shape, std=0.02, seed=0, dtype=torch.float32):

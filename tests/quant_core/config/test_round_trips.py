@@ -39,6 +39,14 @@ bitsandbytes = st.builds(
     bnb_4bit_use_double_quant=bits,
     bnb_4bit_quant_storage=st.sampled_from(STORAGE_DTYPES),
 )
+TORCHAO_OPTIONS = {
+    "group_size": st.integers(1, 512),
+    "inner_k_tiles": st.sampled_from([2, 4, 8]),
+    "use_hqq": bits,
+    "dtype": st.sampled_from([f"uint{width}" for width in range(1, 8)]),
+    "ebits": st.integers(1, 6),
+    "mbits": st.integers(0, 5),
+}
 torchao = st.sampled_from(sorted(SHORTHANDS)).flatmap(
     lambda name: st.builds(
         TorchAoConfig,
@@ -46,10 +54,7 @@ torchao = st.sampled_from(sorted(SHORTHANDS)).flatmap(
         modules_to_not_convert=maybe_names,
         quant_type_kwargs=st.fixed_dictionaries(
             {},
-            optional={
-                key: {"use_hqq": bits, "dtype": st.just("uint3")}.get(key, st.integers(1, 5))
-                for key in SHORTHANDS[name]
-            },
+            optional={key: TORCHAO_OPTIONS[key] for key in SHORTHANDS[name]},
         ),
     )
 )

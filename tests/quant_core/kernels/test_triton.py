@@ -79,7 +79,7 @@ def some(seed, *shape, std=1.0, dtype=torch.float32):
     return (torch.randn(*shape, generator=generator) * std).to(dtype).to(DEVICE)
 
 
-def shapes(count, seed, rows=(1, 2, 3, 15, 16, 17, 33)):
+def shapes(count, seed, rows=(1, 2, 3, 9)):
     choice = random.Random(seed)
     return [(choice.choice(rows), choice.choice(KS)) for _ in range(count)]
 

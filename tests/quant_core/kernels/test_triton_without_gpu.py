@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -21,7 +20,8 @@ def test_the_kernels_equal_their_twins_in_the_interpreter():
     process = subprocess.run(
         [sys.executable, "-m", "pytest", tests, "-q", "-x", "-p", "no:cacheprovider"],
         cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": "1"},
+        # Threads that wait by spinning take a hundred times as long where others have the cores.
+        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_WAIT_POLICY": "PASSIVE"},
         capture_output=True,
         text=True,
     )
@@ -109,20 +109,20 @@ CASES = [
 
 
 @pytest.mark.parametrize("architecture", [80, 89, 90, 120])
-def test_every_kernel_compiles_in_seconds_for_gpus_that_are_not_there(
+def test_every_kernel_compiles_to_short_code_for_gpus_that_are_not_there(
     architecture, tmp_path, monkeypatch
 ):
-    """For FP8 results SM 8.9 is the first; FP8 weights are read before."""
+    """With the warps that ``launch`` starts. Code of 3500 lines is compiled in two seconds; a loop
+    that is unrolled too often makes more. For FP8 results SM 8.9 is the first; FP8 weights are read
+    before."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    seconds = 0.0
     for name, arguments, constants, makes_float8 in CASES:
         if makes_float8 and architecture < 89:
             continue
-        started = time.perf_counter()
-        compiled = compile_for(architecture, name, arguments, constants)
-        seconds += time.perf_counter() - started
+        warps = max(4, constants.get("BLOCK", 0) // 1024)
+        compiled = compile_for(architecture, name, arguments, constants, num_warps=warps)
         assert len(compiled.asm["cubin"]) > 1000
-    assert seconds < 15
+        assert len(compiled.asm["ptx"].splitlines()) <= 3500, name
 
 
 def compile_for(architecture, name, arguments, constants, aligned=(), **options):

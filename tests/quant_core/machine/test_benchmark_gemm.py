@@ -1,7 +1,5 @@
 """The matmul benchmark: what it measures, in which order, and that it ends."""
 
-import time
-
 import pytest
 import torch
 from torch import nn
@@ -18,8 +16,17 @@ from graphquant.quant_core.machine.benchmark_gemm import (
     typical_rows,
     typical_shapes,
 )
+from lab.clock import Clock
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The module's clock."""
+    clock = Clock()
+    monkeypatch.setattr(benchmark_gemm, "time", clock)
+    return clock
 
 
 def model():
@@ -38,19 +45,18 @@ def test_every_method_is_timed_on_every_shape_the_costliest_first():
     assert [t.layers for t in timings] == [2, 1, 1]
     for measured in timings:
         assert list(measured.seconds) == [BASELINE, "int8", "int8-dynamic"]
-        assert all(0 < seconds < 1 for seconds in measured.seconds.values())
+        assert min(measured.seconds.values()) > 0
 
 
-def test_the_time_is_the_time_of_one_call():
-    calls = {BASELINE: lambda: time.sleep(0.004), "int8": lambda: time.sleep(0.012)}
+def test_the_time_is_the_time_of_one_call(clock):
+    calls = {BASELINE: lambda: clock.pass_by(0.0004), "int8": lambda: clock.pass_by(0.012)}
     measured = benchmark_gemm._interleaved(calls, CPU, seconds=0.1)
-    assert measured[BASELINE] >= 0.004 and measured["int8"] >= 0.012
-    assert measured["int8"] > 1.5 * measured[BASELINE]
+    assert measured == pytest.approx({BASELINE: 0.0004, "int8": 0.012})
 
 
-def test_calls_take_turns_so_that_a_slow_moment_falls_on_all():
+def test_calls_take_turns_so_that_a_slow_moment_falls_on_all(clock):
     order = []
-    calls = {name: lambda name=name: (order.append(name), time.sleep(0.003)) for name in "abc"}
+    calls = {name: lambda name=name: (order.append(name), clock.pass_by(0.003)) for name in "abc"}
     benchmark_gemm._interleaved({BASELINE: calls["a"], "b": calls["b"], "c": calls["c"]}, CPU, 0)
     assert order == ["a", "b", "c", "a", *"abc" * 3]
 
