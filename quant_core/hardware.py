@@ -60,12 +60,6 @@ def in_short(problem: Exception) -> str:
     return textwrap.shorten(sentence, 160) or type(problem).__name__
 
 
-def wait_for(device: torch.device) -> None:
-    """Until all work on ``device`` is done."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-
-
 def get_recommended_method(hardware: Hardware | None = None) -> str:
     """The method to start with: "fp8-dynamic" where FP8 matmuls run in hardware, else "int8"."""
     hardware = hardware_of() if hardware is None else hardware

@@ -15,7 +15,8 @@ import torch
 from comfy_kitchen import registry
 from comfy_kitchen.scaled_mm_v2 import scaled_mm_v2
 
-from ...quant_core.hardware import in_short, wait_for
+from ...quant_core.hardware import in_short
+from ...quant_core.timing import wait_for
 
 PLAIN = "eager"  # comfy-kitchen's word for plain PyTorch, without kernels of its own
 

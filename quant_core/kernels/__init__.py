@@ -10,7 +10,6 @@ from .dispatch import (
     dequantize_scaled,
     int4_linear,
     quantize_rows,
-    quantize_tensor,
     scale_products,
     scaled_linear,
 )
@@ -24,7 +23,6 @@ __all__ = [
     "int8_linear",
     "is_traced",
     "quantize_rows",
-    "quantize_tensor",
     "row_blocks",
     "scale_products",
     "scaled_linear",

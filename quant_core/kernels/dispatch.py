@@ -101,11 +101,6 @@ def quantize_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return (launch if runs_triton(x) else plain).quantize_rows(x, dtype)
 
 
-def quantize_tensor(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """See ``plain.quantize_tensor``."""
-    return (launch if runs_triton(x) else plain).quantize_tensor(x, dtype)
-
-
 def dequantize_scaled(codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     """See ``plain.dequantize_scaled``."""
     if codes.is_cuda and codes.dtype != torch.int8 and is_traced(codes) and has_triton():

@@ -10,18 +10,18 @@ from __future__ import annotations
 import torch
 
 # Bits of the mantissa, bias of the exponent, and the code from which on it is NaN or infinity.
-_LAYOUTS = {torch.float8_e4m3fn: (3, 7, 0x7F), torch.float8_e5m2: (2, 15, 0x7C)}
+LAYOUTS = {torch.float8_e4m3fn: (3, 7, 0x7F), torch.float8_e5m2: (2, 15, 0x7C)}
 _SIGN = -(2**31)
 
 
 def has_bits(dtype: torch.dtype) -> bool:
     """Whether ``decode_float8`` knows ``dtype``."""
-    return dtype in _LAYOUTS
+    return dtype in LAYOUTS
 
 
 def decode_float8(codes: torch.Tensor) -> torch.Tensor:
     """``codes.float()``."""
-    mantissa, bias, special = _LAYOUTS[codes.dtype]
+    mantissa, bias, special = LAYOUTS[codes.dtype]
     shift = 23 - mantissa
     bits = codes.view(torch.int8).to(torch.int32).bitwise_left_shift_(shift)
     # The code's sign has spread over all bits above it: it stays at the top alone.

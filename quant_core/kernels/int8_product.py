@@ -8,13 +8,13 @@ matmul may be slower than the library's. So each GPU is asked once, by the clock
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from ..timing import seconds_in_turn
 from . import launch_matmul, plain
 from .blocks import is_traced
 from .dispatch import scale_products, triton_works, with_index
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 # What they are timed on, M, K and N of an image model's size: long beside the start of a kernel.
 _M, _K, _N = 4096, 3072, 6144
-_CALLS, _ROUNDS = 5, 3
+_ROUNDS, _SHORTEST_SAMPLE = 5, 2e-3
 
 
 def int8_product(
@@ -74,7 +74,7 @@ def int8_tile(device: torch.device) -> Tile | None:
 def _quickest(device: torch.device) -> Tile | None:
     arguments = _example(device)
     expected = by_library(*arguments)
-    seconds = {None: _seconds(lambda: by_library(*arguments), device)}
+    ways: dict[Tile | None, Callable[[], Tensor]] = {None: partial(by_library, *arguments)}
     for tile in TILES:
         try:
             y = launch_matmul.int8_product(*arguments, tile)
@@ -82,8 +82,8 @@ def _quickest(device: torch.device) -> Tile | None:
             log.debug("%s does not run on %s: %s", tile, device, problem)
             continue
         if torch.allclose(y, expected, rtol=1e-2):
-            run = partial(launch_matmul.int8_product, *arguments, tile)
-            seconds[tile] = _seconds(run, device)
+            ways[tile] = partial(launch_matmul.int8_product, *arguments, tile)
+    seconds = seconds_in_turn(ways, device, _ROUNDS, _SHORTEST_SAMPLE)
     log.debug("INT8 products on %s, seconds: %s", device, seconds)
     return min(seconds, key=seconds.__getitem__)
 
@@ -97,16 +97,3 @@ def _example(device: torch.device) -> tuple:
     )
     scales = (torch.full(shape, 0.01, device=device) for shape in ((_M, 1), (1, _N)))
     return x, codes, *scales, None, torch.bfloat16
-
-
-def _seconds(run: Callable[[], Tensor], device: torch.device) -> float:
-    """Of the quickest of some rounds."""
-    rounds = []
-    for _ in range(_ROUNDS):
-        torch.cuda.synchronize(device)
-        started = time.perf_counter()
-        for _ in range(_CALLS):
-            run()
-        torch.cuda.synchronize(device)
-        rounds.append(time.perf_counter() - started)
-    return min(rounds)

@@ -8,14 +8,13 @@ from importlib.util import find_spec
 
 import torch
 
+from .float8_bits import LAYOUTS
 from .plain import SMALLEST_MAXIMUM, largest_code
 
 _HAS_TRITON = find_spec("triton") is not None
 # Elements of a row that one program keeps in registers; longer rows are read twice.
 _LONGEST_BLOCK = 16384
 _BLOCK = 1024
-# Bits of the mantissa, bias of the exponent, code of infinity (of NaN where there is none).
-_FLOAT8 = {torch.float8_e4m3fn: (3, 7, 127), torch.float8_e5m2: (2, 15, 124)}
 _FIRST_FP8 = (8, 9)
 
 
@@ -62,25 +61,9 @@ def quantize_rows(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, to
     return codes, scale
 
 
-def quantize_tensor(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    x = x.contiguous()
-    count = x.numel()
-    largest = torch.zeros((), dtype=torch.int32, device=x.device)
-    codes = torch.empty(x.shape, dtype=dtype, device=x.device)
-    scale = torch.empty((), dtype=torch.float32, device=x.device)
-    block = 8 * _BLOCK
-    grid = (-(-count // block),)
-    with on_device_of(x):
-        _kernels().maximum_of_tensor[grid](x, largest, count, BLOCK=block, num_warps=8)
-        _kernels().quantize_tensor[grid](
-            x, largest, codes, scale, count, **_rounding(dtype), BLOCK=block, num_warps=8
-        )
-    return codes, scale
-
-
 def as_stored(codes: torch.Tensor) -> tuple[torch.Tensor, dict]:
     """8-bit ``codes`` as a kernel loads them, and the constants by which it decodes them."""
-    mantissa, bias, special = _FLOAT8.get(codes.dtype, (0, 0, 0))
+    mantissa, bias, special = LAYOUTS.get(codes.dtype, (0, 0, 0))
     layout = {"MANTISSA": mantissa, "BIAS": bias, "SPECIAL": special}
     stored = codes.view(torch.uint8) if mantissa else codes
     return stored, {**layout, "IN_HARDWARE": reads_float8(codes.device)}

@@ -43,17 +43,6 @@ def _quantize_block(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, 
     return _round(values * scale.reciprocal(), dtype), scale
 
 
-def quantize_tensor(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """As ``quantize_rows``, with one scale [] for the tensor."""
-    largest = torch.stack([x[block].abs().amax() for block in row_blocks(x)]).amax().float()
-    scale = largest.clamp_(SMALLEST_MAXIMUM).div_(largest_code(dtype))
-    inverse = scale.reciprocal()
-    codes = torch.empty(x.shape, dtype=dtype, device=x.device)
-    for block in row_blocks(x):
-        codes[block] = _round(x[block].float() * inverse, dtype)
-    return codes, scale
-
-
 def _round(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     if dtype == torch.int8:
         return values.round_().char()  # .to(dtype) takes a microsecond more

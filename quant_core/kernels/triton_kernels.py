@@ -74,39 +74,6 @@ def quantize_rows(
 
 
 @triton.jit
-def maximum_of_tensor(x, largest, COUNT, BLOCK: tl.constexpr):
-    """largest: int32 [], zero before: the bits of the largest magnitude of x, contiguous."""
-    offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    values = tl.load(x + offsets, mask=offsets < COUNT, other=0.0).to(tl.float32)
-    tl.atomic_max(largest, tl.max(_magnitude_bits(values), axis=0))
-
-
-@triton.jit
-def quantize_tensor(
-    x,
-    largest,
-    codes,
-    scale_out,
-    COUNT,
-    LIMIT: tl.constexpr,
-    SMALLEST: tl.constexpr,
-    INTEGER: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """The second pass over x, contiguous, after ``maximum_of_tensor``."""
-    program = tl.program_id(0).to(tl.int64)
-    offsets = program * BLOCK + tl.arange(0, BLOCK)
-    maximum = tl.load(largest).to(tl.float32, bitcast=True)
-    maximum = tl.where(maximum < SMALLEST, SMALLEST, maximum)
-    scale = tl.div_rn(maximum, LIMIT)
-    if program == 0:
-        tl.store(scale_out, scale)
-    values = tl.load(x + offsets, mask=offsets < COUNT, other=0.0).to(tl.float32)
-    rounded = _round(values * tl.div_rn(1.0, scale), LIMIT, INTEGER).to(codes.dtype.element_ty)
-    tl.store(codes + offsets, rounded, mask=offsets < COUNT)
-
-
-@triton.jit
 def decode(
     codes,
     MANTISSA: tl.constexpr,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..hardware import wait_for
 from ..layers import supported_layers
 from ..methods import named_method
+from ..timing import seconds_in_turn
 
 BASELINE = "bf16"
 
@@ -24,7 +23,7 @@ BASELINE = "bf16"
 TYPICAL_SHAPES = {(9216, 3072): 1, (3072, 3072): 1, (12288, 3072): 1, (3072, 12288): 1}
 SMALL_SHAPES = {(n // 4, k // 4): count for (n, k), count in TYPICAL_SHAPES.items()}
 
-_FEWEST_ROUNDS, _MOST_ROUNDS = 3, 15
+_MOST_ROUNDS = 15
 _SHORTEST_SAMPLE = 2e-3
 
 
@@ -84,7 +83,9 @@ def measure_gemms(
             break
         on_shape()
         calls = _calls((n, k), methods, device, rows)
-        measured = _interleaved(calls, device, seconds / len(shapes))
+        measured = seconds_in_turn(
+            calls, device, _MOST_ROUNDS, _SHORTEST_SAMPLE, seconds / len(shapes)
+        )
         timings.append(GemmTiming(rows, (n, k), layers, measured))
     return tuple(timings)
 
@@ -99,33 +100,6 @@ def _calls(
         fmt = named_method(method).method.choose(shape, "per-row").format
         calls[method] = partial(fmt.linear, x, fmt.quantize(weight), None)
     return calls
-
-
-def _interleaved(
-    calls: Mapping[str, Callable[[], torch.Tensor]], device: torch.device, seconds: float
-) -> dict[str, float]:
-    """Medians. In every round each call has its turn, so that a slow moment falls on all."""
-    for call in calls.values():
-        _time(call, 1, device)  # the first call chooses kernels
-    repeats = math.ceil(_SHORTEST_SAMPLE / _time(calls[BASELINE], 1, device))
-    samples: dict[str, list[float]] = {method: [] for method in calls}
-    ends = time.perf_counter() + seconds
-    for done in range(_MOST_ROUNDS):
-        if done >= _FEWEST_ROUNDS and time.perf_counter() > ends:
-            break
-        for method, call in calls.items():
-            samples[method].append(_time(call, repeats, device))
-    return {method: statistics.median(times) for method, times in samples.items()}
-
-
-def _time(call: Callable[[], torch.Tensor], repeats: int, device: torch.device) -> float:
-    """Seconds of one call."""
-    wait_for(device)
-    started = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    wait_for(device)
-    return (time.perf_counter() - started) / repeats
 
 
 def total_seconds(timings: Sequence[GemmTiming], method: str) -> float:

@@ -7,18 +7,17 @@ relative error of Gaussian weights depends on whose they are, and a plan reads n
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
-from statistics import median
+from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
 
 from ..formats import Format
-from ..hardware import Hardware, default_device, hardware_of, wait_for
+from ..hardware import Hardware, default_device, hardware_of
 from ..methods.method import METHODS, Choice
+from ..timing import seconds_in_turn
 
 CANDIDATES = ("fp8-dynamic", "int8-dynamic", "fp8-weight-only", "int8", "int4")
 DEFAULT_ROWS = 4096
@@ -83,21 +82,15 @@ def measure(
     weight = torch.randn(shape, generator=generator).to(device, dtype)
     x = torch.randn(rows, shape[1], generator=generator).to(device, dtype)
     exact = F.linear(x[:_ERROR_ROWS].float(), weight.float())
-    calls: list[tuple[str, Format | None, Callable[[], torch.Tensor]]] = [
-        (str(dtype).removeprefix("torch."), None, lambda: F.linear(x, weight))
-    ]
+    plain = str(dtype).removeprefix("torch.")
+    formats: dict[str, Format | None] = {plain: None}
+    calls: dict[str, Callable[[], torch.Tensor]] = {plain: lambda: F.linear(x, weight)}
     for name, fmt in _candidates(shape, granularity, hardware_of(device)):
-        stored = fmt.quantize(weight)
-        calls.append((name, fmt, lambda fmt=fmt, stored=stored: fmt.linear(x, stored, None)))
-    errors = [_relative_l2(call()[:_ERROR_ROWS], exact) for _, _, call in calls]
-    seconds: list[list[float]] = [[] for _ in calls]
-    for _ in range(_ROUNDS):
-        for taken, (_, _, call) in zip(seconds, calls, strict=True):
-            taken.append(_time(call, device))
-    return tuple(
-        Timing(name, fmt, median(taken), error)
-        for (name, fmt, _), taken, error in zip(calls, seconds, errors, strict=True)
-    )
+        formats[name] = fmt
+        calls[name] = partial(fmt.linear, x, fmt.quantize(weight), None)
+    errors = {name: _relative_l2(call()[:_ERROR_ROWS], exact) for name, call in calls.items()}
+    seconds = seconds_in_turn(calls, device, _ROUNDS)
+    return tuple(Timing(name, formats[name], seconds[name], errors[name]) for name in calls)
 
 
 def _candidates(
@@ -110,14 +103,6 @@ def _candidates(
     ]
     chosen = [(method.name, method.choose(shape, granularity).format) for method in runnable]
     return [(name, fmt) for name, fmt in chosen if fmt is not None]
-
-
-def _time(call: Callable[[], torch.Tensor], device: torch.device) -> float:
-    wait_for(device)
-    started = time.perf_counter()
-    call()
-    wait_for(device)
-    return time.perf_counter() - started
 
 
 def _relative_l2(result: torch.Tensor, exact: torch.Tensor) -> float:

@@ -97,11 +97,6 @@ def layer_table(
     return LayerTable(tuple(ranked), tuple(kept), tuple(notes))
 
 
-def is_quantized(layer: LayerPlan) -> bool:
-    """By us, or by whoever made the file."""
-    return layer.action == QUANTIZE or layer.reason.startswith("already quantized")
-
-
 def _measured_row(each: LayerError) -> list[str]:
     layer = each.layer
     bytes_ = f"{layer.bytes_before} -> {layer.bytes_after}"

@@ -6,10 +6,11 @@ Readers of other libraries' files are in ``foreign``, for who reads one to impor
 from .gguf_file import GGUF_SUFFIX, GGUFFile, GGUFTensor
 from .header import TensorSpec
 from .reader import INDEX_SUFFIX, TensorFile, TensorFiles
-from .stock import check_stock_layers
+from .stock import STOCK_MARKER, check_stock_layers
 from .stored_layer import (
     ENTRIES,
     LAYERS,
+    MARKER,
     PREFIX,
     StoredLayer,
     find_layers,
@@ -24,7 +25,9 @@ __all__ = [
     "GGUF_SUFFIX",
     "INDEX_SUFFIX",
     "LAYERS",
+    "MARKER",
     "PREFIX",
+    "STOCK_MARKER",
     "GGUFFile",
     "GGUFTensor",
     "StoredLayer",

@@ -17,7 +17,7 @@ from .header import TensorSpec
 from .reader import TensorFiles
 from .stored_layer import raw_bytes
 
-MARKER = "comfy_quant"
+STOCK_MARKER = "comfy_quant"
 METADATA = "_quantization_metadata"
 _FLAG = "scaled_fp8"  # the older kind: one flag for the whole model
 _SCALES = frozenset(
@@ -41,7 +41,7 @@ def is_marked(files: TensorFiles) -> bool:
     """Whether anything says that ComfyUI's own formats are in the files."""
     if METADATA in files.metadata:
         return True
-    return any(name.rpartition(".")[2] in (MARKER, _FLAG) for name in files.specs)
+    return any(name.rpartition(".")[2] in (STOCK_MARKER, _FLAG) for name in files.specs)
 
 
 def check_stock_layers(files: TensorFiles, others: Collection[str] = ()) -> dict[str, str]:
@@ -75,9 +75,9 @@ def _markers(files: TensorFiles) -> dict[str, str]:
         raise _fault(files, f"has {METADATA} without layers")
     layers = {_full_name(files, layer): values for layer, values in layers.items()}
     for name in files.specs:
-        if name.endswith(f".{MARKER}"):
+        if name.endswith(f".{STOCK_MARKER}"):
             values = _parse(files, name, raw_bytes(files.read(name)))
-            layers.setdefault(name.removesuffix(f".{MARKER}"), values)
+            layers.setdefault(name.removesuffix(f".{STOCK_MARKER}"), values)
     return {layer: _format_of(files, layer, values) for layer, values in layers.items()}
 
 

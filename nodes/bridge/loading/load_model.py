@@ -24,6 +24,7 @@ from ....quant_core.hardware import check_fp8_support
 from ....quant_core.report import MIB
 from ....quant_core.storage import (
     GGUF_SUFFIX,
+    STOCK_MARKER,
     StoredLayer,
     TensorFiles,
     check_stock_layers,
@@ -34,7 +35,6 @@ from ....quant_core.storage.foreign import find_foreign
 from ..files.file_report import FileReport, model_report
 from ..files.provenance import note_provenance, read_provenance
 from ..model.quantize_patcher import register_rebuild
-from ..tensor.quantized_layer import STOCK_MARKER
 from .building import build_model
 from .load_foreign import Loaded, load_foreign, load_gguf
 

@@ -10,8 +10,8 @@ from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 
 from ....quant_core.errors import StorageError
+from ....quant_core.storage import MARKER, STOCK_MARKER
 from ..tensor.placeholder import Placeholder
-from ..tensor.quantized_layer import MARKER, STOCK_MARKER
 from .saved_tensors import quantized_weights
 
 _EXTRAS = frozenset((MARKER, STOCK_MARKER, "input_scale", "pre_quant_scale"))

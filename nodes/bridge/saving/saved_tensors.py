@@ -21,6 +21,8 @@ from ....quant_core.errors import NonFiniteWeightError
 from ....quant_core.formats import QuantizedWeight
 from ....quant_core.storage import (
     ENTRIES,
+    MARKER,
+    STOCK_MARKER,
     StoredLayer,
     TensorSpec,
     marker_name,
@@ -28,7 +30,7 @@ from ....quant_core.storage import (
     raw_bytes,
 )
 from ..tensor.layout import is_ours, weight_of
-from ..tensor.quantized_layer import MARKER, STOCK_MARKER, marker
+from ..tensor.quantized_layer import marker
 
 MODEL = "diffusion_model."
 _NARROW = (torch.bfloat16, torch.float16)

@@ -6,7 +6,6 @@ A layer keeps its own class, forward and attributes; only its class gains this m
 from __future__ import annotations
 
 import dataclasses
-import json
 from functools import lru_cache, partial
 
 import comfy.ops
@@ -15,15 +14,12 @@ from comfy.quant_ops import QuantizedTensor
 from torch import nn
 
 from ....quant_core.formats import Format, QuantizedWeight
-from ....quant_core.storage import ENTRIES
+from ....quant_core.storage import ENTRIES, MARKER, STOCK_MARKER, marker_tensor
 from ..lora.adapters import PatchSource
 from ..lora.pending_patches import NOTHING_PENDING, pending_change
 from .direct import computes_directly, direct_linear
 from .layout import TENSOR_FIELDS, quantized_tensor
 
-# Our own marker. Stock's `.comfy_quant` is for formats that stock can read.
-MARKER = "graphquant"
-STOCK_MARKER = "comfy_quant"
 # A state dict's entry by what the tensor calls it.
 _NAMES = {f"weight_{field}": ENTRIES.get(field, f"weight_{field}") for field in TENSOR_FIELDS}
 _ENTRIES = frozenset((MARKER, STOCK_MARKER, *_NAMES.values()))
@@ -79,9 +75,9 @@ class QuantizedLayer:
     def _entries(self) -> dict[str, torch.Tensor]:
         """The state dict's entries of the quantized weight, by name: stored tensors and marker."""
         key, values = marker(self.weight._params.format, self.weight.dim())
-        text = torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8)
-        tensors = self.weight.state_dict("weight")
-        return {_NAMES.get(name, name): part for name, part in tensors.items()} | {key: text}
+        parts = self.weight.state_dict("weight")
+        named = {_NAMES.get(name, name): part for name, part in parts.items()}
+        return named | {key: marker_tensor(values)}
 
     def state_dict(self, *args, destination=None, prefix="", keep_vars=False):
         # Layers of quantized checkpoints bring a state_dict of their own, for stock layouts only.

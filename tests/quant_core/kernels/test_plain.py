@@ -44,16 +44,6 @@ def test_zeros_stay_zeros_and_what_is_not_finite_stays_visible(dtype, in_blocks)
     assert scale[:2].isfinite().all()
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, E4M3])
-def test_one_scale_a_tensor_is_that_of_its_largest_row(dtype, normal, in_blocks):
-    x = normal(5, 64, std=1.0)
-    x[3] *= 9
-    codes, scale = plain.quantize_tensor(x, dtype)
-    by_row, scales = plain.quantize_rows(x, dtype)
-    assert scale.shape == () and scale == scales.max()
-    assert torch.equal(codes[3].float(), by_row[3].float())
-
-
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("codes_dtype", [torch.int8, E4M3, E5M2])
 @pytest.mark.parametrize("shape", [(9, 40), (6, 5, 3, 3)])

@@ -49,24 +49,6 @@ CASES = [
         False,
     ),
     (
-        "maximum_of_tensor",
-        {"x": "*bf16", "largest": "*i32", "COUNT": "i32"},
-        {"BLOCK": 8192},
-        False,
-    ),
-    (
-        "quantize_tensor",
-        {
-            "x": "*bf16",
-            "largest": "*i32",
-            "codes": "*fp8e4nv",
-            "scale_out": "*fp32",
-            "COUNT": "i32",
-        },
-        {**ROUNDING, "BLOCK": 8192},
-        True,
-    ),
-    (
         "dequantize_scaled",
         {"codes": "*u8", "scales": "*fp32", "out": "*bf16", "K": "i32"},
         {**E4M3, "PER_ROW": True, "BLOCK": 4096},

@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from graphquant.quant_core import quantize_component
-from graphquant.quant_core.machine import benchmark_gemm
 from graphquant.quant_core.machine.benchmark_gemm import (
     BASELINE,
     GemmTiming,
@@ -16,17 +15,8 @@ from graphquant.quant_core.machine.benchmark_gemm import (
     typical_rows,
     typical_shapes,
 )
-from lab.clock import Clock
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """The module's clock."""
-    clock = Clock()
-    monkeypatch.setattr(benchmark_gemm, "time", clock)
-    return clock
 
 
 def model():
@@ -46,19 +36,6 @@ def test_every_method_is_timed_on_every_shape_the_costliest_first():
     for measured in timings:
         assert list(measured.seconds) == [BASELINE, "int8", "int8-dynamic"]
         assert min(measured.seconds.values()) > 0
-
-
-def test_the_time_is_the_time_of_one_call(clock):
-    calls = {BASELINE: lambda: clock.pass_by(0.0004), "int8": lambda: clock.pass_by(0.012)}
-    measured = benchmark_gemm._interleaved(calls, CPU, seconds=0.1)
-    assert measured == pytest.approx({BASELINE: 0.0004, "int8": 0.012})
-
-
-def test_calls_take_turns_so_that_a_slow_moment_falls_on_all(clock):
-    order = []
-    calls = {name: lambda name=name: (order.append(name), clock.pass_by(0.003)) for name in "abc"}
-    benchmark_gemm._interleaved({BASELINE: calls["a"], "b": calls["b"], "c": calls["c"]}, CPU, 0)
-    assert order == ["a", "b", "c", "a", *"abc" * 3]
 
 
 def test_after_its_time_no_further_shape_begins():
