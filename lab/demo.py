@@ -1,6 +1,6 @@
-"""The main job, shown: a trained Flux on a real ComfyUI server, in bf16 and in every method.
+"""The main job, shown: a trained Flux on a real ComfyUI server, in bf16 and in five methods.
 
-    python -m lab.demo [--serve] [--port PORT]
+    python -m lab.demo [--all] [--serve] [--port PORT]
 
 Run through ``python3 dev.py demo``, which sets up what this needs.
 """
@@ -30,9 +30,11 @@ from .ui_workflow import ui_workflow
 BASE = ROOT / ".demo"
 GRID = BASE / "demo.png"
 DIGITS = "0123456789"
+MIB = 1024 * 1024
+SHOWN = ("fp8-dynamic", "fp8-weight-only", "int8", "int8-dynamic", "int4")
 ROW = "{:<16}{:>10}{:>6}{:>11}{:>10}{:>12}{:>10}{:>9}{:>6}{:>7}  {}"
 HEADER = (
-    *("method", "quantized", "kept", "MB before", "MB after"),
+    *("method", "quantized", "kept", "MiB before", "MiB after"),
     *("quantize s", "sample s", "rel. L2", "read", "slant", "kernel"),
 )
 
@@ -48,6 +50,7 @@ class Drawing:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--all", action="store_true", help="every method, not five")
     parser.add_argument("--serve", action="store_true", help="leave the server up")
     parser.add_argument("--port", type=int, help="the server's port (default: a free one)")
     options = parser.parse_args()
@@ -58,7 +61,8 @@ def main() -> int:
         install(BASE / "models")
         with step(f"Starting ComfyUI {'.'.join(map(str, comfyui_version()))} with this pack"):
             server.start()
-        failed = compare(server)
+        choices = methods(server)
+        failed = compare(server, choices if options.all else shown(choices))
         if options.serve:
             serve(server)
         return 1 if failed else 0
@@ -72,10 +76,10 @@ def main() -> int:
         server.stop()
 
 
-def compare(server: Server) -> list[str]:
+def compare(server: Server, choices: list[str]) -> list[str]:
     """Print the table and write the grid; returns the methods that did not run."""
-    choices = methods(server)
-    print(f"== {len(DIGITS)} digits, {STEPS} steps, then in italics (torch {torch.__version__})\n")
+    print(f"== {len(DIGITS)} digits, {STEPS} steps, then in italics (torch {torch.__version__})")
+    print(f"== {1 + len(choices)} rows, some seconds each\n")
     print(ROW.format(*HEADER))
     draw(server, None, seed=1)  # reads the files, so that no row pays for it
     reference = draw(server, None)
@@ -91,7 +95,7 @@ def compare(server: Server) -> list[str]:
         rows[method] = drawing.pictures
         print(_row(method, drawing, reference), flush=True)
     if not torch.cuda.is_available():
-        print("\nWithout a GPU, ComfyUI holds the weights as float32: MB before counts those.")
+        print("\nWithout a GPU, ComfyUI holds the weights as float32: MiB before counts those.")
     save_grid(rows, GRID)
     print(f"read: digits that a small classifier reads as asked, of {2 * len(DIGITS)}.")
     print("slant: of the pictures with the LoRA; 0 is upright, 1 is its training pictures'.")
@@ -116,6 +120,11 @@ def methods(server: Server) -> list[str]:
     return [c for c in choices if c not in others and not c.startswith("default")]
 
 
+def shown(choices: list[str]) -> list[str]:
+    """Five of ``choices``, which tell what there is; all have a row with --all."""
+    return [method for method in SHOWN if method in choices]
+
+
 def serve(server: Server) -> None:
     """Keep the server up, with the demo's workflow in the editor's list, until Ctrl-C."""
     prompt = workflow.draw(DIGITS, "int8", lora=True)
@@ -133,8 +142,8 @@ def _row(method: str, drawing: Drawing, reference: Drawing) -> str:
         method,
         report["quantized_layers"],
         report["skipped_layers"],
-        f"{report['model_bytes_before'] / 1e6:.1f}",
-        f"{report['model_bytes_after'] / 1e6:.1f}",
+        f"{report['model_bytes_before'] / MIB:.1f}",
+        f"{report['model_bytes_after'] / MIB:.1f}",
         f"{report['seconds']:.2f}",
         *_drawn(drawing, reference, report["seconds"]),
         report["kernel"] if report["runs_as"] == method else f"as {report['runs_as']}",

@@ -46,6 +46,58 @@ def test_pytest_gets_its_arguments_as_given():
     assert further == ["--co", "-k", "a or b", "tests/x"]
 
 
+def test_the_demo_draws_all_methods_where_it_is_asked_to():
+    def arguments(*line):
+        return dev.demo_arguments(dev.parse(["demo", *line])[0])
+
+    assert arguments() == []
+    assert arguments("--all", "--serve", "--port", "81") == ["--all", "--serve", "--port", "81"]
+
+
+def test_threads_of_every_command_wait_without_spinning(monkeypatch, tmp_path):
+    (tmp_path / "main.py").touch()
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setattr(dev, "make_venv", lambda: None)
+    monkeypatch.setattr(dev, "install", lambda comfyui: None)
+    assert dev.set_up(None)["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert dev.set_up(None)["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+PIP = (
+    "Collecting torch==2.11.0",
+    "  Downloading torch-2.11.0-cp311.whl (530.7 MB)",
+    "Requirement already satisfied: numpy in ./.venv",
+    "Installing collected packages: a, b, c",
+)
+
+
+def shown(capsys, seconds):
+    """What is printed of PIP, whose lines come so many seconds apart."""
+    times = iter(range(0, 1000, seconds))
+    progress = dev.Progress(clock=lambda: next(times))
+    progress.in_place = progress.in_place or seconds == 1
+    for line in PIP:
+        progress.show(line)
+    progress.end()
+    return capsys.readouterr().out
+
+
+def test_pip_is_one_line_that_is_written_over(capsys):
+    out = shown(capsys, 1)
+    assert "\n" not in out and out.endswith("\r")
+    assert [" ".join(part.split()) for part in out.split("\r") if part.strip()] == [
+        "1 s collecting torch==2.11.0",
+        "2 s downloading torch-2.11.0-cp311.whl (530.7 MB)",
+        "4 s installing 3 packages",
+    ]
+
+
+def test_where_nobody_looks_pip_says_something_twice_a_minute(capsys):
+    assert shown(capsys, 10) == "     40 s  installing 3 packages\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "comfyui_path", "line"),
     [
