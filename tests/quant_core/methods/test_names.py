@@ -27,7 +27,7 @@ from graphquant.quant_core.formats import (
     IntN,
     LlmInt8,
 )
-from graphquant.quant_core.methods import Choice, method_for, named_method
+from graphquant.quant_core.methods import method_for, named_method
 from graphquant.quant_core.methods.aliases import GRANULARITY, NOTES, REFUSED
 
 ALIASES_FOR_EVER = {
@@ -207,60 +207,6 @@ def test_an_unknown_method_is_named_with_the_nearest_valid_ones(name, nearest):
 def test_a_name_like_no_other_is_refused_without_a_guess(name):
     with pytest.raises(ValueError, match=rf"^Unknown method {name!r}\. Valid: none, fp8-dynamic"):
         resolve_method(name)
-
-
-@pytest.mark.parametrize("granularity", ["per-row", "per-tensor"])
-@pytest.mark.parametrize("shape", [(256, 512), (1, 3), (24, 64)])
-def test_the_weight_only_methods_take_every_shape(granularity, shape):
-    assert choose("int8", shape, granularity).format == Int8(granularity)
-    assert choose("fp8-weight-only", shape, granularity).format == Float8(granularity=granularity)
-    assert choose("int8", shape, granularity).note == ""
-
-
-@pytest.mark.parametrize("granularity", ["per-row", "per-tensor"])
-def test_fp8_dynamic_runs_weight_only_where_k_or_n_is_not_in_sixteens(granularity):
-    fits = choose("fp8-dynamic", (32, 48), granularity)
-    assert fits.format == Float8(granularity=granularity, activations="float8_e4m3fn")
-    assert fits.note == ""
-    for shape in ((24, 48), (32, 40)):
-        choice = choose("fp8-dynamic", shape, granularity)
-        assert choice.format == Float8(granularity=granularity)
-        assert choice.note.startswith(f"weight-only: {shape[0]} x {shape[1]} is not in sixteens")
-
-
-def test_int8_dynamic_quantizes_activations_but_where_k_is_one():
-    assert choose("int8-dynamic", (24, 7)).format == Int8(activations="int8")
-    choice = choose("int8-dynamic", (24, 1))
-    assert choice.format == Int8()
-    assert "weight-only" in choice.note and "K = 1" in choice.note
-
-
-@pytest.mark.parametrize(("columns", "group"), [(3072, 128), (320, 64), (96, 32), (128, 128)])
-def test_int4_takes_the_largest_group_that_divides_k(columns, group):
-    assert choose("int4", (8, columns)).format == Int4(group)
-
-
-@pytest.mark.parametrize("columns", [48, 1, 1000, 2520])
-def test_int4_is_int8_where_no_group_divides_k_and_says_so(columns):
-    note = f"INT8: no INT4 group size (128, 64, 32) divides K = {columns}"
-    assert choose("int4", (8, columns)) == Choice(Int8("per-row"), note)
-    assert choose("int4", (8, 8, 3, 3)) == Choice(None, "INT4 groups are for Linear layers")
-
-
-@pytest.mark.parametrize("method", ["int2", "int3", "int5", "int6"])
-def test_few_bits_take_groups_of_64_or_32_or_eight_bits(method):
-    bits = int(method[3:])
-    assert choose(method, (8, 128)).format == IntN(bits, 64)
-    assert choose(method, (8, 96)).format == IntN(bits, 32)
-    assert choose(method, (8, 48)) == Choice(
-        Int8("per-row"), f"INT8: no INT{bits} group size (64, 32) divides K = 48"
-    )
-
-
-@pytest.mark.parametrize("method", ["nf4", "fp4", "fp6", "fp8-block", "mxfp8", "nvfp4"])
-def test_the_other_formats_take_matrices_of_any_shape_and_no_kernels(method):
-    assert choose(method, (7, 33)).format is not None
-    assert choose(method, (8, 8, 3, 3)).format is None
 
 
 @pytest.mark.parametrize(
