@@ -15,6 +15,8 @@ load_pack()
 from graphquant.quant_core.formats import (  # noqa: E402
     MXFP8,
     NVFP4,
+    W4A8,
+    W6A8,
     BlockFloat8,
     Code4,
     Float8,
@@ -23,8 +25,10 @@ from graphquant.quant_core.formats import (  # noqa: E402
     Int4,
     Int4Dynamic,
     Int8,
+    Int8ConvRot,
     IntN,
     LlmInt8,
+    RotatedGroups,
 )
 
 
@@ -76,6 +80,9 @@ FIGURES: dict[Format, Figures] = {
     MXFP8(): Figures(8.25, 0.0265, 0.0267),
     NVFP4(): Figures(4.5, 0.0842, 0.0953),
     LlmInt8(): Figures(8.0104, 0.0085),
+    Int8ConvRot(): Figures(8.0104, 0.0085, 0.0093),
+    W4A8: Figures(4.5106, 0.0712, 0.0731),
+    W6A8: Figures(6.5104, 0.0202, 0.0208),
 }
 EVERY_FORMAT = list(FIGURES)
 
@@ -91,4 +98,7 @@ EACH_KIND = [
     MXFP8(),
     NVFP4(),
     LlmInt8(),
+    Int8ConvRot(16),
+    RotatedGroups(4, rotation=16),
+    RotatedGroups(6, rotation=16, codebook=False),
 ]

@@ -9,16 +9,20 @@ from .float_x import FloatX
 from .int4 import Int4
 from .int4_dynamic import Int4Dynamic
 from .int8 import Int8
+from .int8_convrot import Int8ConvRot
 from .int_n import IntN
 from .llm_int8 import LlmInt8
 from .mxfp8 import MXFP8
 from .nvfp4 import NVFP4
+from .rotated_groups import W4A8, W6A8, RotatedGroups
 from .static_float8 import StaticFloat8
 
 __all__ = [
     "FORMATS",
     "MXFP8",
     "NVFP4",
+    "W4A8",
+    "W6A8",
     "BlockFloat8",
     "CastFloat8",
     "Code4",
@@ -28,9 +32,11 @@ __all__ = [
     "Int4",
     "Int4Dynamic",
     "Int8",
+    "Int8ConvRot",
     "IntN",
     "LlmInt8",
     "QuantizedWeight",
+    "RotatedGroups",
     "StaticFloat8",
     "format_from_dict",
 ]

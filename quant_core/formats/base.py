@@ -22,7 +22,7 @@ FORMATS: dict[str, type[Format]] = {}
 
 # The tensors that a weight may consist of. What carries or saves one knows no others.
 REQUIRED_PARTS = ("qdata", "scale")
-OPTIONAL_PARTS = ("zero_point", "scale_2", "input_scale")
+OPTIONAL_PARTS = ("zero_point", "scale_2", "input_scale", "codebook")
 PARTS = (*REQUIRED_PARTS, *OPTIONAL_PARTS)
 
 # In ComfyUI's marker: activations stay as they are.
@@ -53,7 +53,8 @@ class QuantizedWeight:
 
     qdata: the codes, of the format's own dtype and shape. scale, zero_point: as the format says,
     the zero point in weight units. scale_2: the scale of the scales. input_scale: of activations,
-    float32. shape and dtype are those of the weight that was quantized.
+    float32. codebook: what the codes stand for, where the weight brings it. shape and dtype are
+    those of the weight that was quantized.
     """
 
     format: Format
@@ -64,6 +65,7 @@ class QuantizedWeight:
     dtype: torch.dtype
     scale_2: torch.Tensor | None = None
     input_scale: torch.Tensor | None = None
+    codebook: torch.Tensor | None = None
 
     @classmethod
     def of_parts(

@@ -37,4 +37,12 @@ def _stacked(name: str, pieces: Sequence[tuple[QuantizedWeight, slice]]) -> torc
     parts = [(weight.tensors[name], rows) for weight, rows in pieces]
     if parts[0][0].dim() == 0:  # GGUF's, which is 1
         return parts[0][0]
+    if name == "codebook":
+        return _one_codebook([part for part, _ in parts])
     return torch.cat([part[rows] for part, rows in parts])
+
+
+def _one_codebook(tables: Sequence[torch.Tensor]) -> torch.Tensor:
+    if not all(torch.equal(tables[0], table) for table in tables):
+        raise ValueError("their codebooks differ")
+    return tables[0]

@@ -1,6 +1,6 @@
 """Methods: what a user can choose, and the format that each gives a layer. Importing registers."""
 
-from . import low_bit, measured, standard
+from . import low_bit, measured, rotated, standard
 from .aliases import ALIASES
 from .measured import FASTEST, MEASURED
 from .method import GRANULARITIES, METHODS, ORDER, Choice, Method, register_method
@@ -27,6 +27,7 @@ __all__ = [
     "named_method",
     "register_method",
     "resolve_method",
+    "rotated",
     "standard",
     "with_algorithm",
 ]

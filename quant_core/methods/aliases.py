@@ -92,6 +92,12 @@ _OTHERS = {
     "NVFP4_NVFP4": "nvfp4",
     # vLLM-Omni
     "fp8_block": "fp8-block",
+    # ComfyUI and the tools that write its files
+    "int8_convrot": "int8-convrot",
+    "convrot": "int8-convrot",
+    "asym_w4a8_int8": "w4a8",
+    "w4a8_int8": "w4a8",
+    "w6a8_int8": "w6a8",
 }
 
 ALIASES: dict[str, str] = {**_FOR_EVER, **_TORCHAO, **_FLOATX, **_OTHERS}

@@ -67,6 +67,9 @@ ORDER = (
     "nvfp4",
     "fp8-static",
     "fastest",
+    "int8-convrot",
+    "w4a8",
+    "w6a8",
 )
 
 # Every registered method by its name, in the order of ORDER whatever the order of imports.

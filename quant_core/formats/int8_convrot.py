@@ -1,0 +1,115 @@
+"""INT8 weights and activations, both rotated in groups along K: ComfyUI's INT8 with ``convrot``.
+
+One scale a row; the largest magnitude is code 127. Codes and scales are comfy-kitchen's
+``quantize_int8_convrot_weight``'s bit by bit on float32 weights; narrower ones are rotated in
+float32 here, where kitchen rounds the rotated weight to their dtype first. Product error with
+activations of which some channels are 30 times as large: 0.0135, where ``int8-dynamic`` has 0.0616.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from ..kernels import quantize_rows, scaled_linear
+from ..kernels.int8_product import int8_product, int8_tile
+from ..kernels.matmul import INT8_MATMUL_DEVICES, fits_int8_matmul
+from .base import Format, QuantizedWeight, register_format, require_finite, row_blocks
+from .rotation import SIZES, is_size, rotate
+
+_LARGEST_CODE = 127.0
+# A row of zeros gets a harmless scale.
+_SMALLEST_SCALE = 1e-30
+
+
+@register_format
+@dataclass(frozen=True)
+class Int8ConvRot(Format):
+    """rotation: values along K that are rotated together, a power of 4."""
+
+    kind: ClassVar[str] = "int8_convrot"
+    activations: ClassVar[str] = "int8"
+
+    rotation: int = SIZES[0]
+
+    def __post_init__(self):
+        require_rotation(self.rotation)
+
+    def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
+        """weight: [N, K], K a multiple of the rotation."""
+        shape = tuple(weight.shape)
+        qdata = torch.empty(shape, dtype=torch.int8, device=weight.device)
+        scale = torch.empty(shape[0], 1, device=weight.device)
+        for rows in row_blocks(weight):
+            values = rotate(weight[rows].float(), self.rotation)
+            largest = values.abs().amax(1, keepdim=True)
+            require_finite(largest)
+            scale[rows] = (largest / _LARGEST_CODE).clamp_(_SMALLEST_SCALE)
+            qdata[rows] = values.div_(scale[rows]).round_().clamp_(-128, 127)
+        return QuantizedWeight(self, qdata, scale, None, shape, weight.dtype)
+
+    def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
+        out = torch.empty(weight.shape, dtype=dtype, device=weight.qdata.device)
+        for rows in row_blocks(out):
+            out[rows] = rotate(weight.qdata[rows].float() * weight.scale[rows], self.rotation)
+        return out
+
+    def nbytes(self, shape: tuple[int, ...]) -> int:
+        return math.prod(shape) + 4 * shape[0]
+
+    def linear(
+        self, x: torch.Tensor, weight: QuantizedWeight, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        return rotated_linear(x, weight.qdata, weight.scale, bias, self.rotation)
+
+    def stock_marker(self) -> dict[str, Any]:
+        return {
+            "format": "int8_tensorwise",
+            "convrot": True,
+            "convrot_groupsize": self.rotation,
+        }
+
+    def kernel(self, device: torch.device) -> str:
+        return rotated_kernel(device) or super().kernel(device)
+
+    def __str__(self) -> str:
+        return f"int8 per-row, rotated by {self.rotation}, int8 activations"
+
+
+def require_rotation(size: int) -> None:
+    """ValueError where ``size`` is no power of 4."""
+    if not is_size(size):
+        raise ValueError(f"rotation is {size}: it must be a power of 4, such as 256, 64 or 16.")
+
+
+def rotated_linear(
+    x: torch.Tensor,
+    codes: torch.Tensor,
+    scale: torch.Tensor,
+    bias: torch.Tensor | None,
+    rotation: int,
+) -> torch.Tensor:
+    """``x @ W.T + bias`` in the dtype of x [..., K]; W is rotated: codes int8 [N, K], a float32
+    scale a row [N, 1]. x is rotated and rounded to INT8, a scale a row, where INT8 can be
+    multiplied; elsewhere rotated alone."""
+    rows = x.reshape(-1, x.shape[-1])
+    # A CPU multiplies float32 faster than the narrower types.
+    turned = rotate(rows.float() if x.device.type == "cpu" else rows, rotation)
+    if fits_int8_matmul(rows, codes):
+        activations, row_scale = quantize_rows(turned, torch.int8)
+        y = int8_product(activations, codes, row_scale, scale.view(1, -1), bias, x.dtype)
+    else:
+        bias = None if bias is None else bias.to(turned.dtype)
+        y = scaled_linear(turned, codes, scale.view(-1, 1), bias).to(x.dtype)
+    return y.view(*x.shape[:-1], len(codes))
+
+
+def rotated_kernel(device: torch.device) -> str | None:
+    """What multiplies on ``device``, in words; None where INT8 is not multiplied."""
+    if device.type not in INT8_MATMUL_DEVICES:
+        return None
+    way = "Triton, scaled at once" if int8_tile(device) else "torch._int_mm"
+    return f"rotation, int8 x int8 matmul ({way})"

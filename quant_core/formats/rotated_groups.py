@@ -1,0 +1,231 @@
+"""W4A8 and W6A8: rotated weights of 4 or 6 bits in groups of 16, decoded to INT8 for the product.
+
+``w = round(level * scale) * scale_2`` in the rotated basis: the round is the INT8 code that meets
+INT8 activations. level: of a table of 16 (W4A8), or an integer from -31 to 31 (W6A8). scale: E4M3,
+one a group. scale_2: float32, one a row. These are the tensors of ComfyUI's ``asym_w4a8_int8``: two
+codes a byte, the first in the low nibble; at 6 bits a second plane of K / 4 bytes follows in each
+row with the two high bits of four codes. Bits a weight: 4.5 and 6.5, and 32 a row.
+
+A group's scale is searched among the E4M3 numbers near the one that its largest magnitude asks for,
+and each code among the INT8 levels that it decodes to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from ..kernels.plain import unpack_nibbles
+from .base import Format, QuantizedWeight, register_format, require_finite, row_blocks
+from .int8_convrot import require_rotation, rotated_kernel, rotated_linear
+from .minifloat import looked_up
+from .rotation import SIZES, rotate
+from .scale_search import least
+
+# fmt: off
+CODEBOOK = (  # Lloyd-Max levels of Gaussian groups; comfy-kitchen decodes quickest under these
+    -0.980602, -0.794529, -0.638165, -0.500986, -0.377321, -0.263187, -0.155210, -0.050720,
+    0.052541, 0.156985, 0.265284, 0.379533, 0.502636, 0.638953, 0.794876, 0.980671,
+)
+# fmt: on
+_GRID = 127.0
+_SIX_BITS_ZERO = 32
+STEPS = (0, -1, 1, 2)
+"""In E4M3 numbers from the scale that makes the largest magnitude the largest level."""
+_SMALLEST_SCALE = 1e-30
+_BINS = 1024
+
+
+@register_format
+@dataclass(frozen=True)
+class RotatedGroups(Format):
+    """bits: 4 or 6. rotation: a power of 4. codebook: whether the weight brings a table of levels;
+    at 4 bits without one they are integers from -8 to 7. scale_dtype: "float8_e4m3fn" or
+    "float32"."""
+
+    kind: ClassVar[str] = "rotated_groups"
+    activations: ClassVar[str] = "int8"
+
+    bits: int = 4
+    group_size: int = 16
+    rotation: int = SIZES[0]
+    codebook: bool = True
+    scale_dtype: str = "float8_e4m3fn"
+
+    def __post_init__(self):
+        require_rotation(self.rotation)
+        if self.bits not in (4, 6) or (self.bits == 6 and self.codebook):
+            raise ValueError(f"No rotated groups of {self.bits} bits, codebook {self.codebook}.")
+        if self.group_size < 4 or (16 % self.group_size and self.group_size % 16):
+            raise ValueError(f"group_size is {self.group_size}: 4, 8 or a multiple of 16.")
+        if self.scale_dtype not in ("float8_e4m3fn", "float32"):
+            raise ValueError(f"scale_dtype is {self.scale_dtype!r}: float8_e4m3fn or float32.")
+
+    def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
+        """weight: [N, K], K a multiple of the rotation, of the group and of 32."""
+        shape = tuple(weight.shape)
+        parts = {
+            part: torch.empty(size, dtype=dtype, device=weight.device)
+            for part, (dtype, size) in self.parts(shape).items()
+        }
+        if self.codebook:
+            parts["codebook"].copy_(torch.tensor(CODEBOOK))
+        for rows in row_blocks(weight):
+            values = rotate(weight[rows].float(), self.rotation)
+            largest = values.abs().amax(1)
+            require_finite(largest)
+            channel = (largest / _GRID).clamp_(_SMALLEST_SCALE)
+            groups = values.div_(channel[:, None]).unflatten(1, (-1, self.group_size))
+            scale, codes = self._searched(groups)
+            parts["scale_2"][rows], parts["scale"][rows] = channel, scale
+            parts["qdata"][rows] = _pack(codes.flatten(1), self.bits)
+        return QuantizedWeight.of_parts(self, parts, shape, weight.dtype)
+
+    def _searched(self, groups: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """``groups`` [N, groups, group_size], in INT8 units -> scales and codes."""
+
+        def candidate(scale: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            codes, error = self._nearest(groups, scale[..., None])
+            return error.unsqueeze(-1), scale.unsqueeze(-1), codes
+
+        scale, codes = least(map(candidate, self._scales(groups.abs().amax(-1))))
+        return scale.squeeze(-1), codes
+
+    def _scales(self, largest: torch.Tensor) -> Iterator[torch.Tensor]:
+        """What is tried for groups whose largest magnitudes are ``largest``: float32, each a number
+        of ``scale_dtype``."""
+        wanted = largest / _levels(self)[-1]
+        if self.scale_dtype == "float32":
+            return (wanted * (1 + step / 12) for step in STEPS)
+        octets = wanted.to(torch.float8_e4m3fn).view(torch.uint8).int()
+        return (
+            (octets + step).clamp(0, 0x7E).to(torch.uint8).view(torch.float8_e4m3fn).float()
+            for step in STEPS
+        )
+
+    def _nearest(
+        self, groups: torch.Tensor, scale: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The codes, uint8, that decode nearest to ``groups``, and each group's squared error."""
+        levels = _levels(self)
+        first, last = (1, len(levels)) if self.bits == 6 else (0, len(levels) - 1)
+        scaled = groups / scale.clamp(min=_SMALLEST_SCALE)
+        codes = _nearest_level(scaled, levels).add_(first)
+        values = self._grid(codes, scale)
+        # INT8's grid may lie so that the next level is nearer.
+        beside = (codes + (groups - values).sign_()).clamp_(first, last)
+        others = self._grid(beside, scale)
+        error, other = (values - groups).square_(), (others - groups).square_()
+        better = other < error
+        codes = torch.where(better, beside, codes).to(torch.uint8)
+        return codes, torch.where(better, other, error).sum(-1)
+
+    def _grid(self, codes: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """What ``codes`` decode to, in INT8 units. float32."""
+        if self.codebook:
+            values = looked_up(codes, CODEBOOK)
+        else:
+            values = codes.float() - 2 ** (self.bits - 1)
+        return (values * scale).round_().clamp_(-_GRID, _GRID)
+
+    def int8_codes(self, weight: QuantizedWeight) -> torch.Tensor:
+        """The INT8 weight [N, K] that the product takes; scale_2 is its scale."""
+        n, k = weight.shape
+        out = torch.empty(n, k, dtype=torch.int8, device=weight.qdata.device)
+        for rows in row_blocks(out):
+            codes = _unpack(weight.qdata[rows], self.bits)
+            if self.codebook:
+                values = weight.codebook.float().index_select(0, codes.reshape(-1).int())
+            else:
+                values = codes.float() - 2 ** (self.bits - 1)
+            steps = weight.scale[rows].float().unsqueeze(-1)
+            values = values.view(-1, k // self.group_size, self.group_size) * steps
+            out[rows] = values.round_().clamp_(-_GRID, _GRID).flatten(1)
+        return out
+
+    def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
+        codes = self.int8_codes(weight)
+        out = torch.empty(weight.shape, dtype=dtype, device=codes.device)
+        for rows in row_blocks(out):
+            out[rows] = rotate(codes[rows].float() * weight.scale_2[rows, None], self.rotation)
+        return out
+
+    def parts(self, shape: tuple[int, ...]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        n, k = shape
+        table = {"codebook": (torch.float32, (len(CODEBOOK),))} if self.codebook else {}
+        return {
+            "qdata": (torch.int8, (n, k * self.bits // 8)),
+            "scale": (getattr(torch, self.scale_dtype), (n, k // self.group_size)),
+            "scale_2": (torch.float32, (n,)),
+            **table,
+        }
+
+    def linear(
+        self, x: torch.Tensor, weight: QuantizedWeight, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        return rotated_linear(x, self.int8_codes(weight), weight.scale_2, bias, self.rotation)
+
+    def stock_marker(self) -> dict[str, Any]:
+        return {
+            "format": "asym_w4a8_int8",
+            "group_size": self.group_size,
+            "convrot_groupsize": self.rotation,
+        }
+
+    def kernel(self, device: torch.device) -> str:
+        way = rotated_kernel(device)
+        return f"decoded to int8, {way}" if way else super().kernel(device)
+
+    def __str__(self) -> str:
+        return f"w{self.bits}a8 groups of {self.group_size}, rotated by {self.rotation}"
+
+
+W4A8 = RotatedGroups(4)
+W6A8 = RotatedGroups(6, codebook=False)
+
+
+def _levels(fmt: RotatedGroups) -> tuple[float, ...]:
+    """What the codes stand for, before the scale, in order."""
+    if fmt.codebook:
+        return CODEBOOK
+    return tuple(map(float, range(-31, 32) if fmt.bits == 6 else range(-8, 8)))
+
+
+def _nearest_level(scaled: torch.Tensor, levels: tuple[float, ...]) -> torch.Tensor:
+    """The place in ``levels`` nearest to each of ``scaled``, float32."""
+    if levels[1] - levels[0] == 1:
+        return scaled.round().clamp_(levels[0], levels[-1]).sub_(levels[0])
+    # A fine table finds it several times as fast as a search among the midpoints, and a place that
+    # is one off is mended by who looks at the levels beside it.
+    table = torch.tensor(levels, device=scaled.device)
+    grid = torch.linspace(levels[0], levels[-1], _BINS + 1, device=scaled.device)
+    places = torch.bucketize(grid, (table[:-1] + table[1:]) / 2).float()
+    factor = _BINS / (levels[-1] - levels[0])
+    index = scaled.sub(levels[0]).mul_(factor).round_().clamp_(0, _BINS).int()
+    return places.index_select(0, index.view(-1)).view_as(scaled)
+
+
+def _pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
+    """uint8 [N, K] as int8 [N, K * bits / 8]."""
+    low = codes & 15
+    packed = low[:, ::2] | (low[:, 1::2] << 4)
+    if bits == 6:
+        high = (codes >> 4).unflatten(1, (-1, 4))
+        planes = [high[..., place] << (2 * place) for place in range(4)]
+        packed = torch.cat((packed, planes[0] | planes[1] | planes[2] | planes[3]), dim=1)
+    return packed.view(torch.int8)
+
+
+def _unpack(packed: torch.Tensor, bits: int) -> torch.Tensor:
+    """The inverse of ``_pack``."""
+    octets = packed.view(torch.uint8)
+    if bits == 4:
+        return unpack_nibbles(octets)
+    half = octets.shape[1] * 2 // 3
+    low = unpack_nibbles(octets[:, :half].contiguous())
+    high = octets[:, half:]
+    places = [(high >> (2 * place)) & 3 for place in range(4)]
+    return low | (torch.stack(places, dim=-1).flatten(1) << 4)
