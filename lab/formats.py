@@ -28,8 +28,8 @@ from graphquant.quant_core.formats import (  # noqa: E402
     Int8ConvRot,
     IntN,
     LlmInt8,
-    RotatedGroups,
 )
+from graphquant.quant_core.formats.rotated_groups import rotated_groups  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ FIGURES: dict[Format, Figures] = {
     MXFP8(): Figures(8.25, 0.0265, 0.0267),
     NVFP4(): Figures(4.5, 0.0842, 0.0953),
     LlmInt8(): Figures(8.0104, 0.0085),
-    Int8ConvRot(): Figures(8.0104, 0.0085, 0.0093),
+    Int8ConvRot(activations="int8"): Figures(8.0104, 0.0085, 0.0093),
     W4A8: Figures(4.5106, 0.0712, 0.0731),
     W6A8: Figures(6.5104, 0.0202, 0.0208),
 }
@@ -98,7 +98,7 @@ EACH_KIND = [
     MXFP8(),
     NVFP4(),
     LlmInt8(),
-    Int8ConvRot(16),
-    RotatedGroups(4, rotation=16),
-    RotatedGroups(6, rotation=16, codebook=False),
+    Int8ConvRot(16, "int8"),
+    rotated_groups(4, 16),
+    rotated_groups(6, 16),
 ]

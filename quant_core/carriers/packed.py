@@ -39,6 +39,7 @@ class PackedTensor(TorchAOBaseTensor):
         zero_point: torch.Tensor | None = None,
         scale_2: torch.Tensor | None = None,
         input_scale: torch.Tensor | None = None,
+        codebook: torch.Tensor | None = None,
     ):
         super().__init__()
         self.qdata = qdata
@@ -46,6 +47,7 @@ class PackedTensor(TorchAOBaseTensor):
         self.zero_point = zero_point
         self.scale_2 = scale_2
         self.input_scale = input_scale
+        self.codebook = codebook
         self.format = format
         self.original_shape = tuple(original_shape)
         self.original_dtype = original_dtype

@@ -106,7 +106,16 @@ class Format(ABC):
     """
 
     kind: ClassVar[str]
+    """How a weight is stored and multiplied; two weights of equal formats are treated alike.
+
+    kind: the format's name in files. needs_input_scale: each layer needs a measured scale for its
+    activations before it can be quantized (see ``with_activation_maximum``). entries: what
+    ComfyUI's files call a part, where that is not ``weight_<part>``.
+    """
+
+    kind: ClassVar[str]
     needs_input_scale: ClassVar[bool] = False
+    entries: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def quantize(self, weight: torch.Tensor) -> QuantizedWeight:

@@ -9,7 +9,7 @@ activations of which some channels are 30 times as large: 0.0135, where ``int8-d
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +17,14 @@ import torch
 from ..kernels import quantize_rows, scaled_linear
 from ..kernels.int8_product import int8_product, int8_tile
 from ..kernels.matmul import INT8_MATMUL_DEVICES, fits_int8_matmul
-from .base import Format, QuantizedWeight, register_format, require_finite, row_blocks
+from .base import (
+    WEIGHT_ONLY,
+    Format,
+    QuantizedWeight,
+    register_format,
+    require_finite,
+    row_blocks,
+)
 from .rotation import SIZES, is_size, rotate
 
 _LARGEST_CODE = 127.0
@@ -28,15 +35,16 @@ _SMALLEST_SCALE = 1e-30
 @register_format
 @dataclass(frozen=True)
 class Int8ConvRot(Format):
-    """rotation: values along K that are rotated together, a power of 4."""
+    """rotation: values along K that are rotated together, a power of 4. activations: None
+    (computed in the input's dtype) or "int8" (rotated and quantized per row at run time)."""
 
     kind: ClassVar[str] = "int8_convrot"
-    activations: ClassVar[str] = "int8"
 
     rotation: int = SIZES[0]
+    activations: str | None = None
 
     def __post_init__(self):
-        require_rotation(self.rotation)
+        require_rotated(self.rotation, self.activations)
 
     def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
         """weight: [N, K], K a multiple of the rotation."""
@@ -63,26 +71,39 @@ class Int8ConvRot(Format):
     def linear(
         self, x: torch.Tensor, weight: QuantizedWeight, bias: torch.Tensor | None
     ) -> torch.Tensor:
+        if self.activations is None:
+            return super().linear(x, weight, bias)
         return rotated_linear(x, weight.qdata, weight.scale, bias, self.rotation)
 
+    def weight_only(self) -> Format:
+        return replace(self, activations=None)
+
+    def in_rows(self, weight: QuantizedWeight) -> QuantizedWeight:
+        return weight
+
     def stock_marker(self) -> dict[str, Any]:
-        return {
+        marker = {
             "format": "int8_tensorwise",
             "convrot": True,
             "convrot_groupsize": self.rotation,
         }
+        return marker | ({} if self.activations else {WEIGHT_ONLY: True})
 
     def kernel(self, device: torch.device) -> str:
-        return rotated_kernel(device) or super().kernel(device)
+        return rotated_kernel(self, device) or super().kernel(device)
 
     def __str__(self) -> str:
-        return f"int8 per-row, rotated by {self.rotation}, int8 activations"
+        activations = f", {self.activations} activations" if self.activations else ""
+        return f"int8 per-row, rotated by {self.rotation}{activations}"
 
 
-def require_rotation(size: int) -> None:
-    """ValueError where ``size`` is no power of 4."""
-    if not is_size(size):
-        raise ValueError(f"rotation is {size}: it must be a power of 4, such as 256, 64 or 16.")
+def require_rotated(rotation: int, activations: str | None) -> None:
+    """ValueError where ``rotation`` is not a power of 4, or activations are neither None nor
+    "int8"."""
+    if not is_size(rotation):
+        raise ValueError(f"No rotation by {rotation}: use a power of 4, such as 256, 64 or 16.")
+    if activations not in (None, "int8"):
+        raise ValueError(f"No activations {activations!r} go with rotated INT8: use int8 or None.")
 
 
 def rotated_linear(
@@ -107,9 +128,9 @@ def rotated_linear(
     return y.view(*x.shape[:-1], len(codes))
 
 
-def rotated_kernel(device: torch.device) -> str | None:
-    """What multiplies on ``device``, in words; None where INT8 is not multiplied."""
-    if device.type not in INT8_MATMUL_DEVICES:
+def rotated_kernel(fmt: Format, device: torch.device) -> str | None:
+    """What multiplies ``fmt`` on ``device``, in words; None where INT8 is not multiplied."""
+    if fmt.activations is None or device.type not in INT8_MATMUL_DEVICES:
         return None
     way = "Triton, scaled at once" if int8_tile(device) else "torch._int_mm"
     return f"rotation, int8 x int8 matmul ({way})"

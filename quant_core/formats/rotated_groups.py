@@ -13,14 +13,21 @@ and each code among the INT8 levels that it decodes to.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 
 from ..kernels.plain import unpack_nibbles
-from .base import Format, QuantizedWeight, register_format, require_finite, row_blocks
-from .int8_convrot import require_rotation, rotated_kernel, rotated_linear
+from .base import (
+    WEIGHT_ONLY,
+    Format,
+    QuantizedWeight,
+    register_format,
+    require_finite,
+    row_blocks,
+)
+from .int8_convrot import require_rotated, rotated_kernel, rotated_linear
 from .minifloat import looked_up
 from .rotation import SIZES, rotate
 from .scale_search import least
@@ -44,25 +51,27 @@ _BINS = 1024
 class RotatedGroups(Format):
     """bits: 4 or 6. rotation: a power of 4. codebook: whether the weight brings a table of levels;
     at 4 bits without one they are integers from -8 to 7. scale_dtype: "float8_e4m3fn" or
-    "float32"."""
+    "float32". activations: None (computed in the input's dtype) or "int8" (rotated and quantized
+    per row at run time)."""
 
     kind: ClassVar[str] = "rotated_groups"
-    activations: ClassVar[str] = "int8"
+    entries: ClassVar[dict[str, str]] = {"scale": "weight_s_rel", "scale_2": "weight_s_channel"}
 
     bits: int = 4
     group_size: int = 16
     rotation: int = SIZES[0]
     codebook: bool = True
     scale_dtype: str = "float8_e4m3fn"
+    activations: str | None = None
 
     def __post_init__(self):
-        require_rotation(self.rotation)
+        require_rotated(self.rotation, self.activations)
         if self.bits not in (4, 6) or (self.bits == 6 and self.codebook):
             raise ValueError(f"No rotated groups of {self.bits} bits, codebook {self.codebook}.")
         if self.group_size < 4 or (16 % self.group_size and self.group_size % 16):
-            raise ValueError(f"group_size is {self.group_size}: 4, 8 or a multiple of 16.")
+            raise ValueError(f"No groups of {self.group_size}: use 4, 8 or a multiple of 16.")
         if self.scale_dtype not in ("float8_e4m3fn", "float32"):
-            raise ValueError(f"scale_dtype is {self.scale_dtype!r}: float8_e4m3fn or float32.")
+            raise ValueError(f"No scales of {self.scale_dtype!r}: use float8_e4m3fn or float32.")
 
     def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
         """weight: [N, K], K a multiple of the rotation, of the group and of 32."""
@@ -166,25 +175,39 @@ class RotatedGroups(Format):
     def linear(
         self, x: torch.Tensor, weight: QuantizedWeight, bias: torch.Tensor | None
     ) -> torch.Tensor:
+        if self.activations is None:
+            return super().linear(x, weight, bias)
         return rotated_linear(x, self.int8_codes(weight), weight.scale_2, bias, self.rotation)
 
+    def weight_only(self) -> Format:
+        return replace(self, activations=None)
+
+    def in_rows(self, weight: QuantizedWeight) -> QuantizedWeight:
+        return weight
+
     def stock_marker(self) -> dict[str, Any]:
-        return {
+        marker = {
             "format": "asym_w4a8_int8",
             "group_size": self.group_size,
             "convrot_groupsize": self.rotation,
         }
+        return marker | ({} if self.activations else {WEIGHT_ONLY: True})
 
     def kernel(self, device: torch.device) -> str:
-        way = rotated_kernel(device)
+        way = rotated_kernel(self, device)
         return f"decoded to int8, {way}" if way else super().kernel(device)
 
     def __str__(self) -> str:
-        return f"w{self.bits}a8 groups of {self.group_size}, rotated by {self.rotation}"
+        width = f"w{self.bits}a8" if self.activations else f"w{self.bits}"
+        return f"{width} groups of {self.group_size}, rotated by {self.rotation}"
 
 
-W4A8 = RotatedGroups(4)
-W6A8 = RotatedGroups(6, codebook=False)
+def rotated_groups(bits: int, rotation: int = SIZES[0]) -> RotatedGroups:
+    """W4A8 or W6A8 as ComfyUI's kernels are quickest at, rotated by ``rotation``."""
+    return RotatedGroups(bits, 16, rotation, codebook=bits == 4, activations="int8")
+
+
+W4A8, W6A8 = rotated_groups(4), rotated_groups(6)
 
 
 def _levels(fmt: RotatedGroups) -> tuple[float, ...]:

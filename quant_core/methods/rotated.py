@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-from ..formats import Format, Int8, Int8ConvRot, RotatedGroups
+from ..formats import Format, Int8, Int8ConvRot
+from ..formats.rotated_groups import rotated_groups
 from ..formats.rotation import SIZES, rotation_size
 from .method import Choice, Choose, register_method
 
@@ -26,7 +28,7 @@ def _rotated(what: str, make: Callable[[int], Format], multiple: int) -> Choose:
             note = f"plain INT8: no rotation ({', '.join(map(str, SIZES))}) divides K = {k}"
             return Choice(Int8("per-row", "int8" if k > 1 else None), note)
         if k % multiple:
-            return Choice(Int8ConvRot(size), f"rotated INT8: {what} needs K in {multiple}s, not {k}")
+            return Choice(Int8ConvRot(size, "int8"), f"rotated INT8: {what} needs K in {multiple}s, not {k}")
         return Choice(make(size), "" if size == SIZES[0] else f"rotated by {size}: K = {k}")
 
     return choose
@@ -36,16 +38,16 @@ register_method(
     "int8-convrot",
     "Rotated INT8 weights and activations: the precision of INT8 where activations have outliers.",
     weight_only="int8",
-)(_rotated("INT8 ConvRot", Int8ConvRot, 1))
+)(_rotated("INT8 ConvRot", lambda size: Int8ConvRot(size, "int8"), 1))
 
 register_method(
     "w4a8",
     "Rotated 4-bit weights, INT8 activations: 4.5 bits a weight, INT8 matmuls. ComfyUI 0.31.",
     weight_only="int4",
-)(_rotated("W4A8", lambda size: RotatedGroups(4, rotation=size), _GROUP))
+)(_rotated("W4A8", partial(rotated_groups, 4), _GROUP))
 
 register_method(
     "w6a8",
     "Rotated 6-bit weights, INT8 activations: 6.5 bits a weight, INT8 matmuls.",
     weight_only="int6",
-)(_rotated("W6A8", lambda size: RotatedGroups(6, rotation=size, codebook=False), _SIX_BITS_COLUMNS))
+)(_rotated("W6A8", partial(rotated_groups, 6), _SIX_BITS_COLUMNS))

@@ -34,6 +34,13 @@ ENTRIES = {part: f"weight_{part}" for part in PARTS} | {
     "qdata": "weight",
     "input_scale": "input_scale",
 }
+
+
+def entry(fmt: Format, part: str) -> str:
+    """What a file calls the ``part`` of a layer of ``fmt``, after the layer's name."""
+    return fmt.entries.get(part, ENTRIES[part])
+
+
 # No format stores a weight in less than a bit.
 _MAX_WEIGHTS_PER_BYTE = 8
 
@@ -50,7 +57,7 @@ class StoredLayer:
     def specs(self) -> dict[str, TensorSpec]:
         """The tensor of each part (qdata, scale, ...) under the layer's name."""
         return {
-            part: TensorSpec(f"{self.name}.{ENTRIES[part]}", dtype, shape)
+            part: TensorSpec(f"{self.name}.{entry(self.format, part)}", dtype, shape)
             for part, (dtype, shape) in stored_parts(self.format, self.shape).items()
         }
 

@@ -12,11 +12,14 @@ from graphquant.quant_core.formats import (
     Int4,
     Int4Dynamic,
     Int8,
+    Int8ConvRot,
     IntN,
     LlmInt8,
     QuantizedWeight,
+    RotatedGroups,
     StaticFloat8,
 )
+from graphquant.quant_core.formats.rotated_groups import rotated_groups
 from lab.formats import EVERY_FORMAT
 
 FP8 = "float8_e4m3fn"
@@ -29,6 +32,9 @@ ROUNDING = {
     MXFP8("mxfp8"): MXFP8(),
     Int4Dynamic(): IntN(4, 32, symmetric=True),
     LlmInt8(): Int8(),
+    Int8ConvRot(16, "int8"): Int8ConvRot(16),
+    rotated_groups(4, 16): RotatedGroups(4, rotation=16),
+    rotated_groups(6, 16): RotatedGroups(6, rotation=16, codebook=False),
 }
 
 
@@ -43,7 +49,7 @@ def test_the_weight_only_twin_reads_the_same_codes_and_rounds_no_activation(fmt,
     assert torch.allclose(twin.linear(x, read, None), F.linear(x, read.dequantize()), atol=1e-6)
 
 
-@pytest.mark.parametrize("fmt", [f for f in EVERY_FORMAT if f not in ROUNDING], ids=repr)
+@pytest.mark.parametrize("fmt", [f for f in EVERY_FORMAT if not f.activations], ids=repr)
 def test_a_format_that_rounds_no_activation_is_its_own_twin(fmt):
     assert fmt.activations is None
     assert fmt.weight_only() is fmt or fmt.weight_only() == fmt
