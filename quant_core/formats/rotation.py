@@ -30,9 +30,7 @@ def rotation_size(k: int, sizes: tuple[int, ...] = SIZES) -> int | None:
 
 def rotate(values: torch.Tensor, size: int) -> torch.Tensor:
     """``values`` [..., K] with each ``size`` of the last dimension rotated, in their own dtype."""
-    matrix = (_new_matrix if is_traced(values) else _kept_matrix)(
-        size, values.device, values.dtype
-    )
+    matrix = (_new_matrix if is_traced(values) else _kept_matrix)(size, values.device, values.dtype)
     return (values.unflatten(-1, (-1, size)) @ matrix).flatten(-2)
 
 

@@ -28,7 +28,9 @@ def _rotated(what: str, make: Callable[[int], Format], multiple: int) -> Choose:
             note = f"plain INT8: no rotation ({', '.join(map(str, SIZES))}) divides K = {k}"
             return Choice(Int8("per-row", "int8" if k > 1 else None), note)
         if k % multiple:
-            return Choice(Int8ConvRot(size, "int8"), f"rotated INT8: {what} needs K in {multiple}s, not {k}")
+            return Choice(
+                Int8ConvRot(size, "int8"), f"rotated INT8: {what} needs K in {multiple}s, not {k}"
+            )
         return Choice(make(size), "" if size == SIZES[0] else f"rotated by {size}: K = {k}")
 
     return choose
