@@ -10,11 +10,20 @@ from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 
 from ....quant_core.errors import StorageError
+from ....quant_core.formats import FORMATS
 from ....quant_core.storage import MARKER, STOCK_MARKER
 from ..tensor.placeholder import Placeholder
 from .saved_tensors import quantized_weights
 
-_EXTRAS = frozenset((MARKER, STOCK_MARKER, "input_scale", "pre_quant_scale"))
+_EXTRAS = frozenset(
+    (
+        MARKER,
+        STOCK_MARKER,
+        "input_scale",
+        "pre_quant_scale",
+        *(entry for fmt in FORMATS.values() for entry in fmt.entries.values()),
+    )
+)
 
 
 def require_recognition(patcher: ModelPatcher, metadata: Mapping[str, str]) -> None:

@@ -19,12 +19,13 @@ from comfy.quant_ops import QuantizedTensor
 
 from ....quant_core.errors import NonFiniteWeightError
 from ....quant_core.formats import QuantizedWeight
+from ....quant_core.formats.base import PARTS
 from ....quant_core.storage import (
-    ENTRIES,
     MARKER,
     STOCK_MARKER,
     StoredLayer,
     TensorSpec,
+    entry,
     marker_name,
     marker_tensor,
     raw_bytes,
@@ -81,8 +82,9 @@ def collect_tensors(patcher: ModelPatcher, private: bool) -> SavedTensors:
         key = f"{MODEL}{name}.weight"
         if is_ours(weight):
             _add_ours(saved, patcher, name, weight, private)
-            entries = (MARKER, STOCK_MARKER, ENTRIES["input_scale"])
-            names = {*names, *(f"{name}.{entry}" for entry in entries)}
+            fmt = weight._params.format
+            others = (MARKER, STOCK_MARKER, *(entry(fmt, part) for part in PARTS))
+            names = {*names, *(f"{name}.{other}" for other in others)}
         else:
             saved.stock[name] = json.loads(raw_bytes(state[f"{name}.{STOCK_MARKER}"]))
             if key not in patcher.patches:

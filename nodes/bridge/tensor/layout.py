@@ -54,6 +54,7 @@ class GraphQuantLayout(QuantizedLayout):
         zero_point: torch.Tensor | None = None
         scale_2: torch.Tensor | None = None
         input_scale: torch.Tensor | None = None
+        codebook: torch.Tensor | None = None
         row_gain: torch.Tensor | None = None
         column_gain: torch.Tensor | None = None
         lora_up: torch.Tensor | None = None

@@ -13,7 +13,7 @@ import torch
 from comfy.quant_ops import QuantizedTensor
 from torch import nn
 
-from ....quant_core.formats import Format, QuantizedWeight
+from ....quant_core.formats import FORMATS, Format, QuantizedWeight
 from ....quant_core.storage import ENTRIES, MARKER, STOCK_MARKER, marker_tensor
 from ..lora.adapters import PatchSource
 from ..lora.pending_patches import NOTHING_PENDING, pending_change
@@ -22,7 +22,8 @@ from .layout import TENSOR_FIELDS, quantized_tensor
 
 # A state dict's entry by what the tensor calls it.
 _NAMES = {f"weight_{field}": ENTRIES.get(field, f"weight_{field}") for field in TENSOR_FIELDS}
-_ENTRIES = frozenset((MARKER, STOCK_MARKER, *_NAMES.values()))
+_OTHER_NAMES = {name for fmt in FORMATS.values() for name in fmt.entries.values()}
+_ENTRIES = frozenset((MARKER, STOCK_MARKER, *_NAMES.values(), *_OTHER_NAMES))
 
 
 class QuantizedLayer:
@@ -74,9 +75,11 @@ class QuantizedLayer:
 
     def _entries(self) -> dict[str, torch.Tensor]:
         """The state dict's entries of the quantized weight, by name: stored tensors and marker."""
-        key, values = marker(self.weight._params.format, self.weight.dim())
+        fmt = self.weight._params.format
+        key, values = marker(fmt, self.weight.dim())
+        names = _NAMES | {f"weight_{part}": name for part, name in fmt.entries.items()}
         parts = self.weight.state_dict("weight")
-        named = {_NAMES.get(name, name): part for name, part in parts.items()}
+        named = {names.get(name, name): part for name, part in parts.items()}
         return named | {key: marker_tensor(values)}
 
     def state_dict(self, *args, destination=None, prefix="", keep_vars=False):

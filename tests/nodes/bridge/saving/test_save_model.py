@@ -19,6 +19,9 @@ METHODS = [
     ("int4", "per-row", False),
     ("mxfp8", "per-row", True),
     ("nvfp4", "per-row", True),
+    ("int8-convrot", "per-row", True),
+    ("w4a8", "per-row", True),
+    ("w6a8", "per-row", True),
     ("nf4-double", "per-row", False),
     ("int3", "per-row", False),
     ("fp6", "per-row", False),
@@ -73,6 +76,7 @@ def test_a_saved_unet_samples_bit_by_bit_as_it_did(
         ("fp8-weight-only", 0.005),
         ("mxfp8", 0.005),
         ("nvfp4", 0.005),
+        ("int8-convrot", 0.005),
     ],
 )
 def test_comfyuis_own_loader_reads_a_stock_file(
