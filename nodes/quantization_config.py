@@ -50,7 +50,7 @@ class GQQuantizationConfig(io.ComfyNode):
         from ..quant_core.config import config_from_text
 
         config = config_from_text(text)
-        return io.NodeOutput(config, "\n".join([*_told(config), "", config.to_json(False)]))
+        return io.NodeOutput(config, "\n".join([*_told(config), "", config.to_json_string(use_diff=False)]))
 
 
 def _told(config: QuantConfig) -> list[str]:

@@ -6,10 +6,13 @@ from .gguf import GGUFQuantizationConfig
 from .graphquant import GraphQuantConfig
 from .json_text import config_from_text
 from .modelopt import NVIDIAModelOptConfig
-from .quant_config import CONFIGS, Meaning, QuantConfig
+from .quant_config import CONFIGS, Meaning, QuantConfig, QuantizationMethod
 from .quanto import QuantoConfig
 from .torchao import TorchAoConfig
 from .vllm import VLLMOmniConfig
+
+# diffusers' name of the base class.
+QuantizationConfigMixin = QuantConfig
 
 __all__ = [
     "BUILT_IN",
@@ -24,6 +27,8 @@ __all__ = [
     "Meaning",
     "NVIDIAModelOptConfig",
     "QuantConfig",
+    "QuantizationConfigMixin",
+    "QuantizationMethod",
     "QuantoConfig",
     "SectionConfig",
     "TorchAoConfig",

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
+
 from ..errors import ConfigError
 from .fields import STORAGE_DTYPES, choice, dtype, flag, names, number
-from .quant_config import Meaning, QuantConfig, register_config
+from .quant_config import Meaning, QuantConfig, QuantizationMethod, register_config
 
 # diffusers writes these two beside the public ones.
 _TWINS = ("_load_in_4bit", "_load_in_8bit")
@@ -17,7 +19,7 @@ _TWINS = ("_load_in_4bit", "_load_in_8bit")
 @register_config
 @dataclass(frozen=True)
 class BitsAndBytesConfig(QuantConfig):
-    quant_method: ClassVar[str] = "bitsandbytes"
+    quant_method: ClassVar[str] = QuantizationMethod.BITS_AND_BYTES
 
     load_in_8bit: bool = flag(False)
     load_in_4bit: bool = flag(False)
@@ -25,10 +27,10 @@ class BitsAndBytesConfig(QuantConfig):
     llm_int8_skip_modules: tuple[str, ...] | None = names()
     llm_int8_enable_fp32_cpu_offload: bool = flag(False)
     llm_int8_has_fp16_weight: bool = flag(False)
-    bnb_4bit_compute_dtype: str = dtype("float32")
+    bnb_4bit_compute_dtype: torch.dtype = dtype(torch.float32)  # noqa: RUF009 - a field
     bnb_4bit_quant_type: str = choice(("fp4", "nf4"), "fp4")
     bnb_4bit_use_double_quant: bool = flag(False)
-    bnb_4bit_quant_storage: str = dtype("uint8", STORAGE_DTYPES)
+    bnb_4bit_quant_storage: torch.dtype = dtype(torch.uint8, STORAGE_DTYPES)  # noqa: RUF009 - a field
 
     def check(self) -> None:
         if self.load_in_4bit and self.load_in_8bit:
@@ -59,7 +61,16 @@ class BitsAndBytesConfig(QuantConfig):
             )
         if self.llm_int8_has_fp16_weight:
             yield "llm_int8_has_fp16_weight has no effect: it is for training."
-        if self.bnb_4bit_quant_storage != "uint8":
+        if self.llm_int8_enable_fp32_cpu_offload:
+            yield (
+                "llm_int8_enable_fp32_cpu_offload has no effect: what is offloaded stays "
+                "quantized, and every layer is."
+            )
+        if self.bnb_4bit_compute_dtype != torch.float32:
+            yield (
+                "bnb_4bit_compute_dtype has no effect: a layer computes in the dtype of its input."
+            )
+        if self.bnb_4bit_quant_storage != torch.uint8:
             yield "bnb_4bit_quant_storage has no effect: codes are stored as uint8."
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,6 +80,10 @@ class BitsAndBytesConfig(QuantConfig):
     def to_diff_dict(self) -> dict[str, Any]:
         values = super().to_diff_dict()
         return {key: value for key, value in values.items() if key not in _TWINS}
+
+    @classmethod
+    def all_keys(cls) -> frozenset[str]:
+        return super().all_keys() | {*_TWINS}
 
     @classmethod
     def read(cls, values: dict[str, Any]) -> dict[str, Any]:

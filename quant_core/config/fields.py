@@ -6,7 +6,6 @@ tuples, dtypes as their names. ConfigError names the key, the value and what is 
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, field
@@ -15,6 +14,10 @@ from typing import Any
 import torch
 
 from ..errors import ConfigError, UnknownNameError
+from .frozen import freeze, plain
+
+# A whole number beyond it is no float.
+_LARGEST = 1e300
 
 Check = Callable[[str, Any], Any]
 
@@ -29,7 +32,7 @@ def flag(default: bool) -> Any:
 
 def number(default: float) -> Any:
     def check(key: str, value: Any) -> float:
-        if type(value) not in (int, float) or not 0 <= value < float("inf"):
+        if type(value) not in (int, float) or not 0 <= value < _LARGEST:
             raise _wrong(key, value, "a number, 0 or more")
         return float(value)
 
@@ -65,24 +68,24 @@ def names(default: tuple[str, ...] | None = None) -> Any:
 
 def choice(valid: tuple[str, ...], default: Any = MISSING) -> Any:
     def check(key: str, value: Any) -> str:
-        if value not in valid:
+        if not isinstance(value, str) or value not in valid:
             raise ConfigError(str(UnknownNameError(f"value of {key}", value, valid)), (key,))
         return value
 
     return _field(default, check)
 
 
-def dtype(default: str, valid: tuple[str, ...] = COMPUTE_DTYPES) -> Any:
-    """A dtype, or its name with or without "torch."; None means the default."""
+def dtype(default: torch.dtype, valid: tuple[str, ...] = COMPUTE_DTYPES) -> Any:
+    """A torch.dtype; read from its name too, with or without "torch.". None means the default."""
 
-    def check(key: str, value: Any) -> str:
+    def check(key: str, value: Any) -> torch.dtype:
         if value is None:
             return default
         name = str(value) if isinstance(value, torch.dtype) else value
         name = name.removeprefix("torch.") if isinstance(name, str) else name
-        if name not in valid:
+        if not isinstance(name, str) or name not in valid:
             raise ConfigError(str(UnknownNameError(f"dtype of {key}", value, valid)), (key,))
-        return name
+        return getattr(torch, name)
 
     return _field(default, check)
 
@@ -92,19 +95,28 @@ def checked_by(check: Check, default: Any = MISSING) -> Any:
 
 
 def document() -> Any:
-    """A JSON object that is kept as it is, or None."""
+    """A JSON object that is kept as it is and cannot be changed, or None."""
 
-    def check(key: str, value: Any) -> dict[str, Any] | None:
-        if value is not None and not isinstance(value, Mapping):
-            raise _wrong(key, value, "an object { }")
-        return copy.deepcopy(dict(value)) if value is not None else None
+    def check(key: str, value: Any) -> Mapping[str, Any] | None:
+        return None if value is None else json_object(key, value)
 
     return field(default=None, hash=False, metadata={"check": check})
 
 
-def nothing() -> Any:
-    """What a dictionary may name and no file can hold: only None."""
-    return _field(None, _optional(lambda value: False, "null: a function is not read from text"))
+def json_object(key: str, value: Any) -> Mapping[str, Any]:
+    """``value``, frozen. ConfigError where JSON could not hold it."""
+    if not isinstance(value, Mapping):
+        raise _wrong(key, value, "an object { }")
+    try:
+        plain(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{key} holds what JSON cannot: {error}.", (key,)) from None
+    return freeze(value)
+
+
+def function() -> Any:
+    """A function, which no file can hold, or None."""
+    return _field(None, _optional(callable, "null: a function is not read from text"))
 
 
 def _field(default: Any, check: Check) -> Any:
@@ -132,6 +144,7 @@ def _optional(holds: Callable[[Any], bool], words: str) -> Check:
 def _wrong(key: str, value: Any, words: str) -> ConfigError:
     try:
         shown = json.dumps(value)
-    except TypeError:
+    except (TypeError, ValueError):
         shown = repr(value)
+    shown = shown if len(shown) <= 80 else f"{shown[:80]}..."
     return ConfigError(f"{key} is {shown}. It has to be {words}.", (key,))

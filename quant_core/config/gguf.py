@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
+
 from ..errors import ConfigError
 from .fields import checked_by, dtype, names
-from .quant_config import Meaning, QuantConfig, register_config
+from .quant_config import Meaning, QuantConfig, QuantizationMethod, register_config
 
 
 def _only_true(key: str, value: Any) -> bool:
@@ -19,9 +21,9 @@ def _only_true(key: str, value: Any) -> bool:
 @register_config
 @dataclass(frozen=True)
 class GGUFQuantizationConfig(QuantConfig):
-    quant_method: ClassVar[str] = "gguf"
+    quant_method: ClassVar[str] = QuantizationMethod.GGUF
 
-    compute_dtype: str = dtype("float32")
+    compute_dtype: torch.dtype = dtype(torch.float32)  # noqa: RUF009 - a field
     pre_quantized: bool = checked_by(_only_true, True)
     modules_to_not_convert: tuple[str, ...] | None = names()
 

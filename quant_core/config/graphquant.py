@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from ..errors import ConfigError, QuantizationError
 from ..methods import GRANULARITIES, named_method
 from .fields import checked_by, names
-from .quant_config import Meaning, QuantConfig, register_config
+from .quant_config import Meaning, QuantConfig, QuantizationMethod, register_config
 
 
 def _method(key: str, value: Any) -> str:
@@ -20,7 +20,8 @@ def _method(key: str, value: Any) -> str:
 
 
 def _granularity(key: str, value: Any) -> str | None:
-    if value is not None and value not in GRANULARITIES:
+    known = isinstance(value, str) and value in GRANULARITIES
+    if value is not None and not known:
         raise ConfigError(f"{key} is {value!r}. Valid: {', '.join(GRANULARITIES)}.", (key,))
     return value
 
@@ -31,7 +32,7 @@ class GraphQuantConfig(QuantConfig):
     """method: any method, family or alias. granularity: None for what the method's name asks for.
     include, exclude: patterns."""
 
-    quant_method: ClassVar[str] = "graphquant"
+    quant_method: ClassVar[str] = QuantizationMethod.GRAPHQUANT
     method_key: ClassVar[str] = "method"
 
     method: str = checked_by(_method)

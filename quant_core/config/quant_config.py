@@ -6,17 +6,38 @@ all have in common is what they come to here, their ``meaning``.
 
 from __future__ import annotations
 
+import difflib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields, replace
 from functools import cached_property
+from enum import Enum
+from pathlib import Path
 from typing import Any, ClassVar
 
 from ..errors import ConfigError, QuantizationError, UnknownNameError
 from ..methods import named_method
+from .frozen import plain
 
 CONFIGS: dict[str, type[QuantConfig]] = {}
+
+
+class QuantizationMethod(str, Enum):
+    """The libraries whose dictionaries are read, by the name in ``quant_method``. Each member is
+    its text, so that it compares, formats and goes into JSON as one."""
+
+    BITS_AND_BYTES = "bitsandbytes"
+    GGUF = "gguf"
+    TORCHAO = "torchao"
+    QUANTO = "quanto"
+    MODELOPT = "modelopt"
+    VLLM_OMNI = "fp8"
+    GRAPHQUANT = "graphquant"
+
+    __str__ = str.__str__
+    __format__ = str.__format__
+
 
 METHOD_KEY = "quant_method"
 NESTED = "quantization_config"
@@ -44,7 +65,7 @@ class Meaning:
 class QuantConfig(ABC):
     """ConfigError (a ValueError) for a value that its key cannot have, or that another excludes."""
 
-    quant_method: ClassVar[str]
+    quant_method: ClassVar[QuantizationMethod]
     # What decides the method: faults of the method are pointed at there.
     method_key: ClassVar[str] = ""
 
@@ -76,8 +97,8 @@ class QuantConfig(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting, as the backend itself writes them; ``from_dict`` reads it back."""
-        values = {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
-        return {METHOD_KEY: self.quant_method, **values}
+        values = {each.name: plain(getattr(self, each.name)) for each in fields(self)}
+        return {METHOD_KEY: str(self.quant_method), **values}
 
     def to_diff_dict(self) -> dict[str, Any]:
         """As ``to_dict``, without what is as it is by default."""
@@ -85,9 +106,14 @@ class QuantConfig(ABC):
         same = {each.name for each in fields(self) if getattr(self, each.name) == _default(each)}
         return {key: value for key, value in values.items() if key not in same}
 
-    def to_json(self, use_diff: bool = True) -> str:
+    def to_json_string(self, use_diff: bool = True) -> str:
+        """As JSON; use_diff: only what is not as it is by default, else every setting."""
         values = self.to_diff_dict() if use_diff else self.to_dict()
-        return json.dumps(values, indent=2, sort_keys=True)
+        return json.dumps(values, indent=2, sort_keys=True) + "\n"
+
+    def to_json_file(self, json_file_path: str | Path) -> None:
+        """Write every setting to ``json_file_path``, as JSON."""
+        Path(json_file_path).write_text(self.to_json_string(use_diff=False), encoding="utf-8")
 
     def update(self, **values: Any) -> tuple[QuantConfig, dict[str, Any]]:
         """A configuration with those ``values`` that it has keys for, and the others."""
@@ -98,6 +124,11 @@ class QuantConfig(ABC):
     @classmethod
     def keys(cls) -> tuple[str, ...]:
         return tuple(each.name for each in fields(cls))
+
+    @classmethod
+    def all_keys(cls) -> frozenset[str]:
+        """``keys``, and other spellings that ``read`` understands."""
+        return frozenset(cls.keys())
 
     @classmethod
     def read(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -115,6 +146,11 @@ class QuantConfig(ABC):
         those of kwargs that it has no key for; otherwise such a one is an error, as an unknown key
         always is. ConfigError names the key or value, and the nearest valid ones.
         """
+        if not isinstance(values, Mapping):
+            raise ConfigError(
+                f"A configuration is a dictionary, not a {type(values).__name__}. "
+                'Write {"quant_method": ..., ...}.'
+            )
         if NESTED in values:
             return _below(NESTED, cls.from_dict, values[NESTED], return_unused_kwargs, **kwargs)
         kind = _kind(values) if cls is QuantConfig else cls
@@ -143,7 +179,7 @@ def _kind(values: Mapping[str, Any]) -> type[QuantConfig]:
     """The class whose dictionary ``values`` are: by its name, else by its keys."""
     if METHOD_KEY in values:
         name = values[METHOD_KEY]
-        if name not in CONFIGS:
+        if not isinstance(name, str) or name not in CONFIGS:
             raise ConfigError(str(UnknownNameError(METHOD_KEY, name, CONFIGS)), (METHOD_KEY,))
         return CONFIGS[name]
     if "_class_name" in values or "model_type" in values:
@@ -151,15 +187,26 @@ def _kind(values: Mapping[str, Any]) -> type[QuantConfig]:
             f"This config.json has no {NESTED}: its model is not quantized. "
             "Write the name of a method instead."
         )
-    found = [kind for kind in CONFIGS.values() if values.keys() <= set(kind.keys()) and values]
+    found = [kind for kind in CONFIGS.values() if values.keys() <= kind.all_keys() and values]
     if len(found) > 1 and "method" in values:
-        return CONFIGS.get(values["method"], CONFIGS["graphquant"])
+        method = values["method"]
+        return CONFIGS["fp8" if method == "fp8" else "graphquant"]
     if len(found) != 1:
-        raise ConfigError(
-            f'Nothing says which library\'s dictionary this is. Add "{METHOD_KEY}": one of '
-            f"{', '.join(CONFIGS)}."
-        )
+        raise _not_recognised(values)
     return found[0]
+
+
+def _not_recognised(values: Mapping[str, Any]) -> ConfigError:
+    """Names the first key that no library has, and the nearest that some library has."""
+    owners = {key: str(name) for name, kind in CONFIGS.items() for key in kind.all_keys()}
+    add = f'Add "{METHOD_KEY}": one of {", ".join(map(str, CONFIGS))}.'
+    for key in values:
+        if key in owners:
+            continue
+        near = difflib.get_close_matches(str(key), owners, n=1)
+        meant = f"Did you mean {near[0]} of {owners[near[0]]}? " if near else ""
+        return ConfigError(f"No library has the key {key!r}. {meant}{add}", (key,), at_key=True)
+    return ConfigError(f"Nothing says which library's dictionary this is. {add}")
 
 
 def _require_known(kind: type[QuantConfig], values: Mapping[str, Any]) -> None:
@@ -178,7 +225,3 @@ def _require_complete(kind: type[QuantConfig], values: Mapping[str, Any]) -> Non
 
 def _default(each: Field) -> Any:
     return each.default if each.default_factory is MISSING else each.default_factory()
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else json.loads(json.dumps(value))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .fields import choice, names
-from .quant_config import Meaning, QuantConfig, register_config
+from .quant_config import Meaning, QuantConfig, QuantizationMethod, register_config
 
 _DTYPES = ("float8", "int8", "int4", "int2")
 
@@ -14,7 +14,7 @@ _DTYPES = ("float8", "int8", "int4", "int2")
 @register_config
 @dataclass(frozen=True)
 class QuantoConfig(QuantConfig):
-    quant_method: ClassVar[str] = "quanto"
+    quant_method: ClassVar[str] = QuantizationMethod.QUANTO
     method_key: ClassVar[str] = "weights_dtype"
 
     weights_dtype: str = choice(_DTYPES, "int8")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -12,8 +12,8 @@ import torch
 
 from ..errors import ConfigError, QuantizationError, UnknownNameError
 from ..methods import named_method
-from .fields import names
-from .quant_config import Meaning, QuantConfig, register_config
+from .fields import json_object, names
+from .quant_config import Meaning, QuantConfig, QuantizationMethod, register_config
 from .torchao_types import meaning_of_type
 
 # diffusers' shorthands but for fp3_e1m1 and its like, and the options that each takes here.
@@ -44,9 +44,9 @@ _UINTS = tuple(f"uint{bits}" for bits in range(1, 8))
 # What each option may be, and in words.
 _OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "group_size": (lambda value: type(value) is int and value > 0, "32, 64 or 128"),
-    "inner_k_tiles": (lambda value: value in (2, 4, 8), "2, 4 or 8"),
+    "inner_k_tiles": (lambda value: type(value) is int and value in (2, 4, 8), "2, 4 or 8"),
     "use_hqq": (lambda value: type(value) is bool, "true or false"),
-    "dtype": (lambda value: value in _UINTS, "uint1 to uint7"),
+    "dtype": (lambda value: isinstance(value, str) and value in _UINTS, "uint1 to uint7"),
     "ebits": (lambda value: type(value) is int and 1 <= value <= 6, "1 to 6"),
     "mbits": (lambda value: type(value) is int and 0 <= value <= 5, "0 to 5"),
 }
@@ -54,13 +54,21 @@ _OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
 _MEANT = {"fp4": "fp4_e2m1"}
 
 
-def _quant_type(key: str, value: Any) -> str | dict[str, Any]:
-    """A shorthand, or a dictionary of torchao; diffusers wraps it as {"default": ...}."""
+def _quant_type(key: str, value: Any) -> str | Mapping[str, Any]:
+    """A shorthand; or a configuration of torchao's, as an object of its AOBaseConfig or as the
+    dictionary of one, which diffusers wraps as {"default": ...}."""
+    if is_torchao_config(value):
+        value = _as_dictionary(key, value)
     if isinstance(value, Mapping):
-        kept = copy.deepcopy(dict(value))
-        meaning_of_type(kept, (key,))
-        return kept
-    if isinstance(value, str) and _FLOAT.fullmatch(value):
+        meaning_of_type(value, (key,))
+        return json_object(key, value)
+    if not isinstance(value, str):
+        raise ConfigError(
+            f"{key} is {value!r:.80}. It has to be a shorthand, such as int8wo, or a configuration "
+            "of torchao's, such as Int8WeightOnlyConfig().",
+            (key,),
+        )
+    if _FLOAT.fullmatch(value):
         try:
             named_method(value)
         except QuantizationError as error:
@@ -71,10 +79,30 @@ def _quant_type(key: str, value: Any) -> str | dict[str, Any]:
     return value
 
 
-def _options(key: str, value: Any) -> dict[str, Any]:
-    if value is not None and not isinstance(value, Mapping):
-        raise ConfigError(f"{key} is {value!r}. It has to be an object {{ }}.", (key,))
-    return {name: _plain_dtype(option) for name, option in copy.deepcopy(dict(value or {})).items()}
+def is_torchao_config(value: Any) -> bool:
+    """Whether ``value`` is an AOBaseConfig. Who has one has imported torchao."""
+    module = sys.modules.get("torchao.core.config")
+    return module is not None and isinstance(value, module.AOBaseConfig)
+
+
+def _as_dictionary(key: str, value: Any) -> dict[str, Any]:
+    from torchao.core.config import config_to_dict
+
+    try:
+        return {"default": config_to_dict(value)}
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"{key} is a {type(value).__name__} that torchao cannot write down: {error}. "
+            "Give a shorthand instead, such as int8wo.",
+            (key,),
+        ) from None
+
+
+def _options(key: str, value: Any) -> Mapping[str, Any]:
+    if value is None:
+        return json_object(key, {})
+    options = json_object(key, value)
+    return json_object(key, {name: _plain_dtype(option) for name, option in options.items()})
 
 
 def _plain_dtype(value: Any) -> Any:
@@ -86,11 +114,12 @@ def _plain_dtype(value: Any) -> Any:
 
 
 @register_config
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class TorchAoConfig(QuantConfig):
-    """quant_type_kwargs: what a shorthand's function takes besides."""
+    """quant_type: a shorthand, or the dictionary of a torchao configuration. quant_type_kwargs:
+    what a shorthand's function takes besides."""
 
-    quant_method: ClassVar[str] = "torchao"
+    quant_method: ClassVar[str] = QuantizationMethod.TORCHAO
     method_key: ClassVar[str] = "quant_type"
 
     quant_type: str | Mapping[str, Any] = field(hash=False, metadata={"check": _quant_type})
@@ -98,6 +127,26 @@ class TorchAoConfig(QuantConfig):
     quant_type_kwargs: Mapping[str, Any] = field(
         default_factory=dict, hash=False, metadata={"check": _options}
     )
+
+    def __init__(
+        self,
+        quant_type: Any,
+        modules_to_not_convert: Iterable[str] | None = None,
+        quant_type_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ):
+        """quant_type: a shorthand, a torchao configuration (AOBaseConfig), or its dictionary.
+        kwargs: options of the shorthand, as group_size; ``quant_type_kwargs`` takes them too."""
+        options = quant_type_kwargs
+        if kwargs:
+            options = {**_options("quant_type_kwargs", quant_type_kwargs), **kwargs}
+        for name, value in (
+            ("quant_type", quant_type),
+            ("modules_to_not_convert", modules_to_not_convert),
+            ("quant_type_kwargs", options),
+        ):
+            object.__setattr__(self, name, value)
+        self.__post_init__()
 
     def check(self) -> None:
         valid = () if isinstance(self.quant_type, Mapping) else self._options_of_shorthand()
@@ -154,6 +203,10 @@ class TorchAoConfig(QuantConfig):
         return {k: v for k, v in values.items() if not (beside and k == "quant_type_kwargs")}
 
     @classmethod
+    def all_keys(cls) -> frozenset[str]:
+        return super().all_keys().union(*SHORTHANDS.values())
+
+    @classmethod
     def read(cls, values: dict[str, Any]) -> dict[str, Any]:
         """diffusers takes options beside the keys as well as in ``quant_type_kwargs``."""
         options = {key for known in SHORTHANDS.values() for key in known}
@@ -161,4 +214,5 @@ class TorchAoConfig(QuantConfig):
         if not beside:
             return values
         kept = {key: value for key, value in values.items() if key not in beside}
-        return {**kept, "quant_type_kwargs": {**(values.get("quant_type_kwargs") or {}), **beside}}
+        options = _options("quant_type_kwargs", values.get("quant_type_kwargs"))
+        return {**kept, "quant_type_kwargs": {**options, **beside}}

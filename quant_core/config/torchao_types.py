@@ -7,7 +7,7 @@ same shape. Keys that choose a kernel or a memory layout change no number and ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,25 @@ _NEUTRAL = frozenset(
 )
 
 
+# Of those the ones that may move a number, and what holds instead.
+_NOTED = {
+    "int4_choose_qparams_algorithm": "the range of a group is searched",
+    "intx_choose_qparams_algorithm": "the range of a group is searched",
+    "mm_config": "products are accumulated in float32",
+    "preserve_zero": "the range of a group is searched",
+    "scale_dtype": "a format has its own dtype of scales",
+    "use_dynamic_per_tensor_scale": "a scale for the whole tensor is always there",
+    "weight_only_decode": "every row is computed alike",
+    "weight_scale_dtype": "a format has its own dtype of scales",
+}
+
+
+def _is_in(value: Any, valid: Any) -> bool:
+    """Whether ``value`` is a text, or None, among ``valid``: JSON has values that cannot be asked
+    for in a dictionary."""
+    return (value is None or isinstance(value, str)) and value in valid
+
+
 @dataclass(frozen=True)
 class _Data:
     """The ``_data`` of a configuration. path: where it stands."""
@@ -54,12 +73,12 @@ class _Data:
 
     def type_of(self, key: str) -> str | None:
         value = self.values.get(key)
-        value = value[-1] if isinstance(value, list) and value else value
+        value = value[-1] if isinstance(value, list | tuple) and value else value
         return value.get("_type") if isinstance(value, Mapping) else None
 
     def inside(self, key: str, inner: str) -> Any:
         value = self.values.get(key)
-        value = value[-1] if isinstance(value, list) and value else value
+        value = value[-1] if isinstance(value, list | tuple) and value else value
         data = value.get("_data") if isinstance(value, Mapping) else None
         return data.get(inner) if isinstance(data, Mapping) else None
 
@@ -75,7 +94,7 @@ class _Data:
     def granularity(self, default: str) -> str:
         kinds = {"PerRow": "per-row", "PerTensor": "per-tensor", None: default}
         kind = self.type_of("granularity")
-        if kind not in kinds:
+        if not _is_in(kind, kinds):
             raise self.refuse("granularity", f"{kind}, and only PerRow and PerTensor are known")
         return kinds[kind]
 
@@ -112,7 +131,7 @@ def meaning_of_type(values: Mapping[str, Any], path: Path) -> Answer:
     if set(values) == {"default"} and isinstance(values["default"], Mapping):
         values, path = values["default"], (*path, "default")
     name, data = values.get("_type"), values.get("_data", {})
-    if name not in _TYPES:
+    if not _is_in(name, _TYPES):
         raise ConfigError(str(UnknownNameError("torchao type", name, _TYPES)), (*path, "_type"))
     if not isinstance(data, Mapping):
         raise ConfigError(f"_data of {name} is no object {{ }}.", (*path, "_data"))
@@ -122,8 +141,16 @@ def meaning_of_type(values: Mapping[str, Any], path: Path) -> Answer:
             unknown = UnknownNameError(f"key of {name}", key, sorted(keys | _NEUTRAL))
             raise ConfigError(str(unknown), (*path, "_data", key), at_key=True)
     method, granularity = answer(_Data(name, data, path))
-    passed = sorted(_NEUTRAL & data.keys() & {"int4_choose_qparams_algorithm", "mm_config"})
-    return method, granularity, tuple(f"{key} has no effect here." for key in passed)
+    return method, granularity, tuple(_notes(data))
+
+
+def _notes(data: Mapping[str, Any]) -> Iterator[str]:
+    for key, instead in _NOTED.items():
+        if data.get(key) is not None:
+            yield f"{key} has no effect here: {instead}."
+    layouts = sorted((_NEUTRAL - {*_NOTED, "version"}) & data.keys())
+    if layouts:
+        yield f"Without effect on any number: {', '.join(layouts)}."
 
 
 @_register("Int8WeightOnlyConfig", "group_size", "granularity")
@@ -156,7 +183,7 @@ def _int4(data: _Data) -> tuple[str, str | None]:
 def _float8(data: _Data) -> tuple[str, str | None]:
     methods = {"float8_e4m3fn": "fp8-weight-only", "float8_e5m2": "fp8-e5m2"}
     dtype = data.get("weight_dtype", "float8_e4m3fn")
-    if dtype not in methods:
+    if not _is_in(dtype, methods):
         raise data.refuse("weight_dtype", f"{dtype}, and only {', '.join(methods)} are known")
     return methods[dtype], data.granularity("per-row")
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from ..errors import ConfigError
 from .fields import checked_by, choice, names
-from .quant_config import METHOD_KEY, Meaning, QuantConfig, register_config
+from .quant_config import METHOD_KEY, Meaning, QuantConfig, QuantizationMethod, register_config
 
 _BLOCK = (128, 128)
 
@@ -25,7 +25,7 @@ def _block_size(key: str, value: Any) -> tuple[int, int] | None:
 @register_config
 @dataclass(frozen=True)
 class VLLMOmniConfig(QuantConfig):
-    quant_method: ClassVar[str] = "fp8"
+    quant_method: ClassVar[str] = QuantizationMethod.VLLM_OMNI
     method_key: ClassVar[str] = "activation_scheme"
 
     method: str = choice(("fp8",))

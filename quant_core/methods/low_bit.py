@@ -140,6 +140,14 @@ def _float8_e5m2(match: re.Match[str]) -> Method:
     return Method(match[0], "FP8 weights with two bits of mantissa.", choose)
 
 
+@register_family(r"fp8-block-([1-9]\d{0,4})x([1-9]\d{0,4})")
+def _float8_block(match: re.Match[str]) -> Method:
+    fmt = BlockFloat8(rows=int(match[1]), columns=int(match[2]))
+    return Method(
+        match[0], f"FP8 weights, a scale for each {match[1]} x {match[2]}.", _linear_only(fmt)
+    )
+
+
 @register_family(r"(mxfp8|nvfp4)-weight-only")
 def _block_format(match: re.Match[str]) -> Method:
     fmt = {"mxfp8": MXFP8(), "nvfp4": NVFP4()}[match[1]]

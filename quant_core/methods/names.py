@@ -22,13 +22,19 @@ class Named:
     notes: tuple[str, ...] = ()
 
 
-@lru_cache(maxsize=256)
 def named_method(name: str) -> Named:
     """The meaning of ``name``.
 
-    UnknownNameError with the nearest names if it has none, UnsupportedMethodError for what is
-    known elsewhere and cannot be had here.
+    UnknownNameError with the nearest names if it has none or is no text, UnsupportedMethodError for
+    what is known elsewhere and cannot be had here.
     """
+    if not isinstance(name, str):
+        raise UnknownNameError("method", name, METHODS)
+    return _named(name)
+
+
+@lru_cache(maxsize=256)
+def _named(name: str) -> Named:
     if name in REFUSED:
         raise UnsupportedMethodError(REFUSED[name].format(name))
     method = get_method(ALIASES.get(name, name))

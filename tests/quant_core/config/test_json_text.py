@@ -61,7 +61,23 @@ POINTED = [
     ),
     ('@["int4"]', "A configuration is an object"),
     ('@{"quant_method": "gguf"}', "Load the file with Load Quantized Model"),
-    ('@{"x": 1}', "Nothing says which library's dictionary this is"),
+    ("@{}", "Nothing says which library's dictionary this is"),
+    ('{@"x": 1}', "No library has the key 'x'. Add"),
+    ('{@"load_in_4bits": true}', "Did you mean load_in_4bit of bitsandbytes?"),
+    ('{"method": "fp8", @"ignored": ["a"]}', "Did you mean ignored_layers of fp8?"),
+    ('{@"weight_dtype": "int4"}', "Did you mean weights_dtype of quanto?"),
+    ('{"quant_type": "int4wo", @"groupsize": 64}', "Did you mean group_size of torchao?"),
+    ('{"quant_type": "FP8", @"channel_quantise": 0}', "Did you mean channel_quantize of modelopt?"),
+    ('{"quantization_config": {@"load_in_8bits": true}}', "Did you mean load_in_8bit of bitsand"),
+    ('{"method": @["fp8"]}', "Unknown method ['fp8']."),
+    ('{"quant_method": @{"a": 1}}', "Unknown quant_method {'a': 1}."),
+    ('{"quant_method": "torchao", "quant_type": @["int8wo"]}', "It has to be a shorthand"),
+    ('{"method": "int8", "granularity": @["per-row"]}', "Valid: per-row, per-tensor"),
+    ('{"quant_method": "modelopt", "quant_type": @["FP8"]}', "Unknown type in quant_type ['FP8']"),
+    (
+        '{"quant_method": "torchao", "quant_type": {"_type": @["X"]}}',
+        "Unknown torchao type ['X'].",
+    ),
 ]
 
 

@@ -13,6 +13,7 @@ from graphquant.quant_core.config import (
     QuantoConfig,
     TorchAoConfig,
 )
+from graphquant.quant_core.methods import named_method
 
 
 def test_every_class_of_the_documents_is_here():
@@ -70,7 +71,14 @@ MEANINGS = [
     ),
     (
         {"quant_method": "modelopt", "quant_type": "FP8_FP8", "calib_cfg": {"method": "max"}},
-        Meaning("FP8", "per-tensor"),
+        Meaning(
+            "FP8",
+            "per-tensor",
+            notes=(
+                "FP8 of quant_type has no effect: weight_only is true, so that activations stay "
+                "as they are.",
+            ),
+        ),
     ),
     ({"quant_method": "modelopt", "quant_type": "NVFP4"}, Meaning("NVFP4")),
     ({"method": "fp8"}, Meaning("fp8-dynamic")),
@@ -116,7 +124,7 @@ REFUSED = [
     ({"quant_method": "torchao"}, "needs quant_type", ()),
     ({"quant_method": "torchao", "quant_type": "int9wo"}, "Did you mean int8wo", None),
     ({"quant_method": "torchao", "quant_type": "nf4"}, "Unknown quant_type 'nf4'", None),
-    ({"quant_method": "torchao", "quant_type": 8}, "Unknown quant_type 8", None),
+    ({"quant_method": "torchao", "quant_type": 8}, "It has to be a shorthand", None),
     (
         {"quant_method": "torchao", "quant_type": "fp6_e3m3"},
         "fp6_e3m3 cannot be: 3 exponent and 3 mantissa bits and a sign are 7 bits, not 6. "
@@ -161,8 +169,37 @@ REFUSED = [
         "is for NF4 and NVFP4",
         ("scale_block_quantize",),
     ),
-    ({"quant_method": "modelopt", "quant_type": "FP8", "algorithm": "mse"}, "Valid: max", None),
+    (
+        {"quant_method": "modelopt", "quant_type": "FP8", "algorithm": "mes"},
+        "Did you mean mse",
+        None,
+    ),
     ({"quant_method": "modelopt", "quant_type": "FP8", "forward_loop": "f"}, "to be null", None),
+    (
+        {"quant_method": "modelopt", "quant_type": "FP8", "weight_only": False},
+        "names no type for activations. Write FP8_FP8",
+        ("weight_only",),
+    ),
+    (
+        {"quant_method": "modelopt", "quant_type": "FP8_INT8", "weight_only": False},
+        "FP8_INT8 cannot be computed",
+        ("quant_type",),
+    ),
+    (
+        {"quant_method": "modelopt", "quant_type": "NF4_NF4", "weight_only": False},
+        "NF4_NF4 cannot be computed",
+        ("quant_type",),
+    ),
+    (
+        {
+            "quant_method": "modelopt",
+            "quant_type": "FP8",
+            "calib_cfg": {"method": "max"},
+            "algorithm": "mse",
+        },
+        "differ",
+        ("calib_cfg",),
+    ),
     ({"method": "fp8", "activation_scheme": "fixed"}, "Valid: dynamic, static", None),
     ({"method": "fp8", "weight_block_size": [64, 64]}, "Only blocks of [128, 128]", None),
     (
@@ -196,14 +233,6 @@ def test_what_cannot_be_is_a_value_error_with_the_remedy(values, message, path):
 # What can be written down, and is no method here.
 WITHOUT_A_METHOD = [
     ({"quant_method": "gguf"}, "Load the file with Load Quantized Model"),
-    (
-        {"quant_method": "modelopt", "quant_type": "FP8", "weight_only": False},
-        "names no type for activations. Write FP8_FP8",
-    ),
-    (
-        {"quant_method": "modelopt", "quant_type": "FP8_INT8", "weight_only": False},
-        "FP8_INT8 cannot be computed",
-    ),
     ({"quant_method": "torchao", "quant_type": "fpx_weight_only"}, "does not say how many bits"),
 ]
 
@@ -225,8 +254,68 @@ def test_settings_without_effect_are_noted():
     assert BitsAndBytesConfig(load_in_8bit=True).meaning().notes == ()
     (note,) = BitsAndBytesConfig().meaning().notes
     assert "both false" in note and BitsAndBytesConfig().meaning().method == "none"
-    block = NVIDIAModelOptConfig("NF4", channel_quantize=-1, block_quantize=32).meaning().notes
-    assert block == ("block_quantize 32 has no effect: NF4 has blocks of 64.",)
+
+
+# Every key of every class that changes nothing here, and how the note begins.
+UNHEARD = [
+    ({"load_in_8bit": True, "llm_int8_enable_fp32_cpu_offload": True}, "llm_int8_enable_fp32"),
+    ({"load_in_4bit": True, "bnb_4bit_compute_dtype": "bfloat16"}, "bnb_4bit_compute_dtype"),
+    ({"load_in_4bit": True, "bnb_4bit_quant_storage": "int8"}, "bnb_4bit_quant_storage"),
+    ({"quant_type": "FP8", "disable_conv_quantization": True}, "disable_conv_quantization"),
+    ({"quant_type": "FP8", "modelopt_config": {"quant_cfg": {}}}, "modelopt_config"),
+    ({"quant_type": "INT8", "algorithm": "smoothquant"}, "algorithm smoothquant"),
+    ({"quant_type": "INT8", "channel_quantize": 0, "block_quantize": 64}, "block_quantize 64"),
+    ({"quant_type": "NF4", "channel_quantize": -1, "block_quantize": 32}, "block_quantize 32"),
+    ({"quant_type": "NVFP4", "scale_block_quantize": 8}, "scale_block_quantize"),
+    ({"quant_type": "NF4", "scale_channel_quantize": 0}, "scale_channel_quantize"),
+    ({"quant_type": "INT4", "channel_quantize": -1}, "channel_quantize"),
+    ({"quant_type": "FP8_INT8"}, "INT8 of quant_type"),
+    ({"quant_type": "FP8", "forward_loop": print}, "forward_loop"),
+    ({"quant_type": "int4wo", "inner_k_tiles": 8}, "inner_k_tiles"),
+    ({"quant_type": "uint4wo", "use_hqq": True}, "use_hqq"),
+]
+
+
+@pytest.mark.parametrize(("values", "beginning"), UNHEARD, ids=lambda v: str(v)[:50])
+def test_no_key_is_passed_over_in_silence(values, beginning):
+    if "quant_type" in values:
+        library = "modelopt" if values["quant_type"].isupper() else "torchao"
+        values = {"quant_method": library, **values}
+    (note,) = QuantConfig.from_dict(values).checked_meaning().notes
+    assert note.startswith(beginning) and "no effect" in note
+
+
+BLOCKS = [
+    ({"quant_type": "INT4", "block_quantize": 64}, "int4-g64"),
+    ({"quant_type": "INT4", "block_quantize": 32}, "int4-g32"),
+    ({"quant_type": "INT4"}, "INT4"),
+    ({"quant_type": "FP8", "block_quantize": 128}, "fp8-block-1x128"),
+    ({"quant_type": "FP8", "block_quantize": 64, "channel_quantize": 0}, "fp8-block-64x1"),
+    ({"quant_type": "NF4", "block_quantize": 64}, "nf4-double"),
+    ({"quant_type": "NVFP4", "block_quantize": 16}, "NVFP4"),
+]
+
+
+@pytest.mark.parametrize(("values", "method"), BLOCKS, ids=lambda v: str(v)[:60])
+def test_modelopts_blocks_are_formats(values, method, normal):
+    config = NVIDIAModelOptConfig(**{"channel_quantize": -1, **values})
+    meaning = config.checked_meaning()
+    assert meaning.method == method
+    fmt = named_method(method).method.choose((256, 256), "per-row").format
+    weight = normal(256, 256)
+    block = values.get("block_quantize")
+    if values["quant_type"] in ("INT4", "FP8", "NVFP4") and block:
+        scales = fmt.quantize(weight).scale.numel()
+        assert scales == 256 * 256 // block
+
+
+def test_a_forward_loop_gives_fp8_activations_static_scales():
+    config = NVIDIAModelOptConfig("FP8_FP8", weight_only=False, forward_loop=lambda model: None)
+    assert config.checked_meaning().method == "fp8-static"
+    assert config.to_dict()["forward_loop"] is None
+    assert QuantConfig.from_dict(config.to_dict()).checked_meaning().method == "FP8_FP8"
+    with pytest.raises(ConfigError, match=r"forward_loop is 3\. It has to be null: a function"):
+        NVIDIAModelOptConfig("FP8_FP8", weight_only=False, forward_loop=3)
 
 
 def test_unused_kwargs_are_given_back_or_refused():
@@ -253,7 +342,8 @@ def test_an_update_is_another_value_and_what_it_could_not_use():
 
 def test_dtypes_may_be_torchs_own():
     config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
-    assert config.bnb_4bit_compute_dtype == "bfloat16"
+    assert config.bnb_4bit_compute_dtype is torch.bfloat16
+    assert config.bnb_4bit_quant_storage is torch.uint8
     assert config == BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype="torch.bfloat16")
 
 

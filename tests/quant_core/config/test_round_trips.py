@@ -54,7 +54,18 @@ torchao = st.sampled_from(sorted(SHORTHANDS)).flatmap(
         modules_to_not_convert=maybe_names,
         quant_type_kwargs=st.fixed_dictionaries(
             {},
+<<<<<<< HEAD
             optional={key: TORCHAO_OPTIONS[key] for key in SHORTHANDS[name]},
+=======
+            optional={
+                key: {
+                    "use_hqq": bits,
+                    "dtype": st.just("uint3"),
+                    "inner_k_tiles": st.sampled_from([2, 4, 8]),
+                }.get(key, st.integers(1, 5))
+                for key in SHORTHANDS[name]
+            },
+>>>>>>> c33e078 (Configuration classes as their documents write them: kwargs, torchao's own objects, to_json_string, dtypes)
         ),
     )
 )
@@ -70,11 +81,18 @@ modelopt = st.builds(
     NVIDIAModelOptConfig,
     quant_type=st.sampled_from([*TYPES, *(f"{w}_{a}" for w in TYPES for a in TYPES)]),
     modules_to_not_convert=maybe_names,
-    weight_only=bits,
+    algorithm=st.sampled_from(["max", "mse", "awq_lite"]),
     channel_quantize=st.integers(-2, 1),
     block_quantize=sizes,
     disable_conv_quantization=bits,
     modelopt_config=st.none() | st.just({"quant_cfg": {"*": {"num_bits": [4, 3]}}}),
+)
+modelopt |= st.builds(
+    NVIDIAModelOptConfig,
+    st.sampled_from(["FP8_FP8", "INT8_INT8", "INT4_INT8", "NVFP4_NVFP4"]),
+    weight_only=st.just(False),
+    channel_quantize=st.none() | st.integers(-2, 1),
+    forward_loop=st.none(),
 )
 vllm = st.builds(
     VLLMOmniConfig,
@@ -96,8 +114,8 @@ configs = bitsandbytes | torchao | quanto | gguf | modelopt | vllm | own
 def test_dictionaries_and_json_lose_nothing(config):
     assert QuantConfig.from_dict(config.to_dict()) == config
     assert type(config).from_dict(config.to_dict()) == config
-    assert QuantConfig.from_dict(json.loads(config.to_json(use_diff=False))) == config
-    assert QuantConfig.from_dict(json.loads(config.to_json())) == config
+    assert QuantConfig.from_dict(json.loads(config.to_json_string(use_diff=False))) == config
+    assert QuantConfig.from_dict(json.loads(config.to_json_string())) == config
     assert QuantConfig.from_dict({"_class_name": "X", "quantization_config": config.to_dict()}) == (
         config
     )

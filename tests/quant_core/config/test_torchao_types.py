@@ -85,7 +85,9 @@ def test_types_that_torchao_once_had_are_read():
     assert typed("UIntXWeightOnlyConfig", dtype=uint3, group_size=64) == Meaning("int3-g64")
     assert typed("FPXWeightOnlyConfig", ebits=3, mbits=2) == Meaning("fp6-e3m2")
     assert typed("NF4WeightOnlyConfig") == Meaning("nf4")
-    assert typed("NVFP4WeightOnlyConfig", use_triton_kernel=True) == Meaning("nvfp4-weight-only")
+    assert typed("NVFP4WeightOnlyConfig", use_triton_kernel=True) == Meaning(
+        "nvfp4-weight-only", notes=("Without effect on any number: use_triton_kernel.",)
+    )
 
 
 def test_torchaos_configurations_of_more_formats_are_read():
