@@ -50,7 +50,8 @@ class GQQuantizationConfig(io.ComfyNode):
         from ..quant_core.config import config_from_text
 
         config = config_from_text(text)
-        return io.NodeOutput(config, "\n".join([*_told(config), "", config.to_json_string(use_diff=False)]))
+        whole = config.to_json_string(use_diff=False).rstrip()
+        return io.NodeOutput(config, "\n".join([*_told(config), "", whole]))
 
 
 def _told(config: QuantConfig) -> list[str]:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
 from ..carriers.torchao_tensors import require_torchao, to_torchao
+from ..config import QuantConfig, config_of
 from ..detect import module_bytes
 from ..formats import QuantizedWeight
 from ..hardware import Hardware, default_device, hardware_of
 from ..machine.fastest import Search
+from ..patterns import parse_patterns
 from ..planning.calibration import Calibration
 from ..planning.plan import LayerPlan, Plan, plan_component
 from ..planning.static_scales import with_static_scales
 from ..presets import Preset
 from ..report import Report
+from .forward_loop import run_forward_loop
 from .quantize_plan import quantize_plan
 
 log = logging.getLogger(__name__)
@@ -26,7 +30,7 @@ log = logging.getLogger(__name__)
 
 def quantize_component(
     model: nn.Module,
-    method: str,
+    method: str | QuantConfig | Mapping[str, Any],
     component_type: str = "transformer",
     granularity: str = "per-row",
     verbose: bool = False,
@@ -44,8 +48,12 @@ def quantize_component(
 ) -> tuple[nn.Module, dict]:
     """Quantize the weights of ``model`` in place; returns ``(model, stats)``, the same object.
 
-    Arguments as in ``plan_component``, ``with_static_scales`` and ``quantize_plan``. verbose: log
-    the whole report, not one line. Stats are ``Report.to_dict()``: quantized_layers,
+    method: a name; a configuration, which also says which layers are kept and may say the
+    granularity; its dictionary; or one of torchao's own (AOBaseConfig). What has no effect in a
+    configuration is in the notes.
+
+    Other arguments as in ``plan_component``, ``with_static_scales`` and ``quantize_plan``. verbose:
+    log the whole report, not one line. Stats are ``Report.to_dict()``: quantized_layers,
     skipped_layers, total_layers, method, component_type, bytes before and after, and every layer
     with its reason. A model whose layers are all quantized already comes back untouched,
     stats["method"] == "already_quantized".
@@ -56,6 +64,15 @@ def quantize_component(
     ValueError (see ``plan_component``), NonFiniteWeightError; TorchAOError (an ImportError) where
     torchao is missing or too old.
     """
+    notes: tuple[str, ...] = ()
+    config = config_of(method)
+    if config is not None:
+        meaning = config.checked_meaning()
+        method, notes = meaning.method, meaning.notes
+        granularity = meaning.granularity or granularity
+        include = include or meaning.include
+        exclude = (*parse_patterns(exclude), *meaning.exclude)
+        calibration = calibration or run_forward_loop(model, config)
     plan = plan_component(
         model,
         method,
@@ -83,21 +100,27 @@ def quantize_component(
         seconds=time.perf_counter() - started,
         model_bytes_before=before,
         model_bytes_after=module_bytes(model),
+        notes=notes,
     )
     log.info("%s", report.to_markdown() if verbose else report.summary())
     return model, report.to_dict()
 
 
 def quantize_vae(
-    vae: nn.Module, method: str = "int8", *, scope: str = "decoder", **options
-) -> tuple[nn.Module, dict]:
-    """Quantize a VAE's Conv1d, Conv2d, Conv3d and Linear weights in place.
+    vae: nn.Module,
+    method: str | QuantConfig | Mapping[str, Any] = "int8",
+    *,
+    scope: str = "decoder",
+    **options,
+) -> nn.Module:
+    """Quantize a VAE's Conv1d, Conv2d, Conv3d and Linear weights in place; returns the VAE.
 
-    ``quantize_component`` of the type "vae", with its ``options``. method: "int8" or "none"; others
-    raise UnsupportedMethodError. scope: "decoder", "encoder" or "both", told apart by the names
-    that ComfyUI and diffusers give the modules; ``post_quant_conv`` belongs to the decoder.
+    ``quantize_component(vae, method, "vae", scope=scope, **options)`` does the same and returns the
+    stats too. method: "int8" or "none"; others raise UnsupportedMethodError. scope: "decoder",
+    "encoder" or "both", told apart by the names that ComfyUI and diffusers give the modules;
+    ``post_quant_conv`` belongs to the decoder.
     """
-    return quantize_component(vae, method, "vae", scope=scope, **options)
+    return quantize_component(vae, method, "vae", scope=scope, **options)[0]
 
 
 def attach(model: nn.Module, weights: dict[str, QuantizedWeight]) -> None:

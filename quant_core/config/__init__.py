@@ -8,7 +8,7 @@ from .json_text import config_from_text
 from .modelopt import NVIDIAModelOptConfig
 from .quant_config import CONFIGS, Meaning, QuantConfig, QuantizationMethod
 from .quanto import QuantoConfig
-from .torchao import TorchAoConfig
+from .torchao import TorchAoConfig, config_of
 from .vllm import VLLMOmniConfig
 
 # diffusers' name of the base class.
@@ -34,4 +34,5 @@ __all__ = [
     "TorchAoConfig",
     "VLLMOmniConfig",
     "config_from_text",
+    "config_of",
 ]

@@ -37,6 +37,15 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 }
 
 
+# Settings that stand beside these in the files that quantization_encoder comes from.
+_NOT_HERE = {
+    "compile": "Models are compiled by ComfyUI's TorchCompileModel.",
+    "compile_mode": "Tell it to a Quantize node, whose report has warnings for it.",
+    "cpu_offload": "ComfyUI offloads by itself.",
+    "transformer_file": "Choose the file in a loader.",
+}
+
+
 @dataclass(frozen=True)
 class ComponentConfig:
     """What holds for one component; "inherit" where nothing is said."""
@@ -117,8 +126,17 @@ class DefaultsConfig:
         specific = next(iter(said.values()), ComponentConfig())
         return specific.over(self.quantization.component(name))
 
-    def resolve(self, architecture: str | None = None) -> dict[str, ComponentConfig]:
-        """The settings of each component: the architecture's, else the global, else built in."""
+    def resolve(
+        self, architecture: str | None = None, known: Collection[str] = PRESETS
+    ) -> dict[str, ComponentConfig]:
+        """The settings of each component: the architecture's, else the global, else built in.
+
+        known: the names that mean an architecture, beside those with a section. UnknownNameError
+        for any other.
+        """
+        names = dict.fromkeys((*self.architectures, *known))
+        if architecture is not None and architecture not in names:
+            raise UnknownNameError("architecture", architecture, names)
         architectures = () if architecture is None else (architecture,)
         return {
             name: self.component(name, architectures).over(BUILT_IN[name])
@@ -148,14 +166,27 @@ class DefaultsConfig:
 
         ConfigError names the key and the valid ones, or the value and the valid ones.
         """
+        if not isinstance(values, Mapping):
+            raise ConfigError(
+                f"Defaults are an object of sections, not a {type(values).__name__}. "
+                f'Write {{"{GLOBAL}": {{"transformer": "int8"}}}}.'
+            )
         for name, settings in values.items():
             _check_section(name, settings, architectures)
-        sections = {name: SectionConfig(**settings) for name, settings in values.items()}
+        sections = {
+            name: SectionConfig(**{_own_key(key): value for key, value in settings.items()})
+            for name, settings in values.items()
+        }
         return cls(sections.pop(GLOBAL, SectionConfig()), sections)
 
     @classmethod
     def from_json(cls, text: str, architectures: Collection[str] = PRESETS) -> DefaultsConfig:
-        return cls.from_dict(json.loads(text), architectures)
+        """ConfigError where ``text`` is no JSON object of sections."""
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"This is no JSON: {error}.") from None
+        return cls.from_dict(values, architectures)
 
     @classmethod
     def from_toml(cls, text: str, architectures: Collection[str] = PRESETS) -> DefaultsConfig:
@@ -177,14 +208,29 @@ def _check_section(name: str, settings: Any, architectures: Collection[str]) -> 
     if not isinstance(settings, Mapping):
         raise ConfigError(f"{name} is a section, not a value. Write [{name}].", (name,))
     for key, value in settings.items():
-        if key not in SETTINGS:
-            message = str(UnknownNameError(f"key in [{name}]", key, SETTINGS))
-            raise ConfigError(message, (name, key))
+        _check_key(name, key, settings)
         _check_setting((name, key), value)
 
 
+def _check_key(section: str, key: str, settings: Mapping[str, Any]) -> None:
+    path = (section, key)
+    if key in _NOT_HERE:
+        raise ConfigError(f"{key} is not read here. {_NOT_HERE[key]} Remove the line.", path)
+    own = _own_key(key)
+    if own not in SETTINGS:
+        raise ConfigError(str(UnknownNameError(f"key in [{section}]", key, SETTINGS)), path)
+    if own != key and own in settings:
+        raise ConfigError(f"{key} and {own} are one setting. Leave {key} out.", path)
+
+
+def _own_key(key: str) -> str:
+    """``quantization_encoder`` is ``encoder``."""
+    own = key.removeprefix("quantization_") if isinstance(key, str) else key
+    return own if own in COMPONENT_TYPES else key
+
+
 def _check_setting(path: tuple[str, ...], value: Any) -> None:
-    key = path[-1]
+    key = _own_key(path[-1])
     if value in SETTINGS[key] or (SETTINGS[key] is _METHODS and _names_a_method(path, value)):
         return
     aliases = ALIASES if SETTINGS[key] is _METHODS else ()

@@ -79,6 +79,17 @@ def _quant_type(key: str, value: Any) -> str | Mapping[str, Any]:
     return value
 
 
+def config_of(value: Any) -> QuantConfig | None:
+    """The configuration that ``value`` is, or is written as: a QuantConfig, a library's dictionary,
+    or one of torchao's own objects. None for what is none of them, such as a method's name.
+    ConfigError for a dictionary that is no configuration."""
+    if isinstance(value, Mapping):
+        return QuantConfig.from_dict(value)
+    if is_torchao_config(value):
+        return TorchAoConfig(value)
+    return value if isinstance(value, QuantConfig) else None
+
+
 def is_torchao_config(value: Any) -> bool:
     """Whether ``value`` is an AOBaseConfig. Who has one has imported torchao."""
     module = sys.modules.get("torchao.core.config")

@@ -40,22 +40,22 @@ _NEUTRAL = frozenset(
 )
 
 
+_SEARCHED = "the range of a group is searched"
+_OWN_SCALES = "a format has its own dtype of scales"
 # Of those the ones that may move a number, and what holds instead.
 _NOTED = {
-    "int4_choose_qparams_algorithm": "the range of a group is searched",
-    "intx_choose_qparams_algorithm": "the range of a group is searched",
+    "int4_choose_qparams_algorithm": _SEARCHED,
+    "intx_choose_qparams_algorithm": _SEARCHED,
     "mm_config": "products are accumulated in float32",
-    "preserve_zero": "the range of a group is searched",
-    "scale_dtype": "a format has its own dtype of scales",
-    "use_dynamic_per_tensor_scale": "a scale for the whole tensor is always there",
-    "weight_only_decode": "every row is computed alike",
-    "weight_scale_dtype": "a format has its own dtype of scales",
+    "preserve_zero": _SEARCHED,
+    "scale_dtype": _OWN_SCALES,
+    "use_dynamic_per_tensor_scale": "the whole tensor always has a scale",
+    "weight_scale_dtype": _OWN_SCALES,
 }
 
 
 def _is_in(value: Any, valid: Any) -> bool:
-    """Whether ``value`` is a text, or None, among ``valid``: JSON has values that cannot be asked
-    for in a dictionary."""
+    """Whether ``value`` is a text, or None, among ``valid``. Of lists a dictionary knows none."""
     return (value is None or isinstance(value, str)) and value in valid
 
 
@@ -190,11 +190,8 @@ def _float8(data: _Data) -> tuple[str, str | None]:
 
 @_register(
     "Float8DynamicActivationFloat8WeightConfig",
-    "activation_dtype",
-    "weight_dtype",
-    "granularity",
-    "activation_value_lb",
-    "activation_value_ub",
+    *("activation_dtype", "weight_dtype", "granularity"),
+    *("activation_value_lb", "activation_value_ub"),
 )
 def _float8_dynamic(data: _Data) -> tuple[str, str | None]:
     for key in ("activation_dtype", "weight_dtype"):
@@ -282,13 +279,8 @@ def _mx(data: _Data) -> tuple[str, str | None]:
 
 @_register(
     "Float8StaticActivationFloat8WeightConfig",
-    "act_quant_scale",
-    "activation_dtype",
-    "granularity",
-    "output_act_quant_scale",
-    "quantize_and_dequantize_output",
-    "step",
-    "weight_dtype",
+    *("act_quant_scale", "activation_dtype", "granularity", "output_act_quant_scale"),
+    *("quantize_and_dequantize_output", "step", "weight_dtype"),
 )
 def _float8_static(data: _Data) -> tuple[str, str | None]:
     for key in ("activation_dtype", "weight_dtype"):

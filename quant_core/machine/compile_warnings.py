@@ -5,7 +5,10 @@ from __future__ import annotations
 from ..errors import UnknownNameError
 from ..methods import resolve_method
 
-COMPILE_MODES = ("none", "default", "reduce-overhead", "max-autotune")
+COMPILE_MODES = (
+    *("none", "default", "reduce-overhead", "max-autotune"),
+    "max-autotune-no-cudagraphs",
+)
 
 _UNSAFE = {
     ("fp8-dynamic", "reduce-overhead"): "uses autotuned FP8 matmuls, which break graph capture",

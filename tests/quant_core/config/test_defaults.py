@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphquant.quant_core import ComponentConfig, ConfigError, DefaultsConfig, SectionConfig
+from graphquant.quant_core import (
+    ComponentConfig,
+    ConfigError,
+    DefaultsConfig,
+    SectionConfig,
+    UnknownNameError,
+)
 from graphquant.quant_core.config import SETTINGS
 from graphquant.quant_core.presets import PRESETS
 from lab.pack import ROOT
@@ -217,3 +223,60 @@ def test_the_example_in_the_documentation_means_what_it_says():
         "transformer": ComponentConfig("fp8-dynamic", "per-tensor"),
         "vae": ComponentConfig("none", "per-row"),
     }
+
+
+ANCESTORS = """
+[quantization]
+transformer = "fp8-dynamic"
+
+[flux2]
+quantization_transformer = "fp8-weight-only"
+
+[ltx2]
+quantization_encoder = "int8"
+quantization_vae = "none"
+"""
+
+
+@needs_toml
+def test_the_keys_of_older_files_mean_their_component():
+    config = DefaultsConfig.from_toml(ANCESTORS)
+    assert config.resolve("flux2")["transformer"].method == "fp8-weight-only"
+    assert config.resolve("ltx2")["encoder"].method == "int8"
+    assert config.resolve("ltx2")["vae"].method == "none"
+    assert config.resolve("ltx2")["transformer"].method == "fp8-dynamic"
+    assert config.to_dict()["ltx2"] == {"encoder": "int8", "vae": "none"}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('quantization_transformers = "int8"', "Did you mean transformer"),
+        ('quantization_encoder = "int9"', "Unknown value of encoder 'int9'"),
+        ('quantization_encoder = "int8"\nencoder = "int4"', "are one setting"),
+        ("compile = true", "compile is not read here. Models are compiled by"),
+        ('compile_mode = "default"', "compile_mode is not read here."),
+        ('transformer_file = "x"', "transformer_file is not read here. Choose the file"),
+        ("cpu_offload = true", "cpu_offload is not read here."),
+    ],
+)
+@needs_toml
+def test_what_older_files_have_besides_is_refused_by_name(line, message):
+    with pytest.raises(ConfigError, match=r"^line 2: ") as error:
+        DefaultsConfig.from_toml(f"[flux2]\n{line}\n")
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["FLUX2", "flux-2", "flux 2", "ltx3", ""])
+def test_an_unknown_architecture_is_named_with_its_neighbours(name):
+    with pytest.raises(UnknownNameError, match=f"Unknown architecture '{name}'"):
+        DefaultsConfig().resolve(name)
+    section = DefaultsConfig(architectures={"ltx3": SectionConfig("int4")})
+    assert section.resolve("ltx3")["encoder"].method == "int4"
+    assert section.resolve("pid", known=["pid"])["encoder"].method == "auto"
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", '"x"', "{", "[" * 9999, '{"flux2": []}'])
+def test_json_that_is_no_defaults_is_refused_in_words(text):
+    with pytest.raises(ConfigError):
+        DefaultsConfig.from_json(text)

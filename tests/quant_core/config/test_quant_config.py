@@ -1,19 +1,16 @@
 """One quantization in each library's own words: read, checked, written back without loss."""
 
 import pytest
-import torch
 
 from graphquant.quant_core import ConfigError, plan_component
 from graphquant.quant_core.config import (
     CONFIGS,
     BitsAndBytesConfig,
     Meaning,
-    NVIDIAModelOptConfig,
     QuantConfig,
     QuantoConfig,
     TorchAoConfig,
 )
-from graphquant.quant_core.methods import named_method
 
 
 def test_every_class_of_the_documents_is_here():
@@ -256,68 +253,6 @@ def test_settings_without_effect_are_noted():
     assert "both false" in note and BitsAndBytesConfig().meaning().method == "none"
 
 
-# Every key of every class that changes nothing here, and how the note begins.
-UNHEARD = [
-    ({"load_in_8bit": True, "llm_int8_enable_fp32_cpu_offload": True}, "llm_int8_enable_fp32"),
-    ({"load_in_4bit": True, "bnb_4bit_compute_dtype": "bfloat16"}, "bnb_4bit_compute_dtype"),
-    ({"load_in_4bit": True, "bnb_4bit_quant_storage": "int8"}, "bnb_4bit_quant_storage"),
-    ({"quant_type": "FP8", "disable_conv_quantization": True}, "disable_conv_quantization"),
-    ({"quant_type": "FP8", "modelopt_config": {"quant_cfg": {}}}, "modelopt_config"),
-    ({"quant_type": "INT8", "algorithm": "smoothquant"}, "algorithm smoothquant"),
-    ({"quant_type": "INT8", "channel_quantize": 0, "block_quantize": 64}, "block_quantize 64"),
-    ({"quant_type": "NF4", "channel_quantize": -1, "block_quantize": 32}, "block_quantize 32"),
-    ({"quant_type": "NVFP4", "scale_block_quantize": 8}, "scale_block_quantize"),
-    ({"quant_type": "NF4", "scale_channel_quantize": 0}, "scale_channel_quantize"),
-    ({"quant_type": "INT4", "channel_quantize": -1}, "channel_quantize"),
-    ({"quant_type": "FP8_INT8"}, "INT8 of quant_type"),
-    ({"quant_type": "FP8", "forward_loop": print}, "forward_loop"),
-    ({"quant_type": "int4wo", "inner_k_tiles": 8}, "inner_k_tiles"),
-    ({"quant_type": "uint4wo", "use_hqq": True}, "use_hqq"),
-]
-
-
-@pytest.mark.parametrize(("values", "beginning"), UNHEARD, ids=lambda v: str(v)[:50])
-def test_no_key_is_passed_over_in_silence(values, beginning):
-    if "quant_type" in values:
-        library = "modelopt" if values["quant_type"].isupper() else "torchao"
-        values = {"quant_method": library, **values}
-    (note,) = QuantConfig.from_dict(values).checked_meaning().notes
-    assert note.startswith(beginning) and "no effect" in note
-
-
-BLOCKS = [
-    ({"quant_type": "INT4", "block_quantize": 64}, "int4-g64"),
-    ({"quant_type": "INT4", "block_quantize": 32}, "int4-g32"),
-    ({"quant_type": "INT4"}, "INT4"),
-    ({"quant_type": "FP8", "block_quantize": 128}, "fp8-block-1x128"),
-    ({"quant_type": "FP8", "block_quantize": 64, "channel_quantize": 0}, "fp8-block-64x1"),
-    ({"quant_type": "NF4", "block_quantize": 64}, "nf4-double"),
-    ({"quant_type": "NVFP4", "block_quantize": 16}, "NVFP4"),
-]
-
-
-@pytest.mark.parametrize(("values", "method"), BLOCKS, ids=lambda v: str(v)[:60])
-def test_modelopts_blocks_are_formats(values, method, normal):
-    config = NVIDIAModelOptConfig(**{"channel_quantize": -1, **values})
-    meaning = config.checked_meaning()
-    assert meaning.method == method
-    fmt = named_method(method).method.choose((256, 256), "per-row").format
-    weight = normal(256, 256)
-    block = values.get("block_quantize")
-    if values["quant_type"] in ("INT4", "FP8", "NVFP4") and block:
-        scales = fmt.quantize(weight).scale.numel()
-        assert scales == 256 * 256 // block
-
-
-def test_a_forward_loop_gives_fp8_activations_static_scales():
-    config = NVIDIAModelOptConfig("FP8_FP8", weight_only=False, forward_loop=lambda model: None)
-    assert config.checked_meaning().method == "fp8-static"
-    assert config.to_dict()["forward_loop"] is None
-    assert QuantConfig.from_dict(config.to_dict()).checked_meaning().method == "FP8_FP8"
-    with pytest.raises(ConfigError, match=r"forward_loop is 3\. It has to be null: a function"):
-        NVIDIAModelOptConfig("FP8_FP8", weight_only=False, forward_loop=3)
-
-
 def test_unused_kwargs_are_given_back_or_refused():
     values = {"quant_method": "quanto"}
     config, unused = QuantConfig.from_dict(values, True, weights_dtype="int4", revision="main")
@@ -340,35 +275,9 @@ def test_an_update_is_another_value_and_what_it_could_not_use():
         config.weights_dtype = "int2"
 
 
-def test_dtypes_may_be_torchs_own():
-    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
-    assert config.bnb_4bit_compute_dtype is torch.bfloat16
-    assert config.bnb_4bit_quant_storage is torch.uint8
-    assert config == BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype="torch.bfloat16")
-
-
 def test_a_list_that_is_null_is_the_default():
     config = QuantConfig.from_dict({"method": "fp8", "ignored_layers": None})
     assert config == QuantConfig.from_dict({"method": "fp8", "weight_block_size": None})
-
-
-def test_the_dictionary_of_bitsandbytes_is_diffusers_own():
-    """As BitsAndBytesConfig(load_in_4bit=True).to_dict() of diffusers 0.42 gives it."""
-    assert BitsAndBytesConfig(load_in_4bit=True).to_dict() == {
-        "quant_method": "bitsandbytes",
-        "_load_in_8bit": False,
-        "_load_in_4bit": True,
-        "llm_int8_threshold": 6.0,
-        "llm_int8_skip_modules": None,
-        "llm_int8_enable_fp32_cpu_offload": False,
-        "llm_int8_has_fp16_weight": False,
-        "bnb_4bit_quant_type": "fp4",
-        "bnb_4bit_use_double_quant": False,
-        "bnb_4bit_compute_dtype": "float32",
-        "bnb_4bit_quant_storage": "uint8",
-        "load_in_4bit": True,
-        "load_in_8bit": False,
-    }
 
 
 def test_modules_to_not_convert_are_whole_parts_of_names(transformer):

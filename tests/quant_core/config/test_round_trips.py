@@ -54,18 +54,7 @@ torchao = st.sampled_from(sorted(SHORTHANDS)).flatmap(
         modules_to_not_convert=maybe_names,
         quant_type_kwargs=st.fixed_dictionaries(
             {},
-<<<<<<< HEAD
             optional={key: TORCHAO_OPTIONS[key] for key in SHORTHANDS[name]},
-=======
-            optional={
-                key: {
-                    "use_hqq": bits,
-                    "dtype": st.just("uint3"),
-                    "inner_k_tiles": st.sampled_from([2, 4, 8]),
-                }.get(key, st.integers(1, 5))
-                for key in SHORTHANDS[name]
-            },
->>>>>>> c33e078 (Configuration classes as their documents write them: kwargs, torchao's own objects, to_json_string, dtypes)
         ),
     )
 )

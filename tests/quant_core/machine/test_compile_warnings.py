@@ -18,7 +18,8 @@ def test_only_dynamic_fp8_under_graph_capture_is_warned_of(method, mode):
 
 
 def test_the_modes_are_these_in_this_order():
-    assert COMPILE_MODES == ("none", "default", "reduce-overhead", "max-autotune")
+    assert COMPILE_MODES[:4] == ("none", "default", "reduce-overhead", "max-autotune")
+    assert COMPILE_MODES[4:] == ("max-autotune-no-cudagraphs",)
 
 
 def test_no_mode_is_no_compilation():

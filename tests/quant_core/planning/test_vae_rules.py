@@ -10,6 +10,7 @@ from torch.nn.utils import parametrizations
 from graphquant.quant_core import (
     VALID_METHODS,
     NothingToQuantizeError,
+    QuantoConfig,
     UnknownNameError,
     UnsupportedMethodError,
     plan_component,
@@ -108,7 +109,7 @@ DECODER = {"post_quant_conv", "decoder.reflect", "decoder.grouped", "decoder.row
 
 @pytest.mark.parametrize(("scope", "quantized"), [("encoder", ENCODER), ("decoder", DECODER)])
 def test_a_scope_quantizes_its_half_and_counts_every_layer(vae, scope, quantized):
-    _, stats = quantize_vae(vae, scope=scope)
+    _, stats = quantize_component(vae, "int8", "vae", scope=scope)
     done = {name for name, action in actions(stats).items() if action == "quantize"}
     assert done == quantized
     assert stats["quantized_layers"] == len(quantized)
@@ -117,10 +118,10 @@ def test_a_scope_quantizes_its_half_and_counts_every_layer(vae, scope, quantized
 
 
 def test_both_halves_are_the_two_scopes_one_after_the_other(vae, latent):
-    once, stats = quantize_vae(copy.deepcopy(vae), scope="both")
+    once, stats = quantize_component(copy.deepcopy(vae), "int8", "vae", scope="both")
     assert stats["quantized_layers"] == 10
-    twice, _ = quantize_vae(vae, scope="encoder")
-    twice, stats = quantize_vae(twice, scope="decoder")
+    twice, _ = quantize_component(vae, "int8", "vae", scope="encoder")
+    twice, stats = quantize_component(twice, "int8", "vae", scope="decoder")
     assert torch.equal(once.decode(latent), twice.decode(latent))
     assert list(actions(stats).values()).count("already quantized") == 3
 
@@ -129,7 +130,7 @@ def test_both_halves_are_the_two_scopes_one_after_the_other(vae, latent):
 def test_every_kind_of_convolution_computes_with_int8_weights(vae, latent, dtype):
     vae, latent = vae.to(dtype), latent.to(dtype)
     exact = vae.decode(latent)
-    same, stats = quantize_vae(vae)
+    same, stats = quantize_component(vae, "int8", "vae")
     assert same is vae
     assert 1e-4 < relative(vae.decode(latent), exact) < 0.012
     assert {layer["kind"] for layer in stats["layers"] if layer["action"] == "quantize"} == {
@@ -148,7 +149,7 @@ def test_every_kind_of_convolution_computes_with_int8_weights(vae, latent, dtype
 def test_the_bytes_are_half_of_sixteen_bits_for_weights_of_a_real_size():
     vae = nn.Sequential(nn.Conv2d(128, 128, 3), nn.Conv3d(64, 64, 3), nn.Linear(512, 512)).half()
     plain = sum(layer.weight.nbytes for layer in vae)
-    _, stats = quantize_vae(vae)
+    _, stats = quantize_component(vae, "int8", "vae")
     assert stats["quantized_bytes_before"] == plain
     assert stats["quantized_bytes_after"] <= 0.51 * plain
     assert stats["model_bytes_before"] - stats["model_bytes_after"] == (
@@ -157,11 +158,21 @@ def test_the_bytes_are_half_of_sixteen_bits_for_weights_of_a_real_size():
 
 
 def test_quantize_component_of_the_type_vae_is_the_same(vae, latent):
-    ours, stats = quantize_vae(copy.deepcopy(vae), scope="both")
-    theirs, general = quantize_component(vae, "int8", component_type="vae", scope="both")
+    ours = quantize_vae(copy.deepcopy(vae), scope="both")
+    theirs, stats = quantize_component(vae, "int8", component_type="vae", scope="both")
     assert torch.equal(ours.decode(latent), theirs.decode(latent))
-    assert stats | {"seconds": 0} == general | {"seconds": 0}
+    assert torch.equal(ours.decoder["rows"].weight.qdata, theirs.decoder["rows"].weight.qdata)
     assert stats["component_type"] == "vae"
+
+
+@pytest.mark.parametrize("method", ["int8", "none", {"method": "int8"}, QuantoConfig("int8")])
+def test_what_quantize_vae_returns_is_the_vae(vae, latent, method):
+    exact = vae.decode(latent)
+    same = vae
+    vae = quantize_vae(vae, method)
+    assert vae is same
+    assert relative(vae.decode(latent), exact) < 0.012
+    assert torch.equal(vae.decode(latent), exact) is (method == "none")
 
 
 def test_a_quantized_vae_changes_dtype_and_is_copied_like_any_module(vae, latent):
@@ -179,7 +190,7 @@ def test_a_quantized_vae_compiles(vae, latent):
 
 
 def test_the_report_says_what_int8_does_not_save(vae):
-    _, stats = quantize_vae(vae)
+    _, stats = quantize_component(vae, "int8", "vae")
     assert not stats["warnings"]
     (note,) = stats["notes"]
     assert "activations" in note and "tiles" in note
@@ -188,7 +199,7 @@ def test_the_report_says_what_int8_does_not_save(vae):
 
 def test_none_is_the_identity(vae):
     weights = [id(parameter) for parameter in vae.parameters()]
-    same, stats = quantize_vae(vae, "none")
+    same, stats = quantize_component(vae, "none", "vae")
     assert same is vae and [id(parameter) for parameter in vae.parameters()] == weights
     assert stats["quantized_layers"] == 0
 
@@ -223,7 +234,7 @@ def test_weight_norm_is_kept_and_says_so(normal):
     ).requires_grad_(False)
     x = normal(1, 32, 20, std=1.0)
     exact = vae(x)
-    _, stats = quantize_vae(vae)
+    _, stats = quantize_component(vae, "int8", "vae")
     assert actions(stats) == {"0": "keep", "1": "quantize"}
     assert stats["layers"][0]["reason"] == "its weight is computed from others (weight norm)"
     assert 1e-4 < relative(vae(x), exact) < 0.01
