@@ -10,7 +10,7 @@ import pytest
 
 from lab.pack import ROOT
 
-NOT_OURS = {".git", ".venv", ".comfyui", ".demo", ".ruff_cache", "node_modules"}
+NOT_OURS = {".git", ".venv", ".venv-newest", ".comfyui", ".demo", ".ruff_cache", "node_modules"}
 COMFYUI = ("comfy", "comfy_api", "comfy_execution", "comfy_extras", "comfy_kitchen", "folder_paths")
 
 
@@ -74,6 +74,8 @@ FLOORS = {
         ("planning",),
         ("config", "report"),
         ("applying", "measure"),
+        ("conversion",),
+        ("cli",),
     ),
     "nodes": (("compatibility", "capability"), ("bridge",), ("shared",)),
     "nodes/bridge": (

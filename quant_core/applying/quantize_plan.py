@@ -30,29 +30,31 @@ def quantize_plan(
     layer and may raise, to cancel. NonFiniteWeightError names the layer.
     """
     results: dict[str, QuantizedWeight] = {}
-    transfer = Transfer()
+    quantize = layer_quantizer(read_weight, device)
     for layer in plan.quantized:
         if on_layer is not None:
             on_layer(layer)
-        if layer.tied_to is not None:
-            results[layer.name] = results[layer.tied_to]
-            continue
-        results[layer.name] = _quantize_layer(layer, read_weight(layer.name), device, transfer)
+        tied = layer.tied_to is not None
+        results[layer.name] = results[layer.tied_to] if tied else quantize(layer)
     return results
 
 
-def _quantize_layer(
-    layer: LayerPlan,
-    weight: torch.Tensor,
-    device: torch.device | str | None,
-    transfer: Transfer,
-) -> QuantizedWeight:
-    home = weight.device
-    try:
-        quantized = layer.format.quantize(transfer.to(weight, device or home))
-    except NonFiniteWeightError as error:
-        raise NonFiniteWeightError(
-            f"{layer.name}.weight holds NaN or infinity. "
-            f"Exclude {layer.name!r}, or repair the checkpoint."
-        ) from error
-    return quantized.map(lambda part: transfer.to(part, home))
+def layer_quantizer(
+    read_weight: Callable[[str], torch.Tensor], device: torch.device | str | None = None
+) -> Callable[[LayerPlan], QuantizedWeight]:
+    """What quantizes one layer of a plan; arguments and errors as in ``quantize_plan``."""
+    transfer = Transfer()
+
+    def quantize(layer: LayerPlan) -> QuantizedWeight:
+        weight = read_weight(layer.name)
+        home = weight.device
+        try:
+            quantized = layer.format.quantize(transfer.to(weight, device or home))
+        except NonFiniteWeightError as error:
+            raise NonFiniteWeightError(
+                f"{layer.name}.weight holds NaN or infinity. "
+                f"Exclude {layer.name!r}, or repair the checkpoint."
+            ) from error
+        return quantized.map(lambda part: transfer.to(part, home))
+
+    return quantize

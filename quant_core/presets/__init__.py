@@ -11,9 +11,20 @@ from .encoders import ENCODERS
 from .generic import generic_preset
 from .image import IMAGE_PRESETS
 from .preset import Preset
+from .recognition import Recognised, recognise
+from .signatures import TABLES
 from .video import VIDEO_PRESETS
 
-__all__ = ["ENCODER_PRESETS", "PRESETS", "Preset", "generic_preset", "get_preset"]
+__all__ = [
+    "ENCODER_PRESETS",
+    "PRESETS",
+    "TABLES",
+    "Preset",
+    "Recognised",
+    "generic_preset",
+    "get_preset",
+    "recognise",
+]
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in (*IMAGE_PRESETS, *VIDEO_PRESETS)}
 ENCODER_PRESETS: dict[str, Preset] = {preset.name: preset for preset in ENCODERS}

@@ -5,6 +5,7 @@ Readers of other libraries' files are in ``foreign``, for who reads one to impor
 
 from .gguf_file import GGUF_SUFFIX, GGUFFile, GGUFTensor
 from .header import TensorSpec
+from .parts import Part, quantized_part, stock_marker, stock_metadata
 from .reader import INDEX_SUFFIX, TensorFile, TensorFiles
 from .stock import STOCK_MARKER, check_stock_layers
 from .stored_layer import (
@@ -31,6 +32,7 @@ __all__ = [
     "STOCK_MARKER",
     "GGUFFile",
     "GGUFTensor",
+    "Part",
     "StoredLayer",
     "TensorFile",
     "TensorFiles",
@@ -40,7 +42,10 @@ __all__ = [
     "find_layers",
     "marker_name",
     "marker_tensor",
+    "quantized_part",
     "raw_bytes",
     "refuse_to_replace",
+    "stock_marker",
+    "stock_metadata",
     "write_file",
 ]

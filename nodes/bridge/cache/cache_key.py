@@ -18,9 +18,10 @@ from comfy.model_patcher import ModelPatcher
 from comfy.quant_ops import QuantizedTensor
 from comfy.weight_adapter.base import WeightAdapterBase
 
+from ....quant_core.conversion.metadata import file_sha256
 from ....quant_core.planning.plan import Plan
 from ....quant_core.version import VERSION
-from ..files.provenance import file_sha256, provenance_of
+from ..files.provenance import provenance_of
 
 # Values of each live weight that go into the key, in case it is not what the file holds.
 _PROBES = 64

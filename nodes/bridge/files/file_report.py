@@ -11,6 +11,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import nn
 
 from ....quant_core.applying.component import kernel_of
+from ....quant_core.conversion.metadata import METHOD, PRESET
 from ....quant_core.layers import layer_kind
 from ....quant_core.methods import Choice
 from ....quant_core.planning.plan import (
@@ -23,7 +24,7 @@ from ....quant_core.planning.plan import (
 )
 from ....quant_core.report import Report
 from ..tensor.layout import is_ours
-from .provenance import METHOD, PRESET, Provenance
+from .provenance import Provenance
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from ....quant_core.storage.foreign import find_foreign
 from ..files.file_report import FileReport, model_report
 from ..files.provenance import note_provenance, read_provenance
 from ..model.quantize_patcher import register_rebuild
-from .building import build_model
+from .building import build_model, model_prefix
 from .load_foreign import Loaded, load_foreign, load_gguf
 
 
@@ -83,12 +83,20 @@ def _fp8_matmul() -> bool:
 
 
 def _load_ours(files: TensorFiles, prefix: str, layers: Mapping[str, StoredLayer]) -> ModelPatcher:
-    state = {name: files.read(prefix + name) for name in _other_names(files, prefix, layers)}
+    """Of a whole checkpoint the diffusion model alone."""
+    names = set(_other_names(files, prefix, layers))
+    inner = model_prefix({*names, *(f"{name}.weight" for name in layers)})
+    state = {
+        name.removeprefix(inner): files.read(prefix + name)
+        for name in names
+        if name.startswith(inner)
+    }
     metadata = {k: v for k, v in files.metadata.items() if k != "_quantization_metadata"}
-    shapes = {name: layer.shape for name, layer in layers.items()}
+    mine = {n.removeprefix(inner): la for n, la in layers.items() if n.startswith(inner)}
+    shapes = {name: layer.shape for name, layer in mine.items()}
 
     def read(name: str, dtype: torch.dtype) -> QuantizedWeight:
-        return layers[name].read(files, prefix, dtype)
+        return mine[name].read(files, prefix, dtype)
 
     return build_model(files.path.name, state, shapes, read, metadata)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,15 +11,23 @@ import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 
+from ....quant_core.conversion.metadata import bytes_to_hash
 from ....quant_core.errors import StorageError, UnknownNameError
 from ....quant_core.report import MIB
-from ....quant_core.storage import LAYERS, PREFIX, TensorSpec, refuse_to_replace, write_file
+from ....quant_core.storage import (
+    PREFIX,
+    TensorSpec,
+    refuse_to_replace,
+    stock_marker,
+    stock_metadata,
+    write_file,
+)
 from ..files.file_report import FileReport, model_report
 from ..files.model_folder import AUTO, FILE_FORMATS, OURS, STOCK
-from ..files.provenance import bytes_to_hash, file_metadata, provenance_of
+from ..files.provenance import file_metadata, provenance_of
 from ..tensor.layout import is_ours
 from .recognition import require_recognition
-from .saved_tensors import SavedTensors, collect_tensors, quantized_weights, stock_marker
+from .saved_tensors import SavedTensors, collect_tensors, quantized_weights
 
 
 def save_quantized_model(
@@ -44,8 +51,10 @@ def save_quantized_model(
     prefix = PREFIX if private else ""
     specs = [_prefixed(prefix, spec) for part in saved.parts for spec in part.specs]
     provenance = provenance_of(patcher)
-    on_bytes = _progress(2 * sum(spec.nbytes for spec in specs) + bytes_to_hash(provenance))
-    metadata = file_metadata(provenance, on_bytes) | _layer_metadata(saved, private)
+    on_bytes = _progress(2 * sum(spec.nbytes for spec in specs) + bytes_to_hash(provenance.source))
+    metadata = file_metadata(provenance, on_bytes)
+    if not private:
+        metadata |= stock_metadata(saved.stock, saved.layers)
     require_recognition(patcher, metadata)
     size = write_file(
         target,
@@ -75,7 +84,7 @@ def _is_private(patcher: ModelPatcher, file_format: str) -> bool:
             "No layer of this model is quantized. Connect the output of Quantize Model."
         )
     ours = {name: weight for name, weight in weights.items() if is_ours(weight)}
-    unknown = {name: w for name, w in ours.items() if stock_marker(w) is None}
+    unknown = {n: w for n, w in ours.items() if stock_marker(w._params.format, w.dim()) is None}
     if file_format == STOCK and unknown:
         name, weight = next(iter(unknown.items()))
         raise StorageError(
@@ -94,15 +103,6 @@ def _tensors(saved: SavedTensors, prefix: str) -> Iterator[tuple[str, torch.Tens
     for part in saved.parts:
         for name, tensor in part.make().items():
             yield prefix + name, tensor
-
-
-def _layer_metadata(saved: SavedTensors, private: bool) -> dict[str, str]:
-    if private:
-        return {}
-    return {
-        "_quantization_metadata": json.dumps({"format_version": "1.0", "layers": saved.stock}),
-        LAYERS: json.dumps({name: layer.to_dict() for name, layer in saved.layers.items()}),
-    }
 
 
 def _progress(total: int) -> Callable[[int], None]:

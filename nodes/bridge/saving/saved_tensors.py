@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,28 +23,20 @@ from ....quant_core.formats.base import PARTS
 from ....quant_core.storage import (
     MARKER,
     STOCK_MARKER,
+    Part,
     StoredLayer,
     TensorSpec,
     entry,
-    marker_name,
-    marker_tensor,
+    quantized_part,
     raw_bytes,
+    stock_marker,
 )
 from ..tensor.layout import is_ours, weight_of
-from ..tensor.quantized_layer import marker
 
 MODEL = "diffusion_model."
 _NARROW = (torch.bfloat16, torch.float16)
 
 Tensors = Mapping[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Part:
-    """One layer's weight, or one other tensor. specs: what ``make`` will return, in its order."""
-
-    specs: tuple[TensorSpec, ...]
-    make: Callable[[], Tensors]
 
 
 @dataclass
@@ -65,12 +57,6 @@ def quantized_weights(patcher: ModelPatcher) -> dict[str, QuantizedTensor]:
     modules = patcher.model.diffusion_model.named_modules(remove_duplicate=False)
     weights = {name: getattr(module, "weight", None) for name, module in modules}
     return {name: w.data for name, w in weights.items() if isinstance(w, QuantizedTensor)}
-
-
-def stock_marker(weight: QuantizedTensor) -> dict[str, Any] | None:
-    """ComfyUI's marker for a weight of ours, or None where it has no such format."""
-    key, values = marker(weight._params.format, weight.dim())
-    return values if key == STOCK_MARKER else None
 
 
 def collect_tensors(patcher: ModelPatcher, private: bool) -> SavedTensors:
@@ -102,23 +88,17 @@ def _add_ours(
     saved: SavedTensors, patcher: ModelPatcher, name: str, weight: QuantizedTensor, private: bool
 ) -> None:
     layer = StoredLayer(name, weight._params.format, tuple(weight.shape))
-    values = layer.to_dict() if private else stock_marker(weight)
-    told = marker_tensor(values)
-    told_name = marker_name(name) if private else f"{name}.{STOCK_MARKER}"
     key = f"{MODEL}{name}.weight"
 
-    def make() -> Tensors:
+    def make() -> QuantizedWeight:
         stored = weight_of(weight._qdata, weight._params)
-        if key in patcher.patches:
-            stored = _requantize(patcher, key, stored)
-        return {**layer.tensors(stored), told_name: told}
+        return _requantize(patcher, key, stored) if key in patcher.patches else stored
 
-    specs = (*layer.specs.values(), TensorSpec(told_name, told.dtype, tuple(told.shape)))
-    saved.parts.append(Part(specs, make))
+    saved.parts.append(quantized_part(layer, make, private))
     saved.layers[name] = layer
     saved.patched["quantized"] += key in patcher.patches
     if not private:
-        saved.stock[name] = values
+        saved.stock[name] = stock_marker(layer.format, weight.dim())
 
 
 def _requantize(patcher: ModelPatcher, key: str, stored: QuantizedWeight) -> QuantizedWeight:

@@ -14,7 +14,13 @@ from comfy.quant_ops import QuantizedTensor
 from torch import nn
 
 from ....quant_core.formats import FORMATS, Format, QuantizedWeight
-from ....quant_core.storage import ENTRIES, MARKER, STOCK_MARKER, marker_tensor
+from ....quant_core.storage import (
+    ENTRIES,
+    MARKER,
+    STOCK_MARKER,
+    marker_tensor,
+    stock_marker,
+)
 from ..lora.adapters import PatchSource
 from ..lora.pending_patches import NOTHING_PENDING, pending_change
 from .direct import computes_directly, direct_linear
@@ -100,7 +106,7 @@ class QuantizedLayer:
 def marker(fmt: Format, dimensions: int = 2) -> tuple[str, dict]:
     """The key and JSON values that tell a reader how a layer is stored: stock's where stock reads
     the format, else ours. Stock reads no quantized convolution."""
-    stock = fmt.stock_marker() if dimensions == 2 else None
+    stock = stock_marker(fmt, dimensions)
     return (MARKER, fmt.to_dict()) if stock is None else (STOCK_MARKER, stock)
 
 

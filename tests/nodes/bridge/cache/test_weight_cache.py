@@ -158,14 +158,14 @@ def test_a_merge_that_can_not_be_hashed_is_quantized_without_the_cache(run, flux
 
 
 def test_the_source_is_hashed_once_and_a_damaged_index_is_no_error(run, flux, tmp_path):
-    from graphquant.nodes.bridge.files import provenance
+    from graphquant.quant_core.conversion import metadata
 
     run(flux())
     index = tmp_path / "cache" / "source_hashes.json"
     ((_, (size, _, digest)),) = json.loads(index.read_text()).items()
     assert size > 0 and len(digest) == 64
-    provenance._HASHES.clear()  # as a new process
-    assert run(flux())[1] == 0 and provenance._HASHES == {}
+    metadata._HASHES.clear()  # as a new process
+    assert run(flux())[1] == 0 and metadata._HASHES == {}
     index.write_text("{")
     assert run(flux())[1] == 0
 

@@ -1,0 +1,82 @@
+"""What can be said on the command line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from ..conversion.convert import AUTO, FILE_FORMATS
+from ..methods import GRANULARITIES, METHODS
+from ..version import VERSION
+
+_SOURCE = "a .safetensors file, the index.json of a sharded one, or their folder"
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options; wrong usage ends the process with exit code 2, as argparse does."""
+    parser = argparse.ArgumentParser(
+        prog="graphquant",
+        description="Quantizes model files without ComfyUI, a layer at a time.",
+        epilog="Exit codes: 0 done, 1 refused, 2 wrong usage, 3 verify found faults, 130 "
+        "interrupted, 143 terminated. Nothing half-written is ever left under the name of a file.",
+    )
+    parser.add_argument("--version", action="version", version=VERSION)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _convert(commands.add_parser("convert", help="quantize a model file into another"))
+    _inspect(commands.add_parser("inspect", help="formats by layer, bytes, and what reads it"))
+    _estimate(commands.add_parser("estimate", help="the size of a model by each method"))
+    _verify(commands.add_parser("verify", help="check a file, or compare it with its original"))
+    return parser.parse_args(arguments)
+
+
+def _convert(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="IN", help=_SOURCE)
+    parser.add_argument("target", metavar="OUT", help="the .safetensors file to write")
+    _plan(parser)
+    parser.add_argument("--method", metavar="METHOD", help=f"{', '.join(METHODS)}, or an alias")
+    parser.add_argument("--config", metavar="FILE", help="a quantization_config, in JSON or a name")
+    parser.add_argument(
+        "--format",
+        choices=FILE_FORMATS,
+        default=AUTO,
+        help="stock: ComfyUI reads it without this pack; auto (default): stock where possible",
+    )
+    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 (default: what is there)")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT when it is there")
+    _output(parser)
+
+
+def _inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="FILE", help=_SOURCE)
+    parser.add_argument("--layers", action="store_true", help="tell every layer")
+    _output(parser)
+
+
+def _estimate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="FILE", help=_SOURCE)
+    parser.add_argument("--method", metavar="METHOD", action="append", help="only this one; again")
+    _plan(parser)
+    _output(parser)
+
+
+def _verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="FILE", help=_SOURCE)
+    parser.add_argument("reference", metavar="REFERENCE", nargs="?", help="what it was made of")
+    parser.add_argument("--layers", action="store_true", help="tell every layer's error")
+    _output(parser)
+
+
+def _plan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--granularity", choices=GRANULARITIES, default="per-row")
+    parser.add_argument(
+        "--preset",
+        default=AUTO,
+        help="which layers stay: auto (default), a preset's name, generic, none",
+    )
+    parser.add_argument("--include", action="append", metavar="PATTERN", help="only these; again")
+    parser.add_argument("--exclude", action="append", metavar="PATTERN", help="not these; again")
+
+
+def _output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+    parser.add_argument("--quiet", action="store_true", help="no progress, and no result in words")

@@ -1,0 +1,224 @@
+"""A model file to a quantized one: each layer is read, quantized, written and forgotten."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from ..applying.component import kernel_of
+from ..applying.quantize_plan import layer_quantizer
+from ..errors import StorageError, UnknownNameError
+from ..hardware import Hardware, default_device
+from ..planning.plan import Plan, plan_component
+from ..report import Report
+from ..storage import (
+    PREFIX,
+    Part,
+    StoredLayer,
+    TensorSpec,
+    quantized_part,
+    refuse_to_replace,
+    stock_marker,
+    stock_metadata,
+    write_file,
+)
+from .metadata import bytes_to_hash, inheritable, plan_metadata, source_metadata
+from .source import ModelFile, open_model
+
+AUTO, STOCK, OURS = "auto", "stock", "graphquant"
+FILE_FORMATS = (AUTO, STOCK, OURS)
+GENERIC = "generic"
+
+# A file is for whatever machine will run it, so the one that writes it decides nothing.
+ANY_HARDWARE = Hardware("any", "any device", fp8_matmul=True)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What ``convert`` made. target: the file. size: its bytes. private: whether it is in this
+    pack's own format. seconds: for everything, reading and verifying included."""
+
+    target: Path
+    size: int
+    private: bool
+    seconds: float
+    report: Report
+
+
+def plan_file(
+    source: ModelFile,
+    method: str,
+    granularity: str = "per-row",
+    *,
+    preset: str | None = AUTO,
+    include: str | Iterable[str] | None = None,
+    exclude: str | Iterable[str] | None = None,
+) -> Plan:
+    """The plan that Quantize Model makes of the same model.
+
+    preset: "auto" for the one of the architecture that the file's names tell, else as in
+    ``plan_component``, whose errors are raised.
+    """
+    if preset == AUTO:
+        preset = source.model.preset or GENERIC
+    return plan_component(
+        source.layers(),
+        method,
+        source.model.component,
+        granularity,
+        preset=preset,
+        include=include,
+        exclude=exclude,
+        hardware=ANY_HARDWARE,
+    )
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    method: str,
+    granularity: str = "per-row",
+    *,
+    preset: str | None = AUTO,
+    include: str | Iterable[str] | None = None,
+    exclude: str | Iterable[str] | None = None,
+    file_format: str = AUTO,
+    overwrite: bool = False,
+    device: torch.device | str | None = None,
+    on_bytes: Callable[[int, int], None] | None = None,
+) -> Conversion:
+    """Quantize the model in the file ``source`` and write it to ``target``.
+
+    Of a whole checkpoint the diffusion model is quantized; all else goes along byte for byte, and
+    so do the layers that are kept, the names, and the metadata. Arguments as in ``plan_file`` and
+    Save Quantized Model. device: where the arithmetic runs (default: the accelerator, else the
+    CPU). on_bytes: (bytes done, bytes in all), of reading, writing and verifying together.
+
+    Peak memory: the largest tensor of the file, and what it is quantized to. StorageError and the
+    errors of ``plan_component``; whatever is raised, what ``target`` was before stays.
+    """
+    started = time.perf_counter()
+    target = Path(target)
+    if file_format not in FILE_FORMATS:
+        raise UnknownNameError("file format", file_format, FILE_FORMATS)
+    with open_model(source) as model:
+        _require_another_file(model, target)
+        plan = plan_file(
+            model, method, granularity, preset=preset, include=include, exclude=exclude
+        )
+        if not plan.quantized:
+            raise StorageError(
+                f"Nothing of {model.path.name} would be quantized: {plan.method}. "
+                "Choose a method other than none, and a file that is not quantized already."
+            )
+        private = is_private(plan, file_format)
+        device = torch.device(device or default_device())
+        parts = list(_parts(model, plan, private, device))
+        metadata = _metadata(model, plan, private)
+        size = _write(model, parts, metadata, private, target, overwrite, on_bytes)
+        before = model.files.nbytes
+    after = before - sum(layer.bytes_before - layer.bytes_after for layer in plan.quantized)
+    seconds = time.perf_counter() - started
+    warnings = _warnings(model, private)
+    report = Report(plan, kernel_of(plan, device), seconds, before, after, warnings)
+    return Conversion(target, size, private, seconds, report)
+
+
+def is_private(plan: Plan, file_format: str) -> bool:
+    """Whether a file of ``plan``'s layers is in this pack's own format.
+
+    StorageError where ``file_format`` is "stock" and ComfyUI lacks a layer's format.
+    """
+    unknown = [la for la in plan.quantized if stock_marker(la.format, len(la.shape)) is None]
+    if file_format == STOCK and unknown:
+        raise StorageError(
+            f"ComfyUI has no format for {len(unknown)} of {len(plan.quantized)} layers, such as "
+            f"{unknown[0].name} ({unknown[0].format}). Write graphquant, or choose another method: "
+            "int8, or fp8 with granularity per-tensor."
+        )
+    return file_format == OURS or bool(unknown)
+
+
+def _require_another_file(model: ModelFile, target: Path) -> None:
+    if target.suffix not in (".safetensors", ".sft"):
+        raise StorageError(f"{target.name} does not end in .safetensors. Name it so.")
+    for file in model.files.files:
+        if target.exists() and target.samefile(file.path):
+            raise StorageError(
+                f"{target} is the file that is read. Choose another name: the original stays."
+            )
+
+
+def _parts(model: ModelFile, plan: Plan, private: bool, device: torch.device) -> Iterator[Part]:
+    """In the order of the source, so that its disk is read from start to end."""
+    prefix = model.model.prefix
+    quantize = layer_quantizer(lambda layer: model.files.read(model.weight_name(layer)), device)
+    layers = {model.weight_name(layer.name): layer for layer in plan.quantized}
+    for name, spec in model.files.specs.items():
+        layer = layers.get(name)
+        if layer is None:
+            yield Part((spec,), partial(_read, model, name))
+        else:
+            stored = StoredLayer(prefix + layer.name, layer.format, layer.shape)
+            yield quantized_part(stored, partial(quantize, layer), private)
+
+
+def _read(model: ModelFile, name: str) -> dict[str, torch.Tensor]:
+    return {name: model.files.read(name)}
+
+
+def _metadata(model: ModelFile, plan: Plan, private: bool) -> dict[str, str]:
+    """But for the source's hash, which takes reading it."""
+    metadata = plan_metadata(plan, inheritable(model.files.metadata))
+    if private:
+        return metadata
+    prefix = model.model.prefix
+    layers = {
+        prefix + layer.name: StoredLayer(prefix + layer.name, layer.format, layer.shape)
+        for layer in plan.quantized
+    }
+    markers = {name: stock_marker(layer.format) for name, layer in layers.items()}
+    return metadata | stock_metadata(markers, layers)
+
+
+def _write(
+    model: ModelFile,
+    parts: list[Part],
+    metadata: dict[str, str],
+    private: bool,
+    target: Path,
+    overwrite: bool,
+    on_bytes: Callable[[int, int], None] | None,
+) -> int:
+    refuse_to_replace(target, overwrite)
+    prefix = PREFIX if private else ""
+    specs = [renamed(spec, prefix) for part in parts for spec in part.specs]
+    source = str(model.path)
+    total = bytes_to_hash(source) + 2 * sum(spec.nbytes for spec in specs)
+    done = 0
+
+    def count(size: int) -> None:
+        nonlocal done
+        done += size
+        if on_bytes is not None:
+            on_bytes(done, total)
+
+    tensors = ((prefix + name, tensor) for part in parts for name, tensor in part.make().items())
+    metadata = metadata | source_metadata(source, count)
+    return write_file(target, specs, tensors, metadata, overwrite=overwrite, on_bytes=count)
+
+
+def renamed(spec: TensorSpec, prefix: str) -> TensorSpec:
+    """``spec`` with ``prefix`` before its name."""
+    return replace(spec, name=prefix + spec.name)
+
+
+def _warnings(model: ModelFile, private: bool) -> tuple[str, ...]:
+    if private and model.model.component == "encoder":
+        return ("ComfyUI reads text encoders in its own formats only. Choose int8 for one.",)
+    return ()

@@ -1,0 +1,71 @@
+"""How large a model file would be by each method: from its header, in a fraction of a second."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import NothingToQuantizeError, QuantizationError
+from ..methods import MEASURED, METHODS
+from .convert import AUTO, is_private, plan_file
+from .source import open_model
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One method's file. nbytes: of its tensors, 0 where the method can't be had. layers: how many
+    are quantized. bits: a weight of those. stock: whether ComfyUI reads the file without this
+    pack. problem: why the method can't be had."""
+
+    method: str
+    nbytes: int = 0
+    layers: int = 0
+    bits: float = 0.0
+    stock: bool = False
+    problem: str = ""
+
+
+def estimate_file(
+    path: str | Path,
+    methods: Iterable[str] | None = None,
+    granularity: str = "per-row",
+    *,
+    preset: str | None = AUTO,
+    include: str | Iterable[str] | None = None,
+    exclude: str | Iterable[str] | None = None,
+) -> tuple[Estimate, ...]:
+    """The estimates of ``methods`` (default: all that need no measurement) for the model ``path``.
+
+    The other arguments and errors as in ``convert``; what is wrong with one method alone, where no
+    ``methods`` are named, is its ``problem``.
+    """
+    chosen = tuple(methods or (m for m in METHODS if m not in (*MEASURED, "none")))
+    found = []
+    with open_model(path) as model:
+        for method in chosen:
+            try:
+                plan = plan_file(
+                    model, method, granularity, preset=preset, include=include, exclude=exclude
+                )
+            except NothingToQuantizeError:
+                raise
+            except QuantizationError as error:
+                if methods is not None:
+                    raise
+                found.append(Estimate(method, problem=str(error)))
+                continue
+            saved = sum(layer.bytes_before - layer.bytes_after for layer in plan.quantized)
+            weights = sum(math.prod(layer.shape) for layer in plan.quantized)
+            stored = sum(layer.bytes_after for layer in plan.quantized)
+            found.append(
+                Estimate(
+                    method,
+                    model.files.nbytes - saved,
+                    len(plan.quantized),
+                    8 * stored / weights if weights else 0.0,
+                    not is_private(plan, AUTO),
+                )
+            )
+    return tuple(found)
