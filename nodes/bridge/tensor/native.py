@@ -1,13 +1,16 @@
-"""Products of NVFP4 and MXFP8 weights on tensor cores that multiply them (NVIDIA Blackwell).
+"""Products that comfy-kitchen multiplies for us, where it is there and quicker.
 
 Our tensors of these formats are the ones of ComfyUI's stock layouts, so the weight is handed to
-those as it is: the activations are rounded to the same format and comfy-kitchen multiplies. That is
-also what a stock ComfyUI does with the saved file. Elsewhere the weight is dequantized.
+those as it is: that is also what a stock ComfyUI does with the saved file. NVFP4 and MXFP8 go there
+on tensor cores that multiply them (NVIDIA Blackwell). INT8, rotated or not, goes there where it
+beats our own kernels by the clock (``contest``). Elsewhere the format's own ``linear`` runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import comfy.model_management
 import torch
@@ -16,29 +19,47 @@ from comfy.quant_ops import QuantizedTensor, get_layout_class
 
 from ....quant_core.formats import Format, QuantizedWeight
 from ....quant_core.formats.nvfp4 import LARGEST_CODE, LARGEST_SCALE
+from . import contest
 
 # A scale of zero would make NaN of tokens that are all zeros.
 _SMALLEST_MAXIMUM = 1e-12
 
-Operands = tuple[QuantizedTensor, QuantizedTensor]
+Operands = tuple[torch.Tensor, torch.Tensor]
 
 
-def is_native(fmt: Format, device: torch.device) -> bool:
-    """Whether ``device`` multiplies weights and activations of ``fmt``."""
-    if device.type != "cuda" or not fmt.activations or fmt.kind not in _PRODUCTS:
+@dataclass(frozen=True)
+class Product:
+    """operands: the rows of activations and a weight as ComfyUI's layouts have them. runs: whether
+    a format's products belong there for these rows."""
+
+    operands: Callable[[torch.Tensor, QuantizedWeight], Operands]
+    runs: Callable[[Format, torch.Tensor], bool]
+
+
+def is_native(fmt: Format, x: torch.Tensor) -> bool:
+    """Whether comfy-kitchen multiplies activations ``x`` [..., K] by weights of ``fmt``."""
+    if x.device.type != "cuda" or fmt.kind not in _PRODUCTS:
         return False
-    supported, _ = _PRODUCTS[fmt.kind]
-    return supported(device)
+    return _PRODUCTS[fmt.kind].runs(fmt, x)
 
 
 def native_linear(
     x: torch.Tensor, weight: QuantizedWeight, bias: torch.Tensor | None
 ) -> torch.Tensor:
     """``x @ W.T + bias`` as ComfyUI's stock layout computes it, for x [..., K]."""
-    _, operands = _PRODUCTS[weight.format.kind]
-    tokens, stock = operands(x.reshape(-1, x.shape[-1]), weight)
+    tokens, stock = _PRODUCTS[weight.format.kind].operands(x.reshape(-1, x.shape[-1]), weight)
     y = F.linear(tokens, stock, None if bias is None else bias.to(x.dtype))
     return y.reshape(*x.shape[:-1], weight.shape[0])
+
+
+def native_kernel(fmt: Format, device: torch.device) -> str | None:
+    """What multiplies ``fmt`` in comfy-kitchen on ``device``, in words; None where it does not."""
+    if device.type != "cuda" or fmt.kind not in _CONTESTED:
+        return None
+    if not contest.wins(fmt, device, native_linear):
+        return None
+    what = "int8 x int8 matmul" if fmt.activations else "dequantize + matmul"
+    return f"{what} in ComfyUI (comfy-kitchen)"
 
 
 def _nvfp4(rows: torch.Tensor, weight: QuantizedWeight) -> Operands:
@@ -58,19 +79,64 @@ def _mxfp8(rows: torch.Tensor, weight: QuantizedWeight) -> Operands:
     return tokens, _stock(layout, weight, rows.dtype, scale=scale)
 
 
-def _stock(
-    layout: str, weight: QuantizedWeight, dtype: torch.dtype, **scales: torch.Tensor
-) -> QuantizedTensor:
-    params = get_layout_class(layout).Params(
-        orig_dtype=dtype, orig_shape=tuple(weight.shape), **scales
+def _int8(rows: torch.Tensor, weight: QuantizedWeight) -> Operands:
+    stock = _stock("TensorWiseINT8Layout", weight, rows.dtype, scale=weight.scale)
+    return rows, stock if weight.format.activations else stock.dequantize()
+
+
+def _int8_convrot(rows: torch.Tensor, weight: QuantizedWeight) -> Operands:
+    rotation = {"convrot": True, "convrot_groupsize": weight.format.rotation}
+    stock = _stock("TensorWiseINT8Layout", weight, rows.dtype, scale=weight.scale, **rotation)
+    return rows, stock if weight.format.activations else stock.dequantize()
+
+
+def _rotated_groups(rows: torch.Tensor, weight: QuantizedWeight) -> Operands:
+    fmt = weight.format
+    stock = _stock(
+        "AsymW4A8Int8Layout",
+        weight,
+        rows.dtype,
+        scale=weight.scale,
+        s_channel=weight.scale_2,
+        codebook=weight.codebook,
+        group_size=fmt.group_size,
+        convrot_groupsize=fmt.rotation,
     )
-    return QuantizedTensor(weight.qdata, layout, params)
+    return rows, stock if fmt.activations else stock.dequantize()
 
 
-# By the kind of a format: what says whether a device multiplies it, and its two operands.
-_PRODUCTS: dict[
-    str, tuple[Callable[[torch.device], bool], Callable[[torch.Tensor, QuantizedWeight], Operands]]
-] = {
-    "nvfp4": (comfy.model_management.supports_nvfp4_compute, _nvfp4),
-    "mxfp8": (comfy.model_management.supports_mxfp8_compute, _mxfp8),
+def _stock(
+    layout: str, weight: QuantizedWeight, dtype: torch.dtype, **params: object
+) -> QuantizedTensor:
+    """KeyError where this ComfyUI does not know ``layout``."""
+    cls = get_layout_class(layout).Params
+    return QuantizedTensor(
+        weight.qdata, layout, cls(orig_dtype=dtype, orig_shape=tuple(weight.shape), **params)
+    )
+
+
+def _on_tensor_cores(
+    supports: Callable[[torch.device], bool], fmt: Format, x: torch.Tensor
+) -> bool:
+    return bool(fmt.activations) and supports(x.device)
+
+
+def _if_quicker(fmt: Format, x: torch.Tensor) -> bool:
+    return contest.is_won(fmt, x, native_linear)
+
+
+# By the kind of a format.
+_CONTESTED = {
+    "int8": Product(_int8, _if_quicker),
+    "int8_convrot": Product(_int8_convrot, _if_quicker),
+    "rotated_groups": Product(_rotated_groups, _if_quicker),
+}
+_PRODUCTS: dict[str, Product] = {
+    "nvfp4": Product(
+        _nvfp4, partial(_on_tensor_cores, comfy.model_management.supports_nvfp4_compute)
+    ),
+    "mxfp8": Product(
+        _mxfp8, partial(_on_tensor_cores, comfy.model_management.supports_mxfp8_compute)
+    ),
+    **_CONTESTED,
 }

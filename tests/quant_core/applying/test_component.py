@@ -34,6 +34,9 @@ LAYER_ERROR = {
     "fp8-block": 0.0265,
     "mxfp8": 0.0265,
     "nvfp4": 0.0956,  # of matrices as small as these
+    "int8-convrot": 0.0120,
+    "w4a8": 0.0717,
+    "w6a8": 0.0219,
 }
 # Bytes of what is quantized, as a share of bfloat16; eight bits where nothing is said.
 SHARE = {
@@ -48,6 +51,8 @@ SHARE = {
     "int6": 0.41,
     "fp6": 0.39,
     "mxfp8": 0.53,
+    "w4a8": 0.30,
+    "w6a8": 0.43,
 }
 
 every_method = pytest.mark.parametrize("method", METHODS)

@@ -4,16 +4,31 @@ No GPU that does is here: the stock layouts then dequantize both operands, so wh
 weights, activations, scales and bias reach them as they should.
 """
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from graphquant.quant_core.formats import MXFP8, NVFP4, Int8
+from graphquant.quant_core.formats import MXFP8, NVFP4, Float8, Int8, Int8ConvRot
+from graphquant.quant_core.formats.rotated_groups import rotated_groups
 from lab.sampling import relative_l2
 
 pytestmark = pytest.mark.usefixtures("comfy", "inference_mode")
 
 block_formats = pytest.mark.parametrize("fmt", [NVFP4("nvfp4"), MXFP8("mxfp8")], ids=str)
+
+
+INT8 = [
+    Int8(),
+    Int8("per-tensor"),
+    Int8(activations="int8"),
+    Int8("per-tensor", "int8"),
+    Int8ConvRot(),
+    Int8ConvRot(64, "int8"),
+    Int8ConvRot(activations="int8"),
+]
+GROUPS = [rotated_groups(4), rotated_groups(6), rotated_groups(4, 64).weight_only()]
 
 
 def gaussian(*shape, seed=0):
@@ -25,7 +40,7 @@ def native(monkeypatch):
     """Has every device multiply block formats, as Blackwell does."""
     from graphquant.nodes.bridge.tensor import layout
 
-    monkeypatch.setattr(layout, "is_native", lambda fmt, device: fmt.activations is not None)
+    monkeypatch.setattr(layout, "is_native", lambda fmt, x: fmt.activations is not None)
 
 
 def rounded_tokens(fmt, x):
@@ -82,7 +97,38 @@ def test_a_layer_uses_it_and_adds_its_lora(fmt, native):
 def test_without_such_a_device_or_with_weights_alone_it_is_not_used():
     from graphquant.nodes.bridge.tensor.native import is_native
 
-    for fmt in (NVFP4("nvfp4"), MXFP8("mxfp8"), NVFP4(), Int8(activations="int8")):
-        assert not is_native(fmt, torch.device("cpu"))
-    assert not is_native(NVFP4(), torch.device("cuda"))
-    assert not is_native(Int8(), torch.device("cuda"))
+    for fmt in (NVFP4("nvfp4"), MXFP8("mxfp8"), NVFP4(), *INT8):
+        assert not is_native(fmt, torch.ones(4, 64))
+    on_a_gpu = SimpleNamespace(device=torch.device("cuda"))
+    assert not is_native(NVFP4(), on_a_gpu)
+    assert not is_native(Float8(), on_a_gpu)
+
+
+@pytest.mark.parametrize("fmt", INT8, ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+def test_comfy_kitchens_int8_product_is_ours(fmt, bias):
+    from graphquant.nodes.bridge.tensor.native import native_linear
+
+    stored, x = fmt.quantize(gaussian(96, 512)), gaussian(2, 9, 512, seed=1)
+    x[..., 5] *= 30
+    offset = gaussian(96, seed=2) if bias else None
+    found = native_linear(x, stored, offset)
+    assert (found.shape, found.dtype) == ((2, 9, 96), torch.float32)
+    assert relative_l2(found, fmt.linear(x, stored, offset)) < 1e-5
+
+
+@pytest.mark.parametrize("fmt", GROUPS, ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+def test_comfy_kitchens_product_of_rotated_groups_is_ours(fmt, bias):
+    """Where comfy-kitchen has them: W4A8 from 0.2.31, W6A8 from 0.2.36."""
+    from comfy.quant_ops import register_layout_class
+
+    from graphquant.nodes.bridge.tensor.native import native_linear
+
+    module = pytest.importorskip("comfy_kitchen.tensor.w4a8_int8")
+    if fmt.bits == 6 and not hasattr(module.AsymW4A8Int8Layout, "bits"):
+        pytest.skip("this comfy-kitchen has no W6A8")
+    register_layout_class("AsymW4A8Int8Layout", module.AsymW4A8Int8Layout)
+    stored, x = fmt.quantize(gaussian(96, 512)), gaussian(2, 9, 512, seed=1)
+    offset = gaussian(96, seed=2) if bias else None
+    assert relative_l2(native_linear(x, stored, offset), fmt.linear(x, stored, offset)) < 1e-5
