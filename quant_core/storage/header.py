@@ -1,8 +1,12 @@
 """The safetensors header, written and read strictly.
 
 A file is 8 bytes of header length (little endian), the header as JSON, then every tensor's bytes
-without gaps. ComfyUI's fast path reads a header as it comes; here nothing of a file is believed
-that the file itself does not bear out.
+without gaps. Nothing in a header is believed that the file itself does not confirm.
+
+The safetensors library (0.8) checks offsets as strictly, but lets through a name that occurs twice,
+unknown entries, dtypes and shapes that PyTorch cannot have, and its errors do not say which bytes
+are wrong (``test_hostile_headers.py``). It also maps the file into memory, where a tensor has to be
+read into memory of its own so that the file can be replaced while a model is in use.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from graphquant.quant_core.errors import StorageError
@@ -64,6 +65,29 @@ def same(a, b):
     """Bit by bit."""
     raw = (tensor.reshape(-1).view(torch.uint8) for tensor in (a, b))
     return a.dtype == b.dtype and a.shape == b.shape and torch.equal(*raw)
+
+
+_PLACE = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+_EMPTY = {"dtype": "F32", "shape": [2**63, 0], "data_offsets": [0, 0]}
+LET_THROUGH = {
+    "a name twice": f'{{"t": {json.dumps(_PLACE)}, "t": {json.dumps(_PLACE)}}}',
+    "an entry that is unknown": json.dumps({"t": {**_PLACE, "more": 1}}),
+    "a shape that PyTorch cannot have": json.dumps({"t": _EMPTY}),
+    "codes of four bits": json.dumps({"t": {**_PLACE, "dtype": "F4", "shape": [16]}}),
+    "a dtype of one GPU alone": json.dumps({"t": {**_PLACE, "dtype": "F8_E4M3FNUZ", "shape": [8]}}),
+    "seventy dimensions": json.dumps({"t": {**_PLACE, "shape": [2] + [1] * 69}}),
+}
+
+
+@pytest.mark.parametrize("header", LET_THROUGH.values(), ids=LET_THROUGH)
+def test_what_the_library_lets_through_is_refused_here(tmp_path, header):
+    """The reason why headers are checked here, and not by the library."""
+    path = tmp_path / "m.safetensors"
+    data = b"" if "[0, 0]" in header else bytes(8)
+    path.write_bytes(struct.pack("<Q", len(header)) + header.encode() + data)
+    with safe_open(path, "pt") as file:
+        assert list(file.keys()) == ["t"]
+    assert read(path) is None
 
 
 def mutate(content, rng):
