@@ -1,7 +1,7 @@
-"""Is it quantized already, and how many bytes does it really take?
+"""Tells whether a tensor is quantized already, and how many bytes it really takes.
 
-Asked of every parameter, because a mixed model may begin with a plain one. Native FP8 parameters
-are plain ``torch.Tensor``; everything else gives itself away by its class.
+Every parameter has to be looked at, because a mixed model may begin with a plain one. Native FP8
+parameters are plain ``torch.Tensor``; all other kinds are known by their class.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def layer_quantized_as(layer: nn.Module) -> str | None:
 
 
 def stored_bytes(tensor: torch.Tensor) -> int:
-    """Bytes that ``tensor`` occupies; a wrapper's numel() * element_size() tells the original's."""
+    """The bytes that ``tensor`` occupies. A wrapper's own numel() * element_size() gives those of
+    the unquantized tensor."""
     if not is_traceable_wrapper_subclass(tensor):
         return tensor.numel() * tensor.element_size()
     names, _ = tensor.__tensor_flatten__()

@@ -1,4 +1,4 @@
-"""What can be wrong, one type a cause. Messages open with the fact and end with the remedy."""
+"""The errors of this package, one type for each cause: the fact first, then the remedy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class QuantizationError(ValueError):
-    """Base of all refusals of this package."""
+    """The base of all errors of this package about its input; a ValueError."""
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
@@ -16,23 +16,26 @@ class QuantizationError(ValueError):
 
 
 class UnknownNameError(QuantizationError):
-    """A method, preset, granularity or component that does not exist."""
+    """A method, preset, granularity or component was named that does not exist."""
 
     def __init__(self, kind: str, name: object, valid: Iterable[str], aliases: Iterable[str] = ()):
         """aliases: valid too, and too many to tell but for the nearest."""
         valid = tuple(valid)
         close = difflib.get_close_matches(str(name).lower(), (*valid, *aliases), n=3)
         hint = f"Did you mean {' or '.join(close)}? " if close else ""
-        super().__init__(f"Unknown {kind} {name!r}. {hint}Valid: {', '.join(valid)}.")
+        known = f"Valid: {', '.join(valid)}." if valid else "It takes none."
+        super().__init__(f"Unknown {kind} {name!r}. {hint}{known}")
 
 
 class UnsupportedMethodError(QuantizationError):
-    """A method that the component cannot have."""
+    """A method was asked for that the component cannot have, or that is not supported here."""
 
 
 class ConfigError(QuantizationError):
-    """A configuration that cannot be. path: to the key, (section,) or (section, key). at_key: the
-    key itself is wrong, not its value."""
+    """A configuration has a wrong key or value.
+
+    path: to the key, (section,) or (section, key). at_key: the key itself is wrong, not its value.
+    """
 
     def __init__(self, message: str, path: tuple[str, ...] = (), *, at_key: bool = False):
         super().__init__(message)
@@ -41,15 +44,15 @@ class ConfigError(QuantizationError):
 
 
 class CalibrationError(QuantizationError):
-    """A static scale without a measured activation, or one measured on something else."""
+    """A static scale has no measured activations, or those of another model."""
 
 
 class PatternError(QuantizationError):
-    """An include pattern that means no layer, or a text that is no pattern."""
+    """An include pattern matches no layer, or a text is not a valid pattern."""
 
 
 class CastingError(QuantizationError):
-    """Layerwise casting applied twice, or removed where there is none."""
+    """Layerwise casting was applied twice, or removed where it was not applied."""
 
 
 class NothingToQuantizeError(QuantizationError):
@@ -61,7 +64,7 @@ class NonFiniteWeightError(QuantizationError):
 
 
 class StorageError(QuantizationError):
-    """A file that can't be written, or that is not what it says it is."""
+    """A file cannot be written, or is not what it says it is."""
 
 
 class TorchAOError(ImportError):

@@ -14,8 +14,11 @@ from .kernels.matmul import float8_problem
 
 @dataclass(frozen=True)
 class Hardware:
-    """device: "cpu", "cuda", "mps", ... (ROCm also says "cuda"). fp8_matmul: an FP8 x FP8 matmul
-    with row-wise scales runs on the device itself."""
+    """The device that a model will run on, and what it can do.
+
+    device: "cpu", "cuda", "mps" and so on (ROCm also says "cuda"). fp8_matmul: whether the device
+    itself multiplies FP8 by FP8 with a scale for each row.
+    """
 
     device: str
     name: str
@@ -28,7 +31,7 @@ def default_device() -> torch.device:
 
 
 def hardware_of(device: torch.device | str | None = None) -> Hardware:
-    """Probe ``device`` (default: the accelerator, else the CPU)."""
+    """Finds out what ``device`` can do (default: the accelerator, else the CPU)."""
     device = default_device() if device is None else torch.device(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
     return Hardware(device.type, name, check_fp8_support(device))

@@ -19,14 +19,14 @@ _WILDCARDS = frozenset("*?[")
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether ``pattern`` means the layer called ``name``."""
+    """Whether ``pattern`` matches the layer called ``name``."""
     if _WILDCARDS.intersection(pattern):
         return fnmatchcase(name, pattern)
     return f".{pattern}." in f".{name}."
 
 
 def first_match(patterns: Iterable[str], name: str) -> str | None:
-    """The first of ``patterns`` that means ``name``, or None."""
+    """The first of ``patterns`` that matches ``name``, or None."""
     return next((pattern for pattern in patterns if matches(pattern, name)), None)
 
 

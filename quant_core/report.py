@@ -1,4 +1,4 @@
-"""What happened, counted. One object feeds the log line, the node's panel, the tests and JSON."""
+"""The report of what was done: one object for the log line, the panel, the tests and JSON."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class Report:
-    """A plan that was carried out. seconds: quantizing alone. model_bytes_*: the whole component.
-    kernel: what multiplies the quantized layers, in words. notes: what was chosen, and why; no
-    cause for alarm, as warnings are."""
+    """What quantizing a model did: the plan that was carried out, and what was measured.
+
+    seconds: for quantizing alone. model_bytes_before, model_bytes_after: of the whole component.
+    kernel: what multiplies the quantized layers, in words. notes: what was chosen, and why; unlike
+    warnings they need no attention.
+    """
 
     plan: Plan
     kernel: str
@@ -28,22 +31,26 @@ class Report:
 
     @property
     def quantized_layers(self) -> int:
+        """How many layers were quantized."""
         return len(self.plan.quantized)
 
     @property
     def total_layers(self) -> int:
+        """How many layers were considered."""
         return len(self.plan.layers)
 
     @property
     def quantized_bytes_before(self) -> int:
+        """Bytes of the quantized layers' weights before."""
         return sum(layer.bytes_before for layer in self.plan.quantized)
 
     @property
     def quantized_bytes_after(self) -> int:
+        """Bytes of the quantized layers' weights after."""
         return sum(layer.bytes_after for layer in self.plan.quantized)
 
     def to_dict(self) -> dict:
-        """Plain values only; the keys are the ancestor's and ours."""
+        """Plain values, for JSON: counts, bytes, and every layer with its reason."""
         plan = self.plan.to_dict()
         return {
             **plan,
@@ -64,10 +71,11 @@ class Report:
         }
 
     def to_json(self) -> str:
+        """``to_dict`` as JSON text."""
         return json.dumps(self.to_dict(), indent=2)
 
     def summary(self) -> str:
-        """One line."""
+        """The result in one line."""
         method = self.plan.runs_as
         if self.plan.method != self.plan.runs_as:
             method = f"{self.plan.method} as {self.plan.runs_as}"
@@ -78,7 +86,8 @@ class Report:
         )
 
     def to_markdown(self) -> str:
-        """The summary, warnings, notes, and how many layers got which format or were kept, why."""
+        """The summary, warnings and notes, and how many layers have which format or were kept for
+        which reason."""
         lines = [self.summary(), ""]
         lines += [f"- warning: {text}" for text in (*self.plan.warnings, *self.warnings)]
         lines += [f"- note: {text}" for text in (*self.notes, *self.plan.notes)]

@@ -243,3 +243,40 @@ def test_importing_quant_core_imports_neither_comfyui_nor_torchao_and_prints_not
     imported = set(line.split())
     assert {"torch", "graphquant"} <= imported
     assert not imported & {*COMFYUI, "nodes", "torchao", "triton"}
+
+
+def public_definitions(house: str):
+    """(path, class or None, node) of every public class, function and method under ``house``."""
+    for path in ours("*.py", house):
+        for node in ast.parse((ROOT / path).read_text()).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+                yield path, None, node
+                for each in node.body if isinstance(node, ast.ClassDef) else ():
+                    if isinstance(each, ast.FunctionDef) and not each.name.startswith("_"):
+                        yield path, node, each
+
+
+def undocumented(house: str) -> list[str]:
+    """Public definitions without a docstring; a method may have it from a class it derives from."""
+    definitions = list(public_definitions(house))
+    bases = {
+        node.name: {ast.unparse(base).rpartition(".")[2] for base in node.bases}
+        for _, _, node in definitions
+        if isinstance(node, ast.ClassDef)
+    }
+    told = {(cls.name, n.name) for _, cls, n in definitions if cls and ast.get_docstring(n)}
+
+    def is_told(cls: str, name: str) -> bool:
+        return (cls, name) in told or any(is_told(base, name) for base in bases.get(cls, ()))
+
+    return [
+        f"{path}: {node.name}"
+        for path, cls, node in definitions
+        if not (is_told(cls.name, node.name) if cls else ast.get_docstring(node))
+    ]
+
+
+@pytest.mark.parametrize("house", ["quant_core"])
+def test_every_public_class_and_function_says_what_it_is(house):
+    assert len(list(public_definitions(house))) > 100
+    assert undocumented(house) == []

@@ -124,9 +124,10 @@ def quantize_vae(
 
 
 def attach(model: nn.Module, weights: dict[str, QuantizedWeight]) -> None:
-    """Replace each named layer's weight; tied layers go on sharing one tensor.
+    """Replaces the weight of each named layer; layers that shared a weight go on sharing one
+    tensor.
 
-    All are made before the first is replaced, for torchao may fail too.
+    All tensors are made before the first weight is replaced, because torchao may fail too.
     """
     made: dict[int, nn.Parameter] = {}
     for weight in weights.values():
@@ -137,7 +138,7 @@ def attach(model: nn.Module, weights: dict[str, QuantizedWeight]) -> None:
 
 
 def kernel_of(plan: Plan, device: torch.device) -> str:
-    """What multiplies the quantized layers on ``device``, in words."""
+    """What multiplies the quantized layers of ``plan`` on ``device``, in words."""
     kernels = dict.fromkeys(
         "dequantize + convolution" if layer.kind.startswith("Conv") else layer.format.kernel(device)
         for layer in plan.quantized

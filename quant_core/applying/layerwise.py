@@ -90,10 +90,11 @@ def apply_layerwise_casting(
 
 
 def remove_layerwise_casting(module: nn.Module) -> None:
-    """Undo it, in place: plain parameters of the dtypes they had, without hooks.
+    """Undoes ``apply_layerwise_casting`` in place: plain parameters of their former dtypes, no
+    hooks.
 
-    Their values are what the layers computed with; those that FP8 can hold are the original's bit
-    by bit. CastingError where nothing is cast.
+    Their values are those that the layers computed with; a value that FP8 can hold is the
+    original's, bit by bit. CastingError where nothing is cast.
     """
     castings = _castings(module)
     if not castings:
@@ -110,7 +111,8 @@ def remove_layerwise_casting(module: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class Stored:
-    """A parameter as it waits: FP8 codes, and the float32 scalar to multiply them with."""
+    """A parameter as it is kept between calls: FP8 codes, and the float32 scalar they are
+    multiplied with."""
 
     codes: nn.Parameter
     scale: torch.Tensor
@@ -118,7 +120,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Slot:
-    """A floating point parameter's place, and what it was before."""
+    """The place of a floating point parameter in a module, and what stood there before casting."""
 
     owner: nn.Module
     name: str
@@ -128,10 +130,12 @@ class Slot:
 
     @property
     def scale_name(self) -> str:
+        """The name of the buffer that holds this parameter's scale."""
         return f"{self.name}_scale"
 
     def computed(self, dtype: torch.dtype, non_blocking: bool = False) -> torch.Tensor:
-        """The parameter in ``dtype``, unscaled; a parameter that is not cast may be itself."""
+        """The parameter in ``dtype``, unscaled. One that is not cast is returned as it is if it has
+        that dtype."""
         stored = self.owner._parameters[self.name]
         if not self.cast:
             return stored.to(dtype, non_blocking=non_blocking)
@@ -140,7 +144,7 @@ class Slot:
 
 
 class Casting:
-    """What is hooked to one module: its parameters get compute copies while its forward runs."""
+    """The hooks on one module, which give its parameters compute copies while its forward runs."""
 
     def __init__(
         self,
@@ -179,7 +183,8 @@ class Casting:
         self.waiting.clear()
 
     def undo(self, restored: dict[nn.Parameter, nn.Parameter]) -> None:
-        """Take the hooks off; ``restored`` keeps tied parameters tied over several modules."""
+        """Removes the hooks and puts plain parameters back. ``restored`` keeps tied parameters tied
+        across modules."""
         self._restore()
         for handle in self.handles:
             handle.remove()

@@ -23,7 +23,7 @@ def quantize_plan(
     device: torch.device | str | None = None,
     on_layer: Callable[[LayerPlan], None] | None = None,
 ) -> dict[str, QuantizedWeight]:
-    """Quantize every layer that ``plan`` says, in its order.
+    """Quantizes every layer that ``plan`` says, in its order; returns the weights by layer name.
 
     read_weight(layer name) gives the float weight. device: where the arithmetic runs (default:
     where the weight is); results return to where the weight was. on_layer is called before each

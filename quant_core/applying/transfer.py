@@ -19,7 +19,7 @@ class Transfer:
         self._piece: torch.Tensor | None = None
 
     def to(self, tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
-        """``tensor.to(device)``."""
+        """Copies ``tensor`` to ``device``, as ``tensor.to(device)`` does."""
         device = torch.device(device)
         if not self._needs_detour(tensor, device):
             return tensor.to(device)

@@ -17,28 +17,34 @@ from .arithmetic import computed_by_format
 
 @computed_by_format
 class Int8Tensor(torchao.Int8Tensor):
-    """``Int8`` codes [N, K] and scales, as torchao has them: [N, 1] or [1, 1]."""
+    """torchao's INT8 tensor, whose products are those of ``formats.Int8``; scales are [N, 1] or [1,
+    1]."""
 
     dtype_attribute = "dtype"
 
     def dequantize(self, output_dtype: torch.dtype | None = None) -> torch.Tensor:
+        """The weight as a plain tensor, in ``output_dtype`` (default: its own dtype)."""
         return self.quantized_weight().dequantize(output_dtype)
 
     def quantized_weight(self) -> QuantizedWeight:
+        """The weight that this tensor holds, over the same storage."""
         activations = "int8" if self.act_quant_kwargs else None
         return _weight_of(self, Int8(_granularity(self), activations))
 
 
 @computed_by_format
 class Float8Tensor(torchao.Float8Tensor):
-    """``Float8`` codes [N, ...] and scales of as many dimensions."""
+    """torchao's FP8 tensor, whose products are those of ``formats.Float8``; scales have the
+    weight's dimensions."""
 
     dtype_attribute = "dtype"
 
     def dequantize(self, output_dtype: torch.dtype | None = None) -> torch.Tensor:
+        """The weight as a plain tensor, in ``output_dtype`` (default: its own dtype)."""
         return self.quantized_weight().dequantize(output_dtype)
 
     def quantized_weight(self) -> QuantizedWeight:
+        """The weight that this tensor holds, over the same storage."""
         dtype = str(self.qdata.dtype).removeprefix("torch.")
         activations = "float8_e4m3fn" if self.act_quant_kwargs else None
         return _weight_of(self, Float8(dtype, _granularity(self), activations))
@@ -48,7 +54,8 @@ _CARRIERS = {cls.__bases__[0]: cls for cls in (Int8Tensor, Float8Tensor)}
 
 
 def computing_by_format(tensor: torch.Tensor) -> torch.Tensor:
-    """``tensor``, one of torchao's, over the same storage, as the carrier that derives from it."""
+    """One of torchao's tensors as the class here that derives from its own, over the same
+    storage."""
     carrier = _CARRIERS[type(tensor)]
     names, attributes = tensor.__tensor_flatten__()
     parts = {name: getattr(tensor, name) for name in names}

@@ -1,7 +1,8 @@
 """Any format as a torchao tensor, where torchao has no class of its own that works.
 
-Its INT4 classes need wheels that PyPI does not have. Of a convolution its INT8 class keeps a scale
-for each kernel row, which makes a 3 x 3 weight larger than in bfloat16, and then cannot run it.
+Its INT4 classes need wheels that PyPI does not have. Its INT8 class keeps a scale for
+each kernel row of a convolution, which makes a 3 x 3 weight larger than in bfloat16, and cannot run
+it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from .arithmetic import computed_by_format
 
 @computed_by_format
 class PackedTensor(TorchAOBaseTensor):
-    """The parts of a weight as ``format`` defines them."""
+    """A torchao tensor of the stored parts of a weight in any format."""
 
     dtype_attribute = "original_dtype"
     # torchao reads lists.
@@ -54,7 +55,7 @@ class PackedTensor(TorchAOBaseTensor):
 
     @classmethod
     def of(cls, weight: QuantizedWeight) -> PackedTensor:
-        """``weight``, over the same storage."""
+        """The tensor of ``weight``, over the same storage."""
         parts = {name: getattr(weight, name) for name in PARTS}
         return cls(
             format=weight.format,
@@ -64,12 +65,14 @@ class PackedTensor(TorchAOBaseTensor):
         )
 
     def quantized_weight(self) -> QuantizedWeight:
+        """The weight that this tensor holds, over the same storage."""
         parts = {name: getattr(self, name) for name in PARTS}
         return QuantizedWeight.of_parts(
             self.format, parts, self.original_shape, self.original_dtype
         )
 
     def dequantize(self, output_dtype: torch.dtype | None = None) -> torch.Tensor:
+        """The weight as a plain tensor, in ``output_dtype`` (default: its own dtype)."""
         return self.quantized_weight().dequantize(output_dtype)
 
 

@@ -19,7 +19,8 @@ _INSTALL = 'Run: python -m pip install "torchao>=0.17,<0.19"'
 
 
 def require_torchao() -> None:
-    """TorchAOError, an ImportError with the pip line, where torchao is missing or too old."""
+    """Raises TorchAOError (an ImportError) with the pip line where torchao is missing or too
+    old."""
     try:
         found = version("torchao")
     except PackageNotFoundError:
@@ -29,7 +30,7 @@ def require_torchao() -> None:
 
 
 def to_torchao(weight: QuantizedWeight) -> torch.Tensor:
-    """The torchao tensor of ``weight``'s shape and dtype, over the same storage."""
+    """A torchao tensor of ``weight``'s shape and dtype, over the same storage."""
     from .packed import PackedTensor
 
     tensor = weight.format.torchao_tensor(weight)

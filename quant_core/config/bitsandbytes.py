@@ -19,6 +19,9 @@ _TWINS = ("_load_in_4bit", "_load_in_8bit")
 @register_config
 @dataclass(frozen=True)
 class BitsAndBytesConfig(QuantConfig):
+    """bitsandbytes' configuration; fields and defaults are those of diffusers' class of this
+    name."""
+
     quant_method: ClassVar[str] = QuantizationMethod.BITS_AND_BYTES
 
     load_in_8bit: bool = flag(False)

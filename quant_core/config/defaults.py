@@ -48,13 +48,14 @@ _NOT_HERE = {
 
 @dataclass(frozen=True)
 class ComponentConfig:
-    """What holds for one component; "inherit" where nothing is said."""
+    """The settings of one component (encoder, transformer or VAE). A setting that is left out is
+    "inherit"."""
 
     method: str = INHERIT
     granularity: str = INHERIT
 
     def over(self, base: ComponentConfig) -> ComponentConfig:
-        """This, and ``base`` where this says nothing."""
+        """These settings, with ``base`` filling in those that are "inherit"."""
         return ComponentConfig(
             base.method if self.method == INHERIT else self.method,
             base.granularity if self.granularity == INHERIT else self.granularity,
@@ -70,9 +71,9 @@ BUILT_IN: dict[str, ComponentConfig] = {
 
 @dataclass(frozen=True)
 class SectionConfig:
-    """One section: a method a component, a granularity for all and one a component.
+    """One section of a defaults file: a method for each component, and granularities.
 
-    ConfigError for a value that its key cannot have.
+    A component's own granularity counts more than the section's. ConfigError for an invalid value.
     """
 
     encoder: str = INHERIT
@@ -88,17 +89,19 @@ class SectionConfig:
             _check_setting((key,), value)
 
     def component(self, name: str) -> ComponentConfig:
-        """What this section says of "encoder", "transformer" or "vae"."""
+        """The settings of "encoder", "transformer" or "vae" in this section."""
         own = ComponentConfig(getattr(self, name), getattr(self, f"{name}_granularity"))
         return own.over(ComponentConfig(granularity=self.granularity))
 
     def to_dict(self) -> dict[str, str]:
+        """The settings that are not "inherit", as plain values."""
         return {key: value for key, value in asdict(self).items() if value != INHERIT}
 
 
 @dataclass(frozen=True)
 class DefaultsConfig:
-    """The global section, and a section an architecture (in snake_case) that overrides it."""
+    """A user's defaults: one global section, and sections for architectures (in snake_case) that
+    override it."""
 
     quantization: SectionConfig = field(default_factory=SectionConfig)
     architectures: Mapping[str, SectionConfig] = field(default_factory=dict, hash=False)
@@ -109,9 +112,9 @@ class DefaultsConfig:
                 raise ConfigError(f"No architecture is called {name!r}. Use snake_case.", (name,))
 
     def component(self, name: str, architectures: Collection[str] = ()) -> ComponentConfig:
-        """What is said of a component that serves ``architectures``; a VAE may serve several.
+        """The settings of a component that serves ``architectures``; a VAE may serve several.
 
-        ConfigError where their sections contradict each other.
+        ConfigError where the sections of those architectures contradict each other.
         """
         sections = {a: self.architectures[a] for a in architectures if a in self.architectures}
         configs = {a: section.component(name) for a, section in sections.items()}
@@ -129,10 +132,11 @@ class DefaultsConfig:
     def resolve(
         self, architecture: str | None = None, known: Collection[str] = PRESETS
     ) -> dict[str, ComponentConfig]:
-        """The settings of each component: the architecture's, else the global, else built in.
+        """The settings of each component: from the architecture's section, else the global one,
+        else the built-in defaults.
 
-        known: the names that mean an architecture, beside those with a section. UnknownNameError
-        for any other.
+        known: the names of architectures, beside those that have a section. UnknownNameError for
+        any other.
         """
         names = dict.fromkeys((*self.architectures, *known))
         if architecture is not None and architecture not in names:
@@ -144,15 +148,17 @@ class DefaultsConfig:
         }
 
     def to_dict(self) -> dict[str, dict[str, str]]:
-        """By section; what says "inherit" is left out."""
+        """The sections as plain values, without settings that are "inherit"."""
         sections = {name: section.to_dict() for name, section in self.architectures.items()}
         return {GLOBAL: self.quantization.to_dict(), **sections}
 
     def to_json(self) -> str:
+        """``to_dict`` as JSON text, which ``from_json`` reads."""
         return json.dumps(self.to_dict(), indent=2)
 
     def to_toml(self) -> str:
-        """Every name is a bare key and every value a plain word, so there is nothing to escape."""
+        """``to_dict`` as TOML text. Names are bare keys and values plain words, so nothing is
+        escaped."""
         return "\n".join(
             f"[{name}]\n" + "".join(f'{key} = "{value}"\n' for key, value in section.items())
             for name, section in self.to_dict().items()
@@ -162,9 +168,9 @@ class DefaultsConfig:
     def from_dict(
         cls, values: Mapping[str, Any], architectures: Collection[str] = PRESETS
     ) -> DefaultsConfig:
-        """The inverse of ``to_dict``. architectures: the section names that mean something.
+        """The defaults that ``to_dict`` wrote. architectures: the valid section names.
 
-        ConfigError names the key and the valid ones, or the value and the valid ones.
+        ConfigError names the wrong key or value, and the valid ones.
         """
         if not isinstance(values, Mapping):
             raise ConfigError(
@@ -181,7 +187,8 @@ class DefaultsConfig:
 
     @classmethod
     def from_json(cls, text: str, architectures: Collection[str] = PRESETS) -> DefaultsConfig:
-        """ConfigError where ``text`` is no JSON object of sections."""
+        """The defaults in a JSON text. ConfigError as in ``from_dict``, or where ``text`` is not a
+        JSON object of sections."""
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -190,7 +197,7 @@ class DefaultsConfig:
 
     @classmethod
     def from_toml(cls, text: str, architectures: Collection[str] = PRESETS) -> DefaultsConfig:
-        """ConfigError also names the line."""
+        """The defaults in a TOML text. ConfigError also names the line."""
         values = _parse_toml(text)
         try:
             return cls.from_dict(values, architectures)

@@ -27,10 +27,13 @@ STORAGE_DTYPES = ("uint8", "int8", "float16", "bfloat16", "float32", "float64")
 
 
 def flag(default: bool) -> Any:
+    """A field that is true or false."""
     return _field(default, _is(bool, "true or false"))
 
 
 def number(default: float) -> Any:
+    """A field that holds a finite number of at least 0."""
+
     def check(key: str, value: Any) -> float:
         if type(value) not in (int, float) or not 0 <= value < _LARGEST:
             raise _wrong(key, value, "a number, 0 or more")
@@ -40,17 +43,17 @@ def number(default: float) -> Any:
 
 
 def size(default: int | None = None) -> Any:
-    """A positive whole number, or None."""
+    """A field that holds a positive whole number, or None."""
     return _field(default, _optional(lambda v: type(v) is int and v > 0, "a positive whole number"))
 
 
 def axis(default: int | None = None) -> Any:
-    """A dimension of the weight, or None."""
+    """A field that holds a dimension of the weight, or None."""
     return _field(default, _optional(lambda v: type(v) is int and -5 <= v < 5, "a dimension"))
 
 
 def names(default: tuple[str, ...] | None = None) -> Any:
-    """A list of texts; None means the default."""
+    """A field that holds a list of texts; None in a dictionary means the default."""
 
     def check(key: str, value: Any) -> tuple[str, ...] | None:
         if value is None:
@@ -67,6 +70,8 @@ def names(default: tuple[str, ...] | None = None) -> Any:
 
 
 def choice(valid: tuple[str, ...], default: Any = MISSING) -> Any:
+    """A field that holds one of the ``valid`` texts. It is required unless it has a default."""
+
     def check(key: str, value: Any) -> str:
         if not isinstance(value, str) or value not in valid:
             raise ConfigError(str(UnknownNameError(f"value of {key}", value, valid)), (key,))
@@ -76,7 +81,8 @@ def choice(valid: tuple[str, ...], default: Any = MISSING) -> Any:
 
 
 def dtype(default: torch.dtype, valid: tuple[str, ...] = COMPUTE_DTYPES) -> Any:
-    """A torch.dtype; read from its name too, with or without "torch.". None means the default."""
+    """A field that holds a torch.dtype. It also reads the name, with or without "torch."; None
+    means the default."""
 
     def check(key: str, value: Any) -> torch.dtype:
         if value is None:
@@ -91,11 +97,13 @@ def dtype(default: torch.dtype, valid: tuple[str, ...] = COMPUTE_DTYPES) -> Any:
 
 
 def checked_by(check: Check, default: Any = MISSING) -> Any:
+    """A field whose values pass through ``check`` (key, value), which returns what is kept or
+    raises ConfigError."""
     return _field(default, check)
 
 
 def document() -> Any:
-    """A JSON object that is kept as it is and cannot be changed, or None."""
+    """A field that holds a JSON object that cannot be changed, or None."""
 
     def check(key: str, value: Any) -> Mapping[str, Any] | None:
         return None if value is None else json_object(key, value)

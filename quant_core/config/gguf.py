@@ -14,13 +14,18 @@ from .quant_config import Meaning, QuantConfig, QuantizationMethod, register_con
 
 def _only_true(key: str, value: Any) -> bool:
     if value is not True:
-        raise ConfigError(f"{key} is {value!r}. Of GGUF it is always true.", (key,))
+        raise ConfigError(
+            f"{key} is {value!r}. It has to be true: GGUF files are quantized already.", (key,)
+        )
     return value
 
 
 @register_config
 @dataclass(frozen=True)
 class GGUFQuantizationConfig(QuantConfig):
+    """diffusers' configuration of GGUF files. It cannot quantize anything: ``meaning`` always
+    raises ConfigError."""
+
     quant_method: ClassVar[str] = QuantizationMethod.GGUF
 
     compute_dtype: torch.dtype = dtype(torch.float32)  # noqa: RUF009 - a field

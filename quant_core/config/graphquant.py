@@ -29,8 +29,11 @@ def _granularity(key: str, value: Any) -> str | None:
 @register_config
 @dataclass(frozen=True)
 class GraphQuantConfig(QuantConfig):
-    """method: any method, family or alias. granularity: None for what the method's name asks for.
-    include, exclude: patterns."""
+    """A quantization in this pack's own words.
+
+    method: the name of a method or an alias. granularity: None for what the method's name implies.
+    include, exclude: patterns of layer names.
+    """
 
     quant_method: ClassVar[str] = QuantizationMethod.GRAPHQUANT
     method_key: ClassVar[str] = "method"

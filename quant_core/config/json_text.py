@@ -18,15 +18,17 @@ _SPACE = " \t\r\n"
 
 
 def config_from_text(text: str) -> QuantConfig:
-    """The configuration that ``text`` is: a method's name, a backend's dictionary as JSON, or the
-    whole config.json of a model.
+    """Reads a configuration from a text: a method's name, a library's dictionary as JSON, or a
+    model's whole config.json.
 
-    ConfigError names line, column and what stands there in its first line, and shows the place.
+    ConfigError: its first line names line, column and what stands there, and the place is shown.
     """
     if not text.strip():
         raise ConfigError('There is no text. Write a method, such as nf4, or JSON: {"method": ...}')
     if len(text) > _MAX_CHARACTERS:
-        raise ConfigError(f"The text has {len(text)} characters: it is no configuration.")
+        raise ConfigError(
+            f"The text has {len(text)} characters: that is too long for a configuration."
+        )
     if text.lstrip()[0] in "{[\"'":
         return _from_json(text)
     name = text.strip()
@@ -93,7 +95,7 @@ class _Places:
 
 
 def _places(text: str) -> _Places:
-    """Of what json.loads has read. ConfigError where a key occurs twice, which it lets by."""
+    """A dictionary of the pairs that json.loads read. ConfigError where a key occurs twice."""
     found = _Places()
     _walk(text, 0, (), found)
     return found

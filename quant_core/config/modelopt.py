@@ -32,8 +32,13 @@ def _quant_type(key: str, value: Any) -> str:
 @register_config
 @dataclass(frozen=True)
 class NVIDIAModelOptConfig(QuantConfig):
-    """forward_loop: a function of the model that runs it on some inputs, which gives FP8
-    activations static scales. Only Python can give one; no file holds it."""
+    """NVIDIA ModelOpt's configuration; fields and defaults are those of diffusers' class of this
+    name.
+
+    quant_type: a weight type, or WEIGHT_ACTIVATION when ``weight_only`` is false. forward_loop: a
+    function of the model that runs it on some inputs, which gives FP8 activations static scales;
+    only Python can give one, no file holds it.
+    """
 
     quant_method: ClassVar[str] = QuantizationMethod.MODELOPT
     method_key: ClassVar[str] = "quant_type"

@@ -51,8 +51,12 @@ def register_config(cls: type[QuantConfig]) -> type[QuantConfig]:
 
 @dataclass(frozen=True)
 class Meaning:
-    """method: a name of ``methods``. granularity: None where nothing is said of it. include,
-    exclude: patterns (see ``patterns``) of layers. notes: what is said and has no effect."""
+    """What a configuration means to this pack.
+
+    method: the name of a method. granularity: None where the configuration does not say. include,
+    exclude: patterns of layer names (see ``patterns``). notes: sentences about settings that have
+    no effect.
+    """
 
     method: str
     granularity: str | None = None
@@ -63,7 +67,10 @@ class Meaning:
 
 @dataclass(frozen=True)
 class QuantConfig(ABC):
-    """ConfigError (a ValueError) for a value that its key cannot have, or that another excludes."""
+    """One quantization as a library writes it down; each library has a subclass.
+
+    ConfigError (a ValueError) for a value that is invalid, or that another value excludes.
+    """
 
     quant_method: ClassVar[QuantizationMethod]
     # What decides the method: faults of the method are pointed at there.
@@ -76,10 +83,11 @@ class QuantConfig(ABC):
         self.check()
 
     def check(self) -> None:  # noqa: B027 - most dictionaries have no such rule
-        """ConfigError where values exclude each other."""
+        """Raises ConfigError where values exclude each other."""
 
     def checked_meaning(self) -> Meaning:
-        """``meaning``, its method one that there is; worked out once. ConfigError otherwise."""
+        """``meaning``, once it is sure that its method exists; kept after the first call.
+        ConfigError otherwise."""
         return self._checked
 
     @cached_property
@@ -93,15 +101,15 @@ class QuantConfig(ABC):
 
     @abstractmethod
     def meaning(self) -> Meaning:
-        """What this comes to here. ConfigError where it comes to nothing."""
+        """What this configuration means here. ConfigError where it cannot be had."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Every setting, as the backend itself writes them; ``from_dict`` reads it back."""
+        """Every setting as the library itself writes it; ``from_dict`` reads it back."""
         values = {each.name: plain(getattr(self, each.name)) for each in fields(self)}
         return {METHOD_KEY: str(self.quant_method), **values}
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """As ``to_dict``, without what is as it is by default."""
+        """As ``to_dict``, without the settings that have their default values."""
         values = self.to_dict()
         same = {each.name for each in fields(self) if getattr(self, each.name) == _default(each)}
         return {key: value for key, value in values.items() if key not in same}
@@ -116,13 +124,15 @@ class QuantConfig(ABC):
         Path(json_file_path).write_text(self.to_json_string(use_diff=False), encoding="utf-8")
 
     def update(self, **values: Any) -> tuple[QuantConfig, dict[str, Any]]:
-        """A configuration with those ``values`` that it has keys for, and the others."""
+        """A copy with those of ``values`` that are settings of this class, and a dictionary of the
+        others."""
         own = {key: value for key, value in values.items() if key in self.keys()}
         unused = {key: value for key, value in values.items() if key not in own}
         return replace(self, **own), unused
 
     @classmethod
     def keys(cls) -> tuple[str, ...]:
+        """The names of all settings, as the library's dictionary has them."""
         return tuple(each.name for each in fields(cls))
 
     @classmethod
@@ -132,7 +142,7 @@ class QuantConfig(ABC):
 
     @classmethod
     def read(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """``values`` by this class's keys, where the backend has other spellings for some."""
+        """``values`` with the library's other spellings of keys replaced by those of this class."""
         return values
 
     @classmethod

@@ -14,6 +14,9 @@ _DTYPES = ("float8", "int8", "int4", "int2")
 @register_config
 @dataclass(frozen=True)
 class QuantoConfig(QuantConfig):
+    """optimum-quanto's configuration; fields and defaults are those of diffusers' class of this
+    name."""
+
     quant_method: ClassVar[str] = QuantizationMethod.QUANTO
     method_key: ClassVar[str] = "weights_dtype"
 

@@ -127,8 +127,11 @@ def _plain_dtype(value: Any) -> Any:
 @register_config
 @dataclass(frozen=True, init=False)
 class TorchAoConfig(QuantConfig):
-    """quant_type: a shorthand, or the dictionary of a torchao configuration. quant_type_kwargs:
-    what a shorthand's function takes besides."""
+    """torchao's configuration as diffusers writes it.
+
+    quant_type: a shorthand such as "int8wo", or a torchao configuration as a dictionary.
+    quant_type_kwargs: options of the shorthand.
+    """
 
     quant_method: ClassVar[str] = QuantizationMethod.TORCHAO
     method_key: ClassVar[str] = "quant_type"
@@ -164,7 +167,7 @@ class TorchAoConfig(QuantConfig):
         for key, value in self.quant_type_kwargs.items():
             path = ("quant_type_kwargs", key)
             if key not in valid:
-                unknown = UnknownNameError(f"option of {self._name()}", key, valid or ("none",))
+                unknown = UnknownNameError(f"option of {self._name()}", key, valid)
                 raise ConfigError(str(unknown), path, at_key=True)
             holds, words = _OPTIONS[key]
             if not holds(value):
@@ -208,7 +211,8 @@ class TorchAoConfig(QuantConfig):
         return _MEANT.get(name, name)
 
     def to_dict(self) -> dict[str, Any]:
-        """A torchao configuration has no options beside it."""
+        """Every setting as diffusers writes it; a torchao configuration has no options beside
+        it."""
         values = super().to_dict()
         beside = isinstance(self.quant_type, Mapping) and not self.quant_type_kwargs
         return {k: v for k, v in values.items() if not (beside and k == "quant_type_kwargs")}

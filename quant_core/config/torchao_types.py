@@ -127,7 +127,8 @@ def _register(name: str, *keys: str) -> Callable:
 
 
 def meaning_of_type(values: Mapping[str, Any], path: Path) -> Answer:
-    """Method, granularity and notes. ConfigError for a class or key that is not known."""
+    """The method, granularity and notes that a torchao configuration means. ConfigError for an
+    unknown class or key."""
     if set(values) == {"default"} and isinstance(values["default"], Mapping):
         values, path = values["default"], (*path, "default")
     name, data = values.get("_type"), values.get("_data", {})

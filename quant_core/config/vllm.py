@@ -25,6 +25,9 @@ def _block_size(key: str, value: Any) -> tuple[int, int] | None:
 @register_config
 @dataclass(frozen=True)
 class VLLMOmniConfig(QuantConfig):
+    """vLLM-Omni's FP8 configuration. ignored_layers: patterns of the layers that stay
+    unquantized."""
+
     quant_method: ClassVar[str] = QuantizationMethod.VLLM_OMNI
     method_key: ClassVar[str] = "activation_scheme"
 

@@ -20,7 +20,7 @@ ALGORITHMS = ("search", "minmax", "hqq")
 
 _FOUR_BITS = 15
 _SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8)
-# Of fewer bits the best range is far inside the extremes: of one bit about a third.
+# With fewer bits the best range is far inside the extremes: about a third of them for one bit.
 _FEW_BITS_SHRINKS = tuple(percent / 100 for percent in range(100, 20, -5))
 _SMALLEST_SCALE = 1e-30
 _SMALLEST_ERROR = 1e-12
@@ -30,10 +30,10 @@ _HQQ_ITERATIONS, _HQQ_NORM, _HQQ_BETA, _HQQ_GROWTH = 20, 0.7, 10.0, 1.01
 def choose_range(
     values: torch.Tensor, levels: int, algorithm: str, symmetric: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scale and zero, each [..., 1], for the groups ``values`` (float32 [..., group]).
+    """The scale and the zero of each group in ``values`` (float32 [..., group]), both [..., 1].
 
-    symmetric: the middle code, (levels + 1) / 2, is zero. NonFiniteWeightError where a value is not
-    finite.
+    levels: the largest code. symmetric: the middle code, (levels + 1) / 2, stands for zero.
+    NonFiniteWeightError where a value is not finite.
     """
     # torch.aminmax along a dimension takes ten times as long on a CPU.
     low, high = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)
@@ -50,7 +50,7 @@ def choose_range(
 def codes_of(
     values: torch.Tensor, step: torch.Tensor, zero: torch.Tensor, levels: int
 ) -> torch.Tensor:
-    """The nearest codes, as float32."""
+    """The nearest codes of ``values``, as float32."""
     return values.sub(zero).div_(step).round_().clamp_(0, levels)
 
 

@@ -30,14 +30,17 @@ WEIGHT_ONLY = "full_precision_matrix_mult"
 
 
 def register_format(cls: type[Format]) -> type[Format]:
-    """Class decorator: makes ``format_from_dict`` know ``cls`` by its ``kind``."""
+    """Class decorator: registers a format, so that ``format_from_dict`` knows its ``kind``."""
     FORMATS[cls.kind] = cls
     return cls
 
 
 def format_from_dict(values: dict[str, Any]) -> Format:
-    """The format that ``Format.to_dict`` wrote. KeyError for an unknown ``kind``, TypeError or
-    ValueError for values that it cannot have."""
+    """The format that ``Format.to_dict`` wrote.
+
+    KeyError for an unknown ``kind``, TypeError or ValueError for values that the format cannot
+    have.
+    """
     values = dict(values)
     cls = FORMATS[values.pop("kind")]
     for each in fields(cls):
@@ -49,12 +52,12 @@ def format_from_dict(values: dict[str, Any]) -> Format:
 
 @dataclass(frozen=True)
 class QuantizedWeight:
-    """One weight as stored.
+    """One weight as it is stored: a format and its tensors.
 
-    qdata: the codes, of the format's own dtype and shape. scale, zero_point: as the format says,
-    the zero point in weight units. scale_2: the scale of the scales. input_scale: of activations,
-    float32. codebook: what the codes stand for, where the weight brings it. shape and dtype are
-    those of the weight that was quantized.
+    qdata: the codes, in the format's own dtype and shape. scale: as the format defines it.
+    zero_point: the same, in weight units. scale_2: the scale of the scales. input_scale: the scale
+    of activations, float32. codebook: the numbers that the codes stand for, where each weight has
+    its own. shape and dtype: of the weight before it was quantized.
     """
 
     format: Format
@@ -80,12 +83,14 @@ class QuantizedWeight:
 
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The parts that there are, in the order of PARTS."""
+        """The stored tensors by name, in the order of PARTS; a name whose tensor is None is left
+        out."""
         parts = {name: getattr(self, name) for name in PARTS}
         return {name: part for name, part in parts.items() if part is not None}
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all stored tensors."""
         return sum(part.nbytes for part in self.tensors.values())
 
     def map(self, fn: Callable[[torch.Tensor], torch.Tensor]) -> QuantizedWeight:
@@ -119,19 +124,19 @@ class Format(ABC):
 
     @abstractmethod
     def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
-        """Round ``weight`` (float, [N, K] or [N, ...]) to this format, in float32, to nearest.
+        """Rounds ``weight`` (float, [N, K] or [N, ...]) to this format, in float32, to nearest.
 
-        Raises NonFiniteWeightError where the weight holds NaN or infinity.
+        NonFiniteWeightError where the weight holds NaN or infinity.
         """
 
     @abstractmethod
     def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
-        """The inverse map, rounded once to ``dtype``."""
+        """The weight as a plain tensor of its shape, rounded once to ``dtype``."""
 
     def parts(self, shape: tuple[int, ...]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-        """dtype and shape of each stored part of a weight of ``shape``.
+        """The dtype and shape of each stored tensor, for a weight of ``shape``.
 
-        Here for formats that store row by row: one quantized row of zeros shows them.
+        This default is for formats that store row by row: it quantizes one row of zeros.
         """
         row = self.quantize(torch.zeros(1, *shape[1:])).tensors
         return {
@@ -140,7 +145,7 @@ class Format(ABC):
         }
 
     def nbytes(self, shape: tuple[int, ...]) -> int:
-        """Stored bytes of a weight of ``shape``: all its parts."""
+        """Stored bytes of a weight of ``shape``."""
         parts = self.parts(shape).values()
         return sum(dtype.itemsize * math.prod(part) for dtype, part in parts)
 
@@ -184,12 +189,13 @@ class Format(ABC):
         raise ValueError(f"{self} has scales that several rows share")
 
     def torchao_tensor(self, weight: QuantizedWeight) -> torch.Tensor | None:
-        """torchao's own tensor of ``weight``, over the same storage; None where it has none that
-        works."""
+        """torchao's own tensor of ``weight``, over the same storage; None where torchao has none
+        that works."""
         return None
 
     def stock_marker(self) -> dict[str, Any] | None:
-        """What marks a matrix of these very parts for ComfyUI's own loader; None: it reads none."""
+        """The JSON values that tell ComfyUI's own loader how such a matrix is stored; None where
+        ComfyUI has no such format."""
         return None
 
     @property
@@ -200,15 +206,17 @@ class Format(ABC):
         return marker is not None and not (self.activations or marker.get(WEIGHT_ONLY))
 
     def kernel(self, device: torch.device) -> str:
-        """What runs for this format on ``device``, in words."""
+        """What multiplies weights of this format on ``device``, in words."""
         return "dequantize + matmul"
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values from which ``format_from_dict`` makes the format again."""
         return {"kind": self.kind, **asdict(self)}
 
 
 def absolute_maximum(matrix: torch.Tensor, granularity: str) -> torch.Tensor:
-    """max |w| in float32: [N, 1] per row, [] per tensor. NonFiniteWeightError for NaN, infinity."""
+    """The largest magnitude in ``matrix``, float32: [N, 1] per row, [] per tensor.
+    NonFiniteWeightError for NaN and infinity."""
     largest = torch.cat([_row_maximum(matrix[block]) for block in row_blocks(matrix)])
     if granularity == "per-tensor":
         largest = largest.amax()
@@ -223,7 +231,8 @@ def _row_maximum(rows: torch.Tensor) -> torch.Tensor:
 
 
 def require_finite(extremes: torch.Tensor) -> None:
-    """``extremes`` are maxima of the weight: NaN and infinity survive a maximum."""
+    """Raises NonFiniteWeightError unless all of ``extremes``, maxima of a weight, are finite: a
+    maximum keeps NaN and infinity."""
     if not torch.isfinite(extremes).all():
         raise NonFiniteWeightError(
             "The weight holds NaN or infinity. Repair or re-download the checkpoint."
@@ -231,15 +240,17 @@ def require_finite(extremes: torch.Tensor) -> None:
 
 
 def torchao_scale(weight: QuantizedWeight, granularity: str) -> tuple[torch.Tensor, list[int]]:
-    """torchao's scale, with as many dimensions as the weight, and its block of weights a scale."""
+    """The scale as torchao has it, with as many dimensions as the weight, and the size of the block
+    of weights that shares one."""
     scale = weight.scale.reshape(weight.scale.shape or (1,) * len(weight.shape))
     return scale, [1, *weight.shape[1:]] if granularity == "per-row" else list(weight.shape)
 
 
 def scale_shape(shape: tuple[int, ...], granularity: str) -> tuple[int, ...]:
-    """One scale a row: [N, 1, ...]; one a tensor: []."""
+    """The shape of the scales of a weight: [N, 1, ...] per row, [] per tensor."""
     return (shape[0],) + (1,) * (len(shape) - 1) if granularity == "per-row" else ()
 
 
 def scale_count(shape: tuple[int, ...], granularity: str) -> int:
+    """How many scales a weight of ``shape`` has."""
     return math.prod(scale_shape(shape, granularity))

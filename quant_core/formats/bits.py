@@ -10,12 +10,12 @@ import torch
 
 
 def packed_bytes(count: int, bits: int) -> int:
-    """Bytes of ``count`` codes: of the next multiple of eight."""
+    """How many bytes ``count`` codes take: those of the next multiple of eight codes."""
     return -(-count // 8) * bits
 
 
 def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
-    """uint8 [..., n] of values below 2 ** bits as uint8 [..., packed_bytes(n, bits)]."""
+    """Packs uint8 [..., n] of values below 2 ** bits into uint8 [..., packed_bytes(n, bits)]."""
     if bits == 8:
         return torch.nn.functional.pad(codes, (0, -codes.shape[-1] % 8))
     words = torch.nn.functional.pad(codes, (0, -codes.shape[-1] % 8)).unflatten(-1, (-1, 8))
@@ -27,7 +27,7 @@ def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
 
 
 def unpack(packed: torch.Tensor, bits: int, count: int) -> torch.Tensor:
-    """The inverse of ``pack``: uint8 [..., count]."""
+    """The inverse of ``pack``: the first ``count`` codes, uint8 [..., count]."""
     if bits == 8:
         return packed[..., :count]
     octets = packed.unflatten(-1, (-1, bits))

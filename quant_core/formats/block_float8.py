@@ -20,7 +20,10 @@ _SMALLEST_MAXIMUM = 1e-30
 @register_format
 @dataclass(frozen=True)
 class BlockFloat8(Format):
-    """dtype: "float8_e4m3fn" or "float8_e5m2". rows, columns: of a block."""
+    """FP8 weights with one float32 scale for each block.
+
+    dtype: "float8_e4m3fn" or "float8_e5m2". rows, columns: the size of a block.
+    """
 
     kind: ClassVar[str] = "block_float8"
 
@@ -34,6 +37,7 @@ class BlockFloat8(Format):
 
     @property
     def storage(self) -> torch.dtype:
+        """The torch dtype of the codes."""
         return getattr(torch, self.dtype)
 
     def quantize(self, weight: torch.Tensor) -> QuantizedWeight:

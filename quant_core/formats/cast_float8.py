@@ -20,7 +20,10 @@ from .float8 import Float8
 @register_format
 @dataclass(frozen=True)
 class CastFloat8(Float8):
-    """scaled: False stores the values themselves (scale 1), as a plain cast does, but saturated."""
+    """FP8 weights with one power of two as the scale of a tensor.
+
+    scaled: False stores the values themselves (scale 1), like a plain cast, but saturated.
+    """
 
     kind: ClassVar[str] = "cast_float8"
 
@@ -28,7 +31,8 @@ class CastFloat8(Float8):
     scaled: bool = True
 
     def scale_for(self, largest: torch.Tensor) -> torch.Tensor:
-        """The least power of two that brings ``largest`` within FP8's range, or 1."""
+        """The least power of two that brings ``largest`` within FP8's range; 1 where not
+        ``scaled``."""
         if not self.scaled:
             return torch.ones_like(largest)
         ratio = super().scale_for(largest)

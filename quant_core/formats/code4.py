@@ -35,7 +35,7 @@ _FP4 = (0.0, 0.0625, 8.0, 12.0, 4.0, 6.0, 2.0, 3.0)
 CODES = {"nf4": _NF4, "fp4": tuple(value / 12 for value in (*_FP4, *(-v for v in _FP4)))}
 
 STRETCHES = {"nf4": (1.0, 0.925, 1.075), "fp4": (1.0, 0.925, 0.85)}
-"""Of a block's largest magnitude: the scales that are tried."""
+"""The scales that are tried, in units of a block's largest magnitude."""
 
 _BINS = 2048
 _SCALES_BLOCK = 256
@@ -45,7 +45,11 @@ _SMALLEST_MAXIMUM = 1e-38
 @register_format
 @dataclass(frozen=True)
 class Code4(Format):
-    """code: "nf4" or "fp4". block_size: weights that share a scale. double_quant: see above."""
+    """4-bit codes into a table of 16 values, in blocks of the flattened weight.
+
+    code: "nf4" or "fp4". block_size: how many weights share a scale. double_quant: the scales are
+    stored in 8 bits.
+    """
 
     kind: ClassVar[str] = "code4"
 
@@ -62,7 +66,8 @@ class Code4(Format):
         return self.quantize_with(weight, STRETCHES[self.code])
 
     def quantize_with(self, weight: torch.Tensor, stretches: tuple[float, ...]) -> QuantizedWeight:
-        """``weight`` with the scales of least squared error among those that are given."""
+        """Quantizes ``weight``; each block takes the scale of least squared error among
+        ``stretches`` times its largest magnitude."""
         flat = weight.reshape(-1)
         blocks = F.pad(flat, (0, -len(flat) % self.block_size)).view(-1, self.block_size)
         largest = blocks.abs().amax(dim=1).float()
@@ -93,7 +98,7 @@ class Code4(Format):
         return out.view(-1)[:count].view(weight.shape)
 
     def scales(self, weight: QuantizedWeight) -> torch.Tensor:
-        """What each block is multiplied by, float32 [blocks]."""
+        """The scale of each block, float32 [blocks]."""
         if weight.scale_2 is None:
             return weight.scale
         values = looked_up(weight.scale, DYNAMIC_CODE)

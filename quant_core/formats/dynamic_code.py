@@ -1,6 +1,6 @@
 """bitsandbytes' dynamic 8-bit code: 256 values from -1 to 1, finer towards zero.
 
-Of each decimal power, from 1e-7 to 1, the means between evenly spaced bounds (Dettmers 2015,
+For each power of ten from 1e-7 to 1: the means between evenly spaced bounds (Dettmers 2015,
 arXiv 1511.04561). Values equal those of ``bitsandbytes.functional.create_dynamic_map`` bit by bit.
 """
 

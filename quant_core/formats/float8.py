@@ -35,8 +35,11 @@ SCALED_MM_MULTIPLE = 16
 @register_format
 @dataclass(frozen=True)
 class Float8(Format):
-    """dtype: "float8_e4m3fn" or "float8_e5m2". granularity: "per-row" or "per-tensor".
-    activations: None (computed in the input's dtype) or "float8_e4m3fn" (per row at run time)."""
+    """FP8 weights with one scale per row or per tensor, and optionally FP8 activations.
+
+    dtype: "float8_e4m3fn" or "float8_e5m2". granularity: "per-row" or "per-tensor". activations:
+    None (computed in the input's dtype) or "float8_e4m3fn" (rounded per row at run time).
+    """
 
     kind: ClassVar[str] = "float8"
 
@@ -46,6 +49,7 @@ class Float8(Format):
 
     @property
     def storage(self) -> torch.dtype:
+        """The torch dtype of the codes."""
         return getattr(torch, self.dtype)
 
     def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
@@ -138,5 +142,5 @@ class Float8(Format):
 
 
 def fits_scaled_mm(shape: tuple[int, ...]) -> bool:
-    """Whether a weight [N, K] can go through torch._scaled_mm."""
+    """Whether torch._scaled_mm takes a weight of shape [N, K]."""
     return len(shape) == 2 and all(size % SCALED_MM_MULTIPLE == 0 for size in shape)

@@ -23,7 +23,10 @@ _SMALLEST_SCALE = 1e-30
 @register_format
 @dataclass(frozen=True)
 class FloatX(Format):
-    """exponent, mantissa: bits of each, beside the sign; 3 to 7 bits in all."""
+    """Floating point weights of 3 to 7 bits with one scale per row.
+
+    exponent, mantissa: how many bits each has, beside the sign.
+    """
 
     kind: ClassVar[str] = "float_x"
 
@@ -39,6 +42,7 @@ class FloatX(Format):
 
     @property
     def bits(self) -> int:
+        """Bits of one code."""
         return 1 + self.exponent + self.mantissa
 
     def quantize(self, weight: torch.Tensor) -> QuantizedWeight:

@@ -23,8 +23,11 @@ _E2M1 = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
 
 @dataclass(frozen=True)
 class BlockType:
-    """number: ggml's. size: weights of a block. nbytes: their bytes. decode: blocks [B, nbytes] to
-    values [B, size], both contiguous; None where ``gguf`` has to be asked."""
+    """One of GGML's block types.
+
+    number: ggml's own. size: weights in a block. nbytes: bytes of a block. decode: turns blocks [B,
+    nbytes] into values [B, size], both contiguous; None where the package ``gguf`` decodes them.
+    """
 
     name: str
     number: int
@@ -48,7 +51,7 @@ BLOCK_TYPES: dict[str, BlockType] = {
 
 
 def register_blocks(name: str, number: int, size: int, nbytes: int) -> Callable[[Decode], Decode]:
-    """Decorator: adds the ``decode`` function of a block type to the table."""
+    """Decorator: registers the ``decode`` function of a block type."""
 
     def register(decode: Decode) -> Decode:
         BLOCK_TYPES[name] = BlockType(name, number, size, nbytes, decode)

@@ -20,8 +20,11 @@ from .int8 import Int8
 @register_format
 @dataclass(frozen=True)
 class GGUF(Format):
-    """type: one of ``BLOCK_TYPES``. Stored: qdata, the blocks, uint8 [N, bytes of a row]; scale, 1,
-    because the blocks hold their own."""
+    """A weight in GGML's blocks, exactly as a GGUF file holds it.
+
+    type: one of ``BLOCK_TYPES``. Stored: qdata, the blocks, uint8 [N, bytes of a row]; scale, 1,
+    because the blocks hold their own scales.
+    """
 
     kind: ClassVar[str] = "gguf"
 
@@ -33,17 +36,21 @@ class GGUF(Format):
 
     @property
     def block(self) -> BlockType:
+        """The block type."""
         return BLOCK_TYPES[self.type]
 
     def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
-        """INT8 per row: there are no encoders of blocks here, and INT8 rounds less than any of them
-        but Q8_0. Reached only by a change of a loaded weight that is not low-rank."""
+        """Quantizes ``weight`` to INT8 per row, because there are no encoders of blocks here.
+
+        INT8 rounds less than any block type but Q8_0. This is reached only when a loaded weight is
+        changed by something that is not low-rank.
+        """
         return Int8().quantize(weight)
 
     def stored(
         self, blocks: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype
     ) -> QuantizedWeight:
-        """The weight of ``shape`` whose blocks, row after row, are ``blocks`` (uint8)."""
+        """The weight of ``shape`` in ``blocks`` (uint8), one row after another."""
         _, stored = self.parts(shape)["qdata"]
         return QuantizedWeight(self, blocks.view(stored), torch.ones(()), None, shape, dtype)
 

@@ -29,7 +29,11 @@ _LEVELS = 15
 @register_format
 @dataclass(frozen=True)
 class Int4(Format):
-    """group_size: weights along K that share a scale. algorithm: one of ``affine.ALGORITHMS``."""
+    """INT4 weights in groups along K, affine, two codes to a byte.
+
+    group_size: how many weights along K share a scale. algorithm: how the range of a group is
+    found, one of ``affine.ALGORITHMS``.
+    """
 
     kind: ClassVar[str] = "int4"
 

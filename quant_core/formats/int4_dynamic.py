@@ -23,7 +23,8 @@ _SMALLEST_SCALE = 1e-30
 @register_format
 @dataclass(frozen=True)
 class Int4Dynamic(IntN):
-    """activations: "int8", for ever."""
+    """Symmetric INT4 weights in groups, with activations rounded to INT8. ``activations`` has no
+    other value."""
 
     kind: ClassVar[str] = "int4_dynamic"
 
@@ -45,7 +46,8 @@ class Int4Dynamic(IntN):
 
 
 def round_tokens(x: torch.Tensor) -> torch.Tensor:
-    """``x`` [..., K] as INT8 codes would give it back, affine, a scale and a zero point a row."""
+    """``x`` [..., K] rounded to INT8 and back, affine, with one scale and one zero point per
+    row."""
     values = x.float()
     # torch.aminmax along a dimension takes far longer on a CPU.
     low = values.amin(-1, keepdim=True).clamp_(max=0)

@@ -36,8 +36,11 @@ _SMALLEST_SCALE = 1e-30
 @register_format
 @dataclass(frozen=True)
 class Int8(Format):
-    """granularity: "per-row" or "per-tensor". activations: None (computed in the input's dtype) or
-    "int8" (quantized per row at run time)."""
+    """INT8 weights with one scale per row or per tensor, and optionally INT8 activations.
+
+    granularity: "per-row" or "per-tensor". activations: None (computed in the input's dtype) or
+    "int8" (rounded per row at run time).
+    """
 
     kind: ClassVar[str] = "int8"
 

@@ -20,8 +20,11 @@ from .bits import pack, packed_bytes, unpack
 @register_format
 @dataclass(frozen=True)
 class IntN(Format):
-    """bits: 1 to 7. group_size: weights along K that share a scale. algorithm: one of
-    ``affine.ALGORITHMS``; symmetric groups know "search" and "minmax"."""
+    """Integers of 1 to 7 bits in groups along K.
+
+    bits: 1 to 7. group_size: how many weights along K share a scale. symmetric: no zero point is
+    stored. algorithm: one of ``affine.ALGORITHMS``; "hqq" is for affine groups alone.
+    """
 
     kind: ClassVar[str] = "int_n"
 
@@ -41,6 +44,7 @@ class IntN(Format):
 
     @property
     def levels(self) -> int:
+        """The largest code."""
         return 2**self.bits - 1
 
     def quantize(self, weight: torch.Tensor) -> QuantizedWeight:

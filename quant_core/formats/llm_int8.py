@@ -26,7 +26,12 @@ _SMALLEST_MAXIMUM = 1e-30
 @register_format
 @dataclass(frozen=True)
 class LlmInt8(Format):
-    """threshold: of activations, 0 for none. activations: "int8", for ever."""
+    """bitsandbytes' LLM.int8(): INT8 weights and activations, with outlier columns of activations
+    kept apart.
+
+    threshold: the magnitude from which an activation is an outlier; 0 for no outliers.
+    ``activations`` has no other value.
+    """
 
     kind: ClassVar[str] = "llm_int8"
 

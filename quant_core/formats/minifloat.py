@@ -14,11 +14,12 @@ from ..kernels.blocks import is_traced
 
 
 def largest_value(exponent: int, mantissa: int) -> float:
+    """The largest number that a code stands for."""
     return values_of(exponent, mantissa)[2 ** (exponent + mantissa) - 1]
 
 
 def values_of(exponent: int, mantissa: int) -> tuple[float, ...]:
-    """What each code means, by code."""
+    """The numbers that the codes stand for, in the order of codes."""
     bias = 2 ** (exponent - 1) - 1
     positive = []
     for code in range(2 ** (exponent + mantissa)):
@@ -29,7 +30,7 @@ def values_of(exponent: int, mantissa: int) -> tuple[float, ...]:
 
 
 def encode(values: torch.Tensor, exponent: int, mantissa: int) -> torch.Tensor:
-    """uint8 codes of float32 ``values``, rounded to nearest, ties to even; saturated."""
+    """The uint8 codes of float32 ``values``, rounded to nearest, ties to even, saturated."""
     bias = 2 ** (exponent - 1) - 1
     magnitude = values.abs()
     # frexp has mantissas in [0.5, 1), and for zero an exponent that means nothing.
@@ -48,7 +49,7 @@ def encode(values: torch.Tensor, exponent: int, mantissa: int) -> torch.Tensor:
 
 
 def looked_up(codes: torch.Tensor, values: tuple[float, ...]) -> torch.Tensor:
-    """The float32 that ``values`` gives for each code."""
+    """The float32 number from the table ``values`` for each code; the shape of ``codes``."""
     table = (_new_table if is_traced(codes) else _kept_table)(values, codes.device)
     return table.index_select(0, codes.reshape(-1).int()).view(codes.shape)
 

@@ -25,7 +25,10 @@ _BIAS, _LARGEST_SCALE = 127, 254
 @register_format
 @dataclass(frozen=True)
 class MXFP8(Format):
-    """activations: None, or "mxfp8", as in ``nvfp4``."""
+    """MXFP8 weights: E4M3 codes in blocks of 32, each with a power of two as its scale.
+
+    activations: None, or "mxfp8" to round them too where tensor cores multiply the two.
+    """
 
     kind: ClassVar[str] = "mxfp8"
 

@@ -5,8 +5,8 @@ first in the high nibble, rows and columns padded to 16, block scales swizzled f
 Bits a weight: 4.5, and the padding.
 
 A block's scale is searched. Its largest magnitude is code 6, as in comfy-kitchen's quantize_nvfp4
-(whose bits these are without the search); or code 4, for between 4 and 6 there is no code; or it is
-clipped a little. Relative L2 of Gaussian weights: 0.0842, where 6 alone gives 0.0951.
+(whose bits these are without the search); or code 4, because no code lies between the two; or it
+is clipped a little. Relative L2 of Gaussian weights: 0.0842, where 6 alone gives 0.0951.
 """
 
 from __future__ import annotations
@@ -33,15 +33,19 @@ from .swizzle import multiplies_blocks, padded_to, swizzle, swizzled_shape, unsw
 BLOCK = 16
 LARGEST_CODE, LARGEST_SCALE = 6.0, 448.0
 STRETCHES = (1.0, 0.95, 1.5)
-"""Of the scale that makes a block's largest magnitude code 6: 1.5 makes it code 4."""
+"""The scales that are tried, in units of the one that makes a block's largest magnitude code 6."""
 _SMALLEST_MAXIMUM = 1e-30
 
 
 @register_format
 @dataclass(frozen=True)
 class NVFP4(Format):
-    """activations: None, or "nvfp4": rounded too where tensor cores multiply the two. In ComfyUI
-    those are Blackwell's; elsewhere, and here, ``linear`` dequantizes the weight either way."""
+    """NVFP4 weights: 4-bit floating point codes in blocks of 16, with scales in FP8 and one in
+    float32.
+
+    activations: None, or "nvfp4" to round them too where tensor cores multiply the two. In ComfyUI
+    those are Blackwell's; elsewhere, and here, ``linear`` dequantizes the weight either way.
+    """
 
     kind: ClassVar[str] = "nvfp4"
 
@@ -62,7 +66,8 @@ class NVFP4(Format):
         scale_2: torch.Tensor,
         stretches: tuple[float, ...] = STRETCHES,
     ) -> QuantizedWeight:
-        """``weight`` under a given tensor scale, float32 []."""
+        """Quantizes ``weight`` under a given scale of the tensor, float32 []; stretches: the block
+        scales that are tried."""
         n, k = weight.shape
         high, wide = padded_to(n, BLOCK), padded_to(k, BLOCK)
         padded = F.pad(weight, (0, wide - k, 0, high - n))

@@ -8,9 +8,11 @@ import torch
 
 
 def least(candidates: Iterable[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:
-    """Of tuples (error, values ...) the values of least error, place by place; of equals the first.
+    """Picks, place by place, the candidate of least error.
 
-    A NaN is never less: a later candidate with one is not taken, a first one is kept.
+    Each candidate is a tuple (error, values ...) of tensors; the result is the values alone. Of
+    equal errors the first wins. A later candidate whose error is NaN is not taken; a first one is
+    kept.
     """
     best = None
     for candidate in candidates:

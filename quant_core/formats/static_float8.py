@@ -25,8 +25,12 @@ _SMALLEST_MAXIMUM = 1e-12
 @register_format
 @dataclass(frozen=True)
 class StaticFloat8(Float8):
-    """input_scale: of the layer's activations, positive. Two layers compute alike whatever theirs
-    are, because each weight carries its own as a tensor."""
+    """FP8 weights and FP8 activations, each with one scale per tensor; that of the activations is
+    measured beforehand.
+
+    input_scale: of the layer's activations, positive. It does not count when formats are compared:
+    two layers compute alike whatever theirs are, because each weight carries its own as a tensor.
+    """
 
     kind: ClassVar[str] = "static_float8"
 
@@ -41,11 +45,13 @@ class StaticFloat8(Float8):
             raise ValueError(f"input_scale is {self.input_scale}: it must be positive and finite.")
 
     def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
-        """As Float8's, and ``input_scale`` float32 []. CalibrationError where there is none."""
+        """Quantizes as Float8 does, and stores ``input_scale``, float32 []. CalibrationError where
+        it is None."""
         if self.input_scale is None:
             raise CalibrationError(
                 "fp8-static has no scale for the activations. "
-                "Connect Calibrate Activations, or choose fp8-dynamic, which needs none."
+                "Connect Calibrate Activations (in Python: pass calibration=), or choose "
+                "fp8-dynamic, which needs none."
             )
         scale = torch.tensor(self.input_scale, dtype=torch.float32, device=weight.device)
         return replace(super().quantize(weight), input_scale=scale)

@@ -21,15 +21,18 @@ def multiplies_blocks(device: torch.device) -> bool:
 
 
 def padded_to(size: int, multiple: int) -> int:
+    """The least multiple of ``multiple`` that is at least ``size``."""
     return -(-size // multiple) * multiple
 
 
 def swizzled_shape(rows: int, columns: int) -> tuple[int, int]:
+    """The padded shape of swizzled scales."""
     return padded_to(rows, _ROWS), padded_to(columns, _COLUMNS)
 
 
 def swizzle(scales: torch.Tensor) -> torch.Tensor:
-    """[H, W] of a one-byte dtype as [swizzled_shape(H, W)]; what is padded is zero bytes."""
+    """Reorders scales [H, W] of a one-byte dtype for tensor cores: [swizzled_shape(H, W)], padded
+    with zero bytes."""
     rows, columns = scales.shape
     high, wide = swizzled_shape(rows, columns)
     octets = F.pad(scales.view(torch.uint8), (0, wide - columns, 0, high - rows))
@@ -38,7 +41,7 @@ def swizzle(scales: torch.Tensor) -> torch.Tensor:
 
 
 def unswizzle(swizzled: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """The inverse: the scales [rows, columns]."""
+    """The inverse of ``swizzle``: the scales [rows, columns]."""
     high, wide = swizzled_shape(rows, columns)
     tiles = swizzled.view(torch.uint8).view(high // _ROWS, wide // _COLUMNS, 32, 4, _COLUMNS)
     octets = tiles.permute(0, 3, 2, 1, 4).reshape(high, wide)

@@ -12,16 +12,16 @@ _CPU_BLOCK = 256 * 1024
 
 
 def is_traced(tensor: torch.Tensor) -> bool:
-    """Whether torch.compile is looking. What it traces a tensor subclass's operations with are
+    """Whether torch.compile traces ``tensor``; the tensors that it traces a subclass with are
     subclasses themselves."""
     return torch.compiler.is_compiling() or type(tensor) not in (torch.Tensor, nn.Parameter)
 
 
 def row_blocks(matrix: torch.Tensor) -> Iterator[slice]:
-    """Whole rows of a matrix [N, K], block by block.
+    """Slices of whole rows of a matrix [N, K], block by block.
 
-    On a CPU a block fits the cache: three times as fast as one pass an operation over the whole
-    matrix, and no float32 copy of it ever exists. On a GPU there is one block, and under
+    On a CPU a block fits the cache, which is three times as fast as passing over the whole matrix
+    at each operation, and no float32 copy of it ever exists. There is one block on a GPU, and under
     torch.compile, which fuses the passes and would unroll the loop.
     """
     count = len(matrix)
@@ -31,7 +31,7 @@ def row_blocks(matrix: torch.Tensor) -> Iterator[slice]:
 
 
 def in_one_block(matrix: torch.Tensor) -> bool:
-    """Whether ``row_blocks`` gives no more than one."""
+    """Whether ``row_blocks`` gives at most one slice."""
     return (
         matrix.device.type != "cpu"
         or is_traced(matrix)

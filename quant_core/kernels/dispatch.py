@@ -71,12 +71,12 @@ _ops = torch.ops.graphquant
 
 
 def runs_triton(tensor: Tensor) -> bool:
-    """Whether a kernel on ``tensor`` is one of Triton's."""
+    """Whether the kernels on ``tensor`` are Triton's."""
     return tensor.is_cuda and not is_traced(tensor) and triton_works(tensor.device)
 
 
 def with_index(device: torch.device) -> torch.device:
-    """``cuda`` is the current GPU; tensors name theirs by number."""
+    """``device`` with its number; a plain ``cuda`` is the current GPU."""
     if device.type != "cuda" or device.index is not None or not torch.cuda.is_available():
         return device
     return torch.device(device.type, torch.cuda.current_device())
@@ -84,8 +84,8 @@ def with_index(device: torch.device) -> torch.device:
 
 @lru_cache
 def triton_works(device: torch.device) -> bool:
-    """Whether Triton runs on ``device``, tried once: it wants a GPU that it knows and, for its
-    first kernel, a C compiler."""
+    """Whether Triton runs on ``device``, tried once. It needs a GPU that it supports and a C
+    compiler."""
     if not has_triton():
         return False
     try:
@@ -129,9 +129,11 @@ def scale_products(
 
 
 def has_few_rows(x: Tensor) -> bool:
-    """Up to 16, of which a product is all weight: one kernel reads that as it is stored. CUDA's
-    8-bit matmuls refuse so few (INT8) or crash on them when K is large (FP8, CUDA 12.9, torchao
-    issue 4582)."""
+    """Whether x has at most 16 rows, so that reading the weight is most of a product.
+
+    One kernel then reads it as it is stored. CUDA's 8-bit matmuls refuse so few rows (INT8) or
+    crash on them when K is large (FP8, CUDA 12.9, torchao issue 4582).
+    """
     return x.numel() <= launch_matmul.FEW_ROWS * x.shape[-1]
 
 
@@ -152,8 +154,11 @@ def int4_linear(
     group_size: int,
     bias: Tensor | None,
 ) -> Tensor:
-    """See ``plain.int4_linear``; x [..., K]. Of few rows one kernel does it all; of more, the
-    weight is dequantized for the library's matmul, which the time of an image is spent in."""
+    """As ``plain.int4_linear``, for x [..., K].
+
+    One kernel does it all for few rows. For more, the weight is dequantized for the library's
+    matmul, in which an image spends its time.
+    """
     weight = (codes, scale, zero_point, group_size)
     way = _for_few_rows(x)
     if way is not None:
@@ -165,7 +170,7 @@ def int4_linear(
 
 
 def scaled_linear(x: Tensor, codes: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """See ``plain.scaled_linear``; of few rows one kernel does it all."""
+    """As ``plain.scaled_linear``; one kernel does it all for few rows."""
     if not codes.is_cuda:
         return plain.scaled_linear(x, codes, scale, bias)
     way = _for_few_rows(x)

@@ -20,7 +20,7 @@ def has_bits(dtype: torch.dtype) -> bool:
 
 
 def decode_float8(codes: torch.Tensor) -> torch.Tensor:
-    """``codes.float()``."""
+    """The float32 numbers of FP8 ``codes``, equal to ``codes.float()``."""
     mantissa, bias, special = LAYOUTS[codes.dtype]
     shift = 23 - mantissa
     bits = codes.view(torch.int8).to(torch.int32).bitwise_left_shift_(shift)

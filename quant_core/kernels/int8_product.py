@@ -1,8 +1,8 @@
 """INT8 times INT8, scaled: by the library and a kernel that scales, or by one kernel alone.
 
-``torch._int_mm`` writes 32 bits for each product, which a second kernel reads again: of a FLUX
-layer as many bytes as all else together. A kernel of Triton's scales before it writes, but its
-matmul may be slower than the library's. So each GPU is asked once, by the clock.
+``torch._int_mm`` writes 32 bits for each product, which a second kernel reads again: for a FLUX
+layer that is as many bytes as all else together. Our Triton kernel scales before it writes, but its
+matmul may be slower than the library's. So both are timed once on each GPU.
 """
 
 from __future__ import annotations
@@ -57,13 +57,14 @@ def by_library(
     bias: Tensor | None,
     dtype: torch.dtype,
 ) -> Tensor:
+    """As ``plain.int8_product``, by the library's matmul and a kernel that scales its result."""
     products = torch._int_mm(x, codes.t())
     return scale_products(products, row_scale, column_scale, bias, dtype)
 
 
 def int8_tile(device: torch.device) -> Tile | None:
-    """The tile with which the one kernel is quicker than the library on ``device``, measured once;
-    None where none is."""
+    """The tile with which our one kernel is quicker on ``device`` than the library, measured once;
+    None where the library is."""
     device = with_index(device)
     if device not in CHOSEN_TILES:
         runs = device.type == "cuda" and torch.cuda.is_available() and triton_works(device)

@@ -19,6 +19,7 @@ _FIRST_FP8 = (8, 9)
 
 
 def has_triton() -> bool:
+    """Whether the package triton is installed."""
     return _HAS_TRITON
 
 
@@ -42,11 +43,13 @@ def _rounding(dtype: torch.dtype) -> dict:
 
 
 def on_device_of(tensor: torch.Tensor):
-    """Triton starts kernels on the current GPU, whatever GPU their tensors are on."""
+    """A context in which kernels start on the GPU of ``tensor``; Triton uses the current GPU,
+    whatever its arguments are on."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 def quantize_rows(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """As ``plain.quantize_rows``."""
     m, k = x.shape
     x = x if x.stride(1) == 1 else x.contiguous()
     codes = torch.empty((m, k), dtype=dtype, device=x.device)
@@ -62,7 +65,8 @@ def quantize_rows(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, to
 
 
 def as_stored(codes: torch.Tensor) -> tuple[torch.Tensor, dict]:
-    """8-bit ``codes`` as a kernel loads them, and the constants by which it decodes them."""
+    """8-bit ``codes`` in the form that a kernel loads, and the constants with which it decodes
+    them."""
     mantissa, bias, special = LAYOUTS.get(codes.dtype, (0, 0, 0))
     layout = {"MANTISSA": mantissa, "BIAS": bias, "SPECIAL": special}
     stored = codes.view(torch.uint8) if mantissa else codes
@@ -71,13 +75,16 @@ def as_stored(codes: torch.Tensor) -> tuple[torch.Tensor, dict]:
 
 @lru_cache
 def reads_float8(device: torch.device) -> bool:
-    """Whether the GPU converts FP8 in one instruction; a dozen on integers take an H100 as long as
-    moving the bytes does."""
+    """Whether the GPU converts FP8 in one instruction.
+
+    The dozen integer operations used otherwise take an H100 as long as moving the bytes does.
+    """
     known = device.type == "cuda" and not torch.version.hip
     return known and torch.cuda.get_device_capability(device) >= _FIRST_FP8
 
 
 def dequantize_scaled(codes: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """As ``plain.dequantize_scaled``."""
     matrix = codes.contiguous().view(len(codes), -1)
     n, k = matrix.shape
     out = torch.empty(codes.shape, dtype=dtype, device=codes.device)
@@ -103,6 +110,7 @@ def dequantize_int4(
     group_size: int,
     dtype: torch.dtype,
 ) -> torch.Tensor:
+    """As ``plain.dequantize_int4``."""
     n, half = codes.shape
     out = torch.empty((n, 2 * half), dtype=dtype, device=codes.device)
     block = _block(half, 2 * _BLOCK)
@@ -127,6 +135,7 @@ def scale_products(
     bias: torch.Tensor | None,
     dtype: torch.dtype,
 ) -> torch.Tensor:
+    """As ``plain.scale_products``."""
     m, n = products.shape
     out = torch.empty((m, n), dtype=dtype, device=products.device)
     block = _block(n, 4 * _BLOCK)

@@ -17,7 +17,8 @@ _ALIGNMENT = 16
 
 @dataclass(frozen=True)
 class Tile:
-    """What one program of ``int8_product`` computes, and how it is built."""
+    """The size of the part of the result that one program of ``int8_product`` computes, and how it
+    is compiled."""
 
     rows: int
     columns: int
@@ -45,7 +46,7 @@ def int4_linear(
     group_size: int,
     bias: torch.Tensor | None,
 ) -> torch.Tensor:
-    """x: [M, K] with M of at most FEW_ROWS."""
+    """As ``plain.int4_linear``, for x [M, K] with M up to FEW_ROWS."""
     m, n = len(x), len(codes)
     out = torch.empty((m, n), dtype=x.dtype, device=x.device)
     columns = 16 if n <= 4096 else 32
@@ -72,7 +73,7 @@ def int4_linear(
 def scaled_linear(
     x: torch.Tensor, codes: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
-    """x: [M, K] with M of at most FEW_ROWS; codes: [N, K]."""
+    """As ``plain.scaled_linear``, for x [M, K] with M up to FEW_ROWS and codes [N, K]."""
     (m, k), n = x.shape, len(codes)
     out = torch.empty((m, n), dtype=x.dtype, device=x.device)
     stored, layout = as_stored(codes.contiguous())
@@ -105,7 +106,7 @@ def int8_product(
     dtype: torch.dtype,
     tile: Tile | None = None,
 ) -> torch.Tensor:
-    """tile: by default the device's own."""
+    """As ``plain.int8_product``. tile: the one chosen for the device by default."""
     tile = tile or CHOSEN_TILES.get(x.device) or TILES[-1]
     m, k = x.shape
     n = len(codes)

@@ -30,8 +30,12 @@ def int8_linear(
 
 
 def fits_int8_matmul(x: torch.Tensor, codes: torch.Tensor) -> bool:
-    """CUDA's int8 matmul wants more than 16 rows of x, K and N in eights; a CPU takes any K but 1,
-    where torch 2.11 gives wrong numbers."""
+    """Whether INT8 codes [N, K] can be multiplied by INT8 activations of the shape of x on its
+    device.
+
+    CUDA needs more than 16 rows of x, and K and N in eights. A CPU takes any K but 1, where torch
+    2.11 gives wrong numbers.
+    """
     if not x.is_cuda:
         return x.device.type in INT8_MATMUL_DEVICES and codes.dim() == 2 and codes.shape[1] > 1
     eights = codes.dim() == 2 and codes.shape[0] % 8 == 0 and codes.shape[1] % 8 == 0
@@ -71,9 +75,10 @@ def static_float8_linear(
     input_scale: torch.Tensor,
     bias: torch.Tensor | None,
 ) -> torch.Tensor:
-    """As ``float8_linear``, with one scale for all of x: what is beyond it saturates.
+    """As ``float8_linear``, with one scale for all of x; larger values saturate.
 
-    scale, input_scale: float32 []. Where no FP8 matmul runs, the same rounding, dequantized.
+    scale, input_scale: float32 []. Where no FP8 matmul runs, x is rounded in the same way and the
+    product is made of dequantized operands.
     """
     limit = torch.finfo(codes.dtype).max
     activations = (x.float() / input_scale).clamp_(-limit, limit).to(codes.dtype)
@@ -120,7 +125,7 @@ def float8_way(device: torch.device) -> str | None:
 
 
 def float8_problem(device: torch.device) -> RuntimeError | None:
-    """Why neither way runs; None where one does."""
+    """Why FP8 cannot be multiplied on ``device`` in either way; None where it can."""
     return None if float8_way(device) else _problem("tensor-wise", device)
 
 

@@ -21,13 +21,15 @@ _FOUR, _NIBBLES = torch.tensor(4, dtype=torch.int16), torch.tensor(0x0F0F, dtype
 
 
 def largest_code(dtype: torch.dtype) -> float:
-    """127 or FP8's largest finite number."""
+    """The largest code of a dtype: 127 for int8, else FP8's largest finite number."""
     return 127.0 if dtype == torch.int8 else torch.finfo(dtype).max
 
 
 def quantize_rows(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """x [M, K], float, as codes [M, K] in int8 or FP8 and scales [M, 1] in float32: the largest
-    magnitude of a row becomes the largest code, the others the nearest, ties to even."""
+    """Rounds x [M, K], float, to codes [M, K] in int8 or FP8 with scales [M, 1] in float32.
+
+    The largest magnitude of a row becomes the largest code; ties go to even.
+    """
     if in_one_block(x):
         return _quantize_block(x, dtype)
     codes = torch.empty(x.shape, dtype=dtype)
@@ -51,8 +53,10 @@ def _round(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def dequantize_scaled(codes: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """``codes * scale`` of int8 or FP8 codes [N, ...], formed in float32, rounded once to
-    ``dtype``. scale: float32, [N, 1, ...] or []."""
+    """``codes * scale`` in float32, rounded once to ``dtype``.
+
+    codes: int8 or FP8 [N, ...]. scale: float32, [N, 1, ...] or [].
+    """
     small = codes.numel() <= _SMALL  # where the number of passes is what costs
     if small or codes.device.type != "cpu" or is_traced(codes):
         # One kernel of int8; two of FP8, whose codes every float dtype holds exactly.
@@ -79,7 +83,7 @@ def dequantize_int4(
     group_size: int,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """``code * scale + zero_point`` [N, K], formed in float32, rounded once to ``dtype``.
+    """``code * scale + zero_point`` [N, K] in float32, rounded once to ``dtype``.
 
     codes: uint8 [N, K / 2], the low nibble first. scale, zero_point: [N, K / group_size].
     """
@@ -103,7 +107,7 @@ def _dequantize_groups(
 
 
 def pack_nibbles(codes: torch.Tensor) -> torch.Tensor:
-    """uint8 [N, 2 B] of values below 16 as uint8 [N, B], the low nibble first."""
+    """Packs uint8 [N, 2 B] of values below 16 into uint8 [N, B], the low nibble first."""
     if is_traced(codes) or codes.device.type != "cpu":
         return codes[:, ::2] | (codes[:, 1::2] << 4)
     pairs = codes.contiguous().view(torch.int16)  # a transposed weight has transposed codes
@@ -111,7 +115,7 @@ def pack_nibbles(codes: torch.Tensor) -> torch.Tensor:
 
 
 def unpack_nibbles(packed: torch.Tensor) -> torch.Tensor:
-    """uint8 [N, B] as uint8 [N, 2 B], the low nibble first."""
+    """The inverse of ``pack_nibbles``: uint8 [N, B] to uint8 [N, 2 B]."""
     if is_traced(packed) or packed.device.type != "cpu":
         return torch.stack((packed & 15, packed >> 4), dim=-1).flatten(-2)
     # Both nibbles into the two bytes of one number, the lower into the first.
@@ -159,7 +163,8 @@ def int8_product(
     bias: torch.Tensor | None,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """``scale_products`` of ``x @ codes.T``, int8 [M, K] and [N, K]."""
+    """``scale_products`` of the integer product ``x @ codes.T``; x: int8 [M, K], codes: int8 [N,
+    K]."""
     return scale_products(torch._int_mm(x, codes.t()), row_scale, column_scale, bias, dtype)
 
 

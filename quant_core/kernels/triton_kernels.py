@@ -1,7 +1,7 @@
 """The kernels in Triton. Imported when the first of them runs: importing Triton takes a second.
 
 Magnitudes are compared as the integers that their bits are: NaN is then the largest of all, and
-stays visible. FP8 codes are decoded by integer arithmetic, for GPUs before SM 8.9 know no FP8.
+stays visible. FP8 codes are decoded by integer arithmetic, because GPUs before SM 8.9 have none.
 """
 
 from __future__ import annotations
@@ -41,8 +41,11 @@ def quantize_rows(
     BLOCK: tl.constexpr,
     ONE_BLOCK: tl.constexpr,
 ):
-    """One program a row. x [M, K] of row stride x_stride; codes [M, K], scales [M] contiguous.
-    ONE_BLOCK: BLOCK holds a row, which is then read once."""
+    """Quantizes one row per program.
+
+    x [M, K] of row stride x_stride; codes [M, K] and scales [M] contiguous. ONE_BLOCK: BLOCK holds
+    a whole row, which is then read once.
+    """
     row = tl.program_id(0).to(tl.int64)
     offsets = tl.arange(0, BLOCK)
     x += row * x_stride
@@ -81,8 +84,11 @@ def decode(
     SPECIAL: tl.constexpr,
     IN_HARDWARE: tl.constexpr,
 ):
-    """8-bit codes as float32: int8 (MANTISSA 0), or FP8 seen as uint8. SPECIAL: the code of
-    infinity, or where there is none of NaN. IN_HARDWARE: the GPU converts FP8 itself."""
+    """8-bit codes as float32: int8 (MANTISSA 0), or FP8 seen as uint8.
+
+    SPECIAL: the code of infinity, or of NaN where there is no infinity. IN_HARDWARE: the GPU
+    converts FP8 itself.
+    """
     if MANTISSA == 0:
         return codes.to(tl.float32)
     if IN_HARDWARE:
@@ -114,7 +120,7 @@ def dequantize_scaled(
     PER_ROW: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """codes [N, K] contiguous, as ``decode`` reads them; scales [N] or []."""
+    """Dequantizes codes [N, K], contiguous, as ``decode`` reads them; scales [N] or []."""
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     stored = tl.load(codes + row * K + columns, mask=columns < K, other=0)
@@ -128,7 +134,8 @@ def dequantize_scaled(
 def dequantize_int4(
     codes, scales, zero_points, out, HALF_K, GROUPS, HALF_GROUP: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """codes: uint8 [N, HALF_K], the low nibble first; scales, zero_points [N, GROUPS]."""
+    """Dequantizes uint8 codes [N, HALF_K], the low nibble first; scales and zero_points [N,
+    GROUPS]."""
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = columns < HALF_K
@@ -155,7 +162,8 @@ def scale_products(
     HAS_BIAS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """products: int32 or float32 [M, N], contiguous; row_scales [M]; column_scales [N] or []."""
+    """Scales products, int32 or float32 [M, N], contiguous, by row_scales [M] and column_scales [N]
+    or []."""
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = columns < N

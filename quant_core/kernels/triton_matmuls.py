@@ -10,7 +10,7 @@ from .triton_kernels import decode
 
 @triton.jit
 def store_tile(tile, bias, out, rows, columns, M, N, HAS_BIAS: tl.constexpr):
-    """``tile`` plus the bias of its columns, into ``out`` [M, N]."""
+    """Writes ``tile`` plus the bias of its columns into ``out`` [M, N]."""
     inside = columns < N
     if HAS_BIAS:
         tile += tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)[None, :]
@@ -36,8 +36,10 @@ def int4_linear(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """M rows of x, at most BLOCK_M, by BLOCK_N columns of the result. A step takes one group along
-    K: its even places, which are low nibbles, then its odd ones."""
+    """Multiplies M rows of x, at most BLOCK_M, into BLOCK_N columns of the result.
+
+    A step takes one group along K: its even places, which are low nibbles, then its odd ones.
+    """
     rows = tl.arange(0, BLOCK_M)
     columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     places = tl.arange(0, HALF_GROUP)
@@ -81,8 +83,11 @@ def scaled_linear(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """M rows of x, at most BLOCK_M, by BLOCK_N rows of codes [N, K], as ``decode`` reads
-    them. Every code is a number of x's dtype; the scale comes last."""
+    """Multiplies M rows of x, at most BLOCK_M, by BLOCK_N rows of codes [N, K], as ``decode`` reads
+    them.
+
+    Every code is a number that x's dtype can hold; the scale comes last.
+    """
     rows = tl.arange(0, BLOCK_M)
     columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     places = tl.arange(0, BLOCK_K)
@@ -123,9 +128,12 @@ def int8_product(
     BLOCK_K: tl.constexpr,
     BAND: tl.constexpr,
 ):
-    """``scale_products`` of x [M, K] by codes [N, K], int8 and contiguous, without the products
-    ever being stored. DESCRIBED: x and codes are tensor descriptors. Programs go down BAND tiles
-    before they go right, so that those at work share what they read."""
+    """``scale_products`` of x [M, K] by codes [N, K], int8 and contiguous, without storing the
+    products.
+
+    DESCRIBED: x and codes are tensor descriptors. Programs go down BAND tiles before they go right,
+    so that those at work share what they read.
+    """
     program = tl.program_id(0)
     high, in_band = tl.cdiv(M, BLOCK_M), BAND * tl.cdiv(N, BLOCK_N)
     above = program // in_band * BAND

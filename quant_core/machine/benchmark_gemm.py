@@ -19,7 +19,7 @@ from ..timing import seconds_in_turn
 
 BASELINE = "bf16"
 
-# Of a FLUX.1 block, (N, K): its fused qkv, attention output, MLP up and down.
+# (N, K) of a FLUX.1 block's layers: fused qkv, attention output, MLP up and down.
 TYPICAL_SHAPES = {(9216, 3072): 1, (3072, 3072): 1, (12288, 3072): 1, (3072, 12288): 1}
 SMALL_SHAPES = {(n // 4, k // 4): count for (n, k), count in TYPICAL_SHAPES.items()}
 
@@ -29,8 +29,11 @@ _SHORTEST_SAMPLE = 2e-3
 
 @dataclass(frozen=True)
 class GemmTiming:
-    """Layers of N x K, M rows of input. layers: how many have this shape. seconds: the median of
-    one matmul, by BASELINE and method name."""
+    """The times of one matmul: M rows of input by a weight [N, K].
+
+    rows: M. shape: (N, K). layers: how many layers have this shape. seconds: the median of one
+    matmul, by BASELINE and method name.
+    """
 
     rows: int
     shape: tuple[int, int]
@@ -38,21 +41,23 @@ class GemmTiming:
     seconds: dict[str, float]
 
     def speed(self, method: str) -> float:
-        """Times as fast as bfloat16."""
+        """How many times as fast as bfloat16 ``method`` is."""
         return self.seconds[BASELINE] / self.seconds[method]
 
     def to_dict(self) -> dict:
+        """Plain values, for JSON."""
         speeds = {method: self.speed(method) for method in self.seconds}
         return {**asdict(self), "shape": list(self.shape), "speed": speeds}
 
 
 def typical_shapes(device: torch.device) -> dict[tuple[int, int], int]:
-    """Those of a FLUX.1 block; of a quarter of its width on a CPU."""
+    """The weight shapes of a FLUX.1 block, and how many layers have each; a quarter of its width on
+    a CPU."""
     return SMALL_SHAPES if device.type == "cpu" else TYPICAL_SHAPES
 
 
 def typical_rows(device: torch.device) -> int:
-    """The tokens of a 1024 x 1024 image; on a CPU, of a 256 x 256 one."""
+    """The tokens of a 1024 x 1024 image; those of a 256 x 256 image on a CPU."""
     return 256 if device.type == "cpu" else 4096
 
 
@@ -103,12 +108,12 @@ def _calls(
 
 
 def total_seconds(timings: Sequence[GemmTiming], method: str) -> float:
-    """Of one pass through all layers of the shapes that were measured."""
+    """The time of one pass through all layers of the measured shapes."""
     return sum(timing.layers * timing.seconds[method] for timing in timings)
 
 
 def fastest(timings: Sequence[GemmTiming], methods: Sequence[str]) -> str:
-    """The one of ``methods`` that takes the least time; the first, unless all were measured."""
+    """The method that takes the least time; the first of ``methods`` unless all were measured."""
     if not timings or any(method not in timings[0].seconds for method in methods):
         return methods[0]
     return min(methods, key=lambda method: total_seconds(timings, method))

@@ -28,8 +28,11 @@ _FIRST_FP8 = (8, 9)
 
 @dataclass(frozen=True)
 class Machine:
-    """hardware: as elsewhere. vendor: nvidia, amd, apple, intel, cpu, or PyTorch's device type.
-    architecture: "8.9", "gfx942", or None. versions: what is installed, by name."""
+    """A device and the software that is installed for it.
+
+    vendor: nvidia, amd, apple, intel, cpu, or PyTorch's device type. architecture: "8.9", "gfx942",
+    or None. versions: by package.
+    """
 
     hardware: Hardware
     vendor: str
@@ -56,25 +59,30 @@ class MethodCapability:
 
 @dataclass(frozen=True)
 class Capability:
+    """What every method is on one machine, and the method recommended for it."""
+
     machine: Machine
     methods: tuple[MethodCapability, ...]
     recommended: str
 
     @property
     def fp8_supported(self) -> bool:
+        """Whether the device multiplies FP8 by FP8 in hardware."""
         return self.machine.hardware.fp8_matmul
 
     @property
     def running(self) -> tuple[str, ...]:
-        """The methods that run as themselves, if only emulated."""
+        """The methods that run as themselves, native or emulated."""
         return tuple(m.method for m in self.methods if m.status in (NATIVE, EMULATED))
 
     def to_dict(self) -> dict:
+        """Plain values, for JSON."""
         return {**asdict(self), "fp8_supported": self.fp8_supported}
 
 
 def examine(device: torch.device) -> Capability:
-    """Try every method on ``device``. Raises nothing: what goes wrong is in the answer."""
+    """Tries every method on ``device``. It raises nothing: what goes wrong is part of the
+    answer."""
     machine = machine_of(device)
     return Capability(
         machine,
@@ -84,7 +92,7 @@ def examine(device: torch.device) -> Capability:
 
 
 def machine_of(device: torch.device) -> Machine:
-    """Who ``device`` is, and what is installed."""
+    """The vendor and architecture of ``device``, and the versions of what is installed."""
     vendor, architecture = _identify(device)
     versions = {"torch": torch.__version__}
     for name, found in (("CUDA", torch.version.cuda), ("ROCm", torch.version.hip)):
@@ -107,7 +115,7 @@ def _identify(device: torch.device) -> tuple[str, str | None]:
 
 
 def examine_method(name: str, device: torch.device, machine: Machine) -> MethodCapability:
-    """What ``name``, a method's own name, is on ``device``."""
+    """Tries the method ``name`` on ``device``."""
     chosen, fallback = method_for(name, machine.hardware)
     fmt = chosen.choose(_SHAPE, "per-row").format
     kernel = fmt.kernel(device)
@@ -147,7 +155,7 @@ def _linear_error(fmt: Format, device: torch.device) -> float:
 
 
 def fp8_remedy(machine: Machine) -> str:
-    """What to do where FP8 matmuls do not run."""
+    """What a user can do where FP8 matmuls do not run."""
     use = "Use int8, which rounds least, or fp8-weight-only: the same memory."
     if machine.vendor == "nvidia":
         if _compute_capability(machine) < _FIRST_FP8:

@@ -1,4 +1,4 @@
-"""Which methods quarrel with which torch.compile modes."""
+"""Warnings about methods that do not work well in a mode of torch.compile."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The method "fastest": time what could compute a layer, and take the quickest that is near enough.
 
 Every candidate multiplies a layer of the model's own shape by as many rows as the model gives it,
-beside the unquantized layer, in turns, on the device. The weights are random: neither time nor the
-relative error of Gaussian weights depends on whose they are, and a plan reads no weight.
+beside the unquantized layer, in turns, on the device. The weights are random: neither the time nor
+the relative error of Gaussian weights depends on the model, and a plan reads no weight.
 """
 
 from __future__ import annotations
@@ -29,9 +29,12 @@ _ERROR_ROWS = 256
 
 @dataclass(frozen=True)
 class Search:
-    """max_error: relative L2 of a layer's output that may be. rows: activation rows in one call, by
-    weight shape; DEFAULT_ROWS where it says none. device: None for the accelerator, else the CPU.
-    dtype: what the model computes in."""
+    """What the method "fastest" times, and what error it allows.
+
+    max_error: the largest relative L2 of a layer's output. rows: activation rows in one call, by
+    weight shape; DEFAULT_ROWS for other shapes. device: None for the accelerator, else the CPU.
+    dtype: what the model computes in.
+    """
 
     max_error: float = DEFAULT_MAX_ERROR
     rows: Mapping[tuple[int, ...], int] = field(default_factory=dict)
@@ -41,8 +44,11 @@ class Search:
 
 @dataclass(frozen=True)
 class Timing:
-    """format: None for the unquantized layer. seconds: the median of one call. error: relative L2
-    of the output."""
+    """The time and the error of one layer in one format.
+
+    format: None for the unquantized layer. seconds: the median of one call. error: relative L2 of
+    the output.
+    """
 
     method: str
     format: Format | None
@@ -54,8 +60,11 @@ class Timing:
 
 
 def fastest_choice(shape: tuple[int, ...], granularity: str, search: Search) -> Choice:
-    """The quickest format for a weight of ``shape`` whose error is allowed, with all timings as the
-    note; none where the unquantized layer is as quick."""
+    """The quickest format within the allowed error for a weight of ``shape``; None where the
+    unquantized layer is as quick.
+
+    The note lists all timings.
+    """
     if len(shape) != 2:
         return Choice(None, "fastest times Linear layers only")
     rows = search.rows.get(shape, DEFAULT_ROWS)
@@ -76,8 +85,8 @@ def measure(
     device: torch.device,
     dtype: torch.dtype,
 ) -> tuple[Timing, ...]:
-    """Time and error of the unquantized layer and every candidate that ``device`` runs, measured
-    once for each device, dtype, shape and row count."""
+    """The time and error of the unquantized layer and of every candidate that ``device`` runs,
+    measured once for each set of arguments."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(shape, generator=generator).to(device, dtype)
     x = torch.randn(rows, shape[1], generator=generator).to(device, dtype)

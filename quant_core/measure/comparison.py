@@ -12,8 +12,11 @@ from .relative_error import Error
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What a seed must keep to pass. relative_l2 and cosine: of the latent at the end. psnr in dB,
-    mae in steps of 1/255, lpips: of the pictures."""
+    """The limits that a seed must keep to pass.
+
+    relative_l2 and cosine: of the final latent. psnr (dB), mae (steps of 1/255) and lpips: of the
+    pictures.
+    """
 
     relative_l2: float
     cosine: float
@@ -32,8 +35,11 @@ LEVELS = {
 
 @dataclass(frozen=True)
 class CallError:
-    """One call of the models on the same inputs, along the reference's run. sigma: the noise level.
-    error: of the predicted noise or velocity, the model's input less its prediction."""
+    """The error of one call of the models on the same inputs, at a step of the reference's run.
+
+    sigma: the noise level. error: of the predicted noise or velocity, which is the model's input
+    less its prediction.
+    """
 
     sigma: float
     error: Error
@@ -41,7 +47,8 @@ class CallError:
 
 @dataclass(frozen=True)
 class Likeness:
-    """Of a seed's pictures, the worst of them. ms_ssim and lpips: None where not measured."""
+    """How alike the pictures of one seed are; the worst value where there are several. ms_ssim and
+    lpips: None where not measured."""
 
     psnr: float
     mae: float
@@ -52,7 +59,8 @@ class Likeness:
 
 @dataclass(frozen=True)
 class SeedResult:
-    """One seed: its calls, its latent at the end of a run of its own, its pictures."""
+    """What was measured for one seed: its calls, the final latent of a run of its own, and its
+    pictures."""
 
     seed: int
     calls: tuple[CallError, ...]
@@ -60,7 +68,7 @@ class SeedResult:
     pictures: Likeness | None = None
 
     def failures(self, level: Thresholds) -> list[str]:
-        """What is outside ``level``, in words."""
+        """The limits of ``level`` that this seed misses, as sentences."""
         checks = [
             ("latent L2", self.latent.relative_l2, level.relative_l2, False),
             ("latent cosine", self.latent.cosine, level.cosine, True),
@@ -80,7 +88,10 @@ class SeedResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """level: a key of LEVELS. notes: what a reader must know about what was measured."""
+    """The comparison of two models over several seeds.
+
+    level: a key of LEVELS. notes: sentences about how it was measured.
+    """
 
     seeds: tuple[SeedResult, ...]
     level: str
@@ -88,11 +99,16 @@ class Comparison:
 
     @property
     def passes(self) -> bool:
+        """Whether every seed keeps the limits of the level."""
         return not any(each.failures(LEVELS[self.level]) for each in self.seeds)
 
     def mean_call_errors(self) -> list[tuple[float, float, float]]:
-        """(sigma, relative L2, cosine) of each call in turn, the mean over the seeds; as many as
-        the shortest run has, for an adaptive sampler's runs differ."""
+        """The mean error of each call over the seeds: (sigma, relative L2, cosine), in the order of
+        calls.
+
+        Adaptive samplers make runs of different lengths; there are as many entries as the shortest
+        run has calls.
+        """
         count = len(self.seeds)
         return [
             (
@@ -104,6 +120,7 @@ class Comparison:
         ]
 
     def to_dict(self) -> dict:
+        """Everything that was measured, as plain values."""
         level = LEVELS[self.level]
         return {
             "level": self.level,
@@ -114,6 +131,7 @@ class Comparison:
         }
 
     def to_json(self) -> str:
+        """``to_dict`` as JSON text."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def summary(self) -> str:
@@ -124,7 +142,7 @@ class Comparison:
         return f"{self.level}: {verdict}; latent relative L2 {worst:.4f} at most"
 
     def to_markdown(self) -> str:
-        """The verdict, a row a seed, then a row a call."""
+        """The verdict, then a table of seeds and a table of calls."""
         level = LEVELS[self.level]
         lines = [self.summary(), "", *(f"- {note}" for note in self.notes), ""]
         lines += [_row(SEED_COLUMNS), _row(["---:"] * (len(SEED_COLUMNS) - 1) + ["---"])]

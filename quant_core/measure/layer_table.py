@@ -18,9 +18,11 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class LayerError:
-    """One layer of a quantized model. weight: its stored weight against the reference's. output:
-    what it gives against what the reference's weight gives for the same activations. None where it
-    was not measured."""
+    """The error of one layer of a quantized model.
+
+    weight: of its stored weight against the reference's. output: of its output against what the
+    reference's weight gives for the same activations. None where it was not measured.
+    """
 
     layer: LayerPlan
     weight: Error | None = None
@@ -28,18 +30,20 @@ class LayerError:
 
     @property
     def worst(self) -> float:
-        """The relative L2 that ranks the layer: of its output, else of its weight, else none."""
+        """The relative L2 that ranks the layer: its output's, else its weight's; -1 where nothing
+        was measured."""
         error = self.output or self.weight
         return -1.0 if error is None else error.relative_l2
 
     @property
     def format(self) -> str:
-        """What it is stored as: a format of ours, or what the plan knows of a foreign one."""
+        """How the layer is stored, in words."""
         if self.layer.format is not None:
             return str(self.layer.format)
         return self.layer.reason.removeprefix("already quantized: ")
 
     def to_dict(self) -> dict:
+        """Plain values, for JSON."""
         return {
             **self.layer.to_dict(),
             "weight": None if self.weight is None else self.weight.to_dict(),
@@ -49,14 +53,17 @@ class LayerError:
 
 @dataclass(frozen=True)
 class LayerTable:
-    """quantized: the layers with their errors, worst first. kept: the others. notes: what a reader
-    must know about how it was measured."""
+    """The layers of a model with the error of each quantized one.
+
+    quantized: worst first. kept: the other layers. notes: sentences about how it was measured.
+    """
 
     quantized: tuple[LayerError, ...]
     kept: tuple[LayerPlan, ...]
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict:
+        """Plain values, for JSON."""
         return {
             "notes": list(self.notes),
             "quantized": [each.to_dict() for each in self.quantized],
@@ -64,10 +71,12 @@ class LayerTable:
         }
 
     def to_json(self) -> str:
+        """``to_dict`` as JSON text."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def to_markdown(self) -> str:
-        """What was measured, in sentences, and a row a layer: the quantized, then the kept."""
+        """The notes as sentences, and a table with a row for each layer: the quantized ones, then
+        the kept."""
         rows = [*map(_measured_row, self.quantized), *map(_kept_row, self.kept)]
         table = [_row(COLUMNS), _row(["---"] * 2 + ["---:"] * 5 + ["---"]), *map(_row, rows)]
         return "\n".join([self.summary(), "", *(f"- {note}" for note in self.notes), "", *table])
@@ -90,7 +99,7 @@ class LayerTable:
 def layer_table(
     layers: Iterable[LayerPlan], errors: Iterable[LayerError], notes: Iterable[str] = ()
 ) -> LayerTable:
-    """The table of ``layers``, of which ``errors`` are the quantized ones."""
+    """The table of ``layers``; ``errors`` belong to the quantized ones among them."""
     ranked = sorted(errors, key=lambda each: (-each.worst, each.layer.name))
     measured = {each.layer.name for each in ranked}
     kept = (layer for layer in layers if layer.name not in measured)

@@ -15,7 +15,7 @@ WEIGHTS = "alexnet-owt-7be5be79.pth"  # as torchvision calls the file
 
 
 def missing() -> str | None:
-    """What LPIPS lacks here, with the remedy, or None."""
+    """What is missing here for LPIPS, with the remedy; None where it can be measured."""
     if find_spec("lpips") is None:
         return "LPIPS was not measured: the package is not there (pip install lpips)."
     folder = Path(torch.hub.get_dir()) / "checkpoints"
@@ -25,8 +25,8 @@ def missing() -> str | None:
 
 
 def lpips_measure() -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """A measure of pictures [N, 3, H, W] in 0 to 1, float32 [N] on the CPU; 0 is the same.
-    Only where nothing is ``missing``."""
+    """A function that measures LPIPS of pictures [N, 3, H, W] in 0 to 1 (float32 [N] on the CPU, 0
+    for equal ones). Call it only where nothing is ``missing``."""
     import lpips
 
     network = lpips.LPIPS(net="alex", verbose=False).eval()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
-# Of the five scales, finest first: Wang, Simoncelli, Bovik 2003, section 3.2.
+# The weights of the five scales, finest first: Wang, Simoncelli, Bovik 2003, section 3.2.
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 SMALLEST_SIDE = (_WINDOW - 1) * 2 ** (len(_SCALE_WEIGHTS) - 1) + 1
 """Pixels a side that MS-SSIM needs: on the coarsest scale the window must still fit."""
@@ -22,7 +22,7 @@ def psnr(result: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
 
 
 def mean_absolute_error(result: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """In steps of 1/255, as pictures are stored."""
+    """The mean absolute difference, in steps of 1/255, as pictures are stored."""
     return (result - reference).float().abs().flatten(1).mean(1) * 255
 
 

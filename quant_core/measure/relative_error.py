@@ -16,7 +16,8 @@ _PIECE = 4 * 1024 * 1024  # elements: 16 MiB of float32
 
 @dataclass(frozen=True)
 class Error:
-    """relative_l2: ||result - reference|| / ||reference||. cosine: of the angle between them."""
+    """How far a tensor is from its reference. relative_l2: ||result - reference|| / ||reference||.
+    cosine: of the angle between the two."""
 
     relative_l2: float
     cosine: float
@@ -27,14 +28,15 @@ class Error:
         return -20 * math.log10(self.relative_l2) if self.relative_l2 else math.inf
 
     def to_dict(self) -> dict[str, float | None]:
-        """Plain values. JSON has no infinity: it is None."""
+        """Plain values, for JSON, which has no infinity: None stands for it."""
         values = {**asdict(self), "sqnr_db": self.sqnr}
         return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 @dataclass
 class RunningError:
-    """Sums of squares over all pairs added: of the difference, of each side, and their product."""
+    """The error of a long series of tensors, from sums of squares over all pairs that were
+    added."""
 
     pairs: int = 0
     difference: float = 0.0
@@ -43,7 +45,8 @@ class RunningError:
     product: float = 0.0
 
     def add(self, result: torch.Tensor, reference: torch.Tensor) -> None:
-        """A pair of one shape, on one device, of any float dtypes. ValueError if shapes differ."""
+        """Adds a pair of one shape on one device, of any float dtypes. ValueError if shapes
+        differ."""
         if result.shape != reference.shape:
             shapes = f"{tuple(result.shape)} and {tuple(reference.shape)}"
             raise ValueError(f"Shapes differ, {shapes}: an error is of pairs of one shape.")
@@ -60,7 +63,7 @@ class RunningError:
             self.product += product
 
     def error(self) -> Error | None:
-        """None before anything was added. All zeros against zeros are no error."""
+        """The error over all pairs; None before the first one. Zeros against zeros have none."""
         if self.pairs == 0:
             return None
         if self.reference == self.result == 0:
@@ -71,7 +74,7 @@ class RunningError:
 
 
 def error_of(result: torch.Tensor, reference: torch.Tensor) -> Error:
-    """Of one pair."""
+    """The error of one pair of tensors of the same shape."""
     running = RunningError()
     running.add(result, reference)
     return running.error()

@@ -1,11 +1,11 @@
 """Names that others give to methods: TorchAO through diffusers, bitsandbytes, Quanto, ModelOpt.
 
-An alias is for ever: files and workflows hold it.
+Files and workflows hold aliases, so none is ever removed or given another meaning.
 """
 
 from __future__ import annotations
 
-_FOR_EVER = {
+_FIRST = {
     "fp8": "fp8-dynamic",
     "diffsynth-fp8": "fp8-dynamic",
     "fp8-filtered": "fp8-weight-only",
@@ -100,7 +100,7 @@ _OTHERS = {
     "w6a8_int8": "w6a8",
 }
 
-ALIASES: dict[str, str] = {**_FOR_EVER, **_TORCHAO, **_FLOATX, **_OTHERS}
+ALIASES: dict[str, str] = {**_FIRST, **_TORCHAO, **_FLOATX, **_OTHERS}
 
 # What a name itself says of the granularity; it counts more than the argument.
 GRANULARITY = {

@@ -9,8 +9,11 @@ from .method import Choice, Choose
 
 
 def in_groups(what: str, make: Callable[[int], Format], sizes: Sequence[int]) -> Choose:
-    """Chooses the format of the first of ``sizes`` that divides K. Where none does, INT8, whose
-    scale is a row's: half of the layer is saved where keeping it would save nothing."""
+    """A ``choose`` function that takes the first of ``sizes`` that divides K.
+
+    Where none does it takes INT8, whose scale is a row's: that saves half of the layer, where
+    keeping it would save nothing. what: the name of the format, for reasons.
+    """
     told = ", ".join(map(str, sizes))
 
     def choose(shape: tuple[int, ...], granularity: str) -> Choice:

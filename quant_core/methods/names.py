@@ -14,8 +14,11 @@ from .method import FAMILIES, METHODS, Method
 
 @dataclass(frozen=True)
 class Named:
-    """What a name means. granularity: the one that the name itself asks for, or None. notes: what
-    who knows the name from elsewhere may not expect."""
+    """The meaning of a method's name.
+
+    granularity: the one that the name itself asks for, or None. notes: sentences about what may
+    surprise a user who knows the name from another library.
+    """
 
     method: Method
     granularity: str | None = None
@@ -25,8 +28,8 @@ class Named:
 def named_method(name: str) -> Named:
     """The meaning of ``name``.
 
-    UnknownNameError with the nearest names if it has none or is no text, UnsupportedMethodError for
-    what is known elsewhere and cannot be had here.
+    UnknownNameError with the nearest names if it has none or is not a text, UnsupportedMethodError
+    for a name that is known elsewhere and not supported here.
     """
     if not isinstance(name, str):
         raise UnknownNameError("method", name, METHODS)
@@ -45,7 +48,7 @@ def _named(name: str) -> Named:
 
 
 def get_method(name: str) -> Method | None:
-    """The method whose own name is ``name``, of the choice or of a family.
+    """The method whose own name is ``name``, listed or of a family; None where there is none.
 
     UnsupportedMethodError for a family's name with impossible numbers.
     """
@@ -67,7 +70,8 @@ def resolve_method(name: str) -> str:
 
 
 def method_for(name: str, hardware: Hardware) -> tuple[Method, str | None]:
-    """The method that will run on ``hardware``, and why it is not the one asked for."""
+    """The method that will run on ``hardware``, and the reason where it is not the one asked for,
+    else None."""
     method = named_method(name).method
     if not method.needs_fp8_matmul or hardware.fp8_matmul:
         return method, None

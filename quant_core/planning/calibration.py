@@ -20,7 +20,11 @@ _INFINITY = 0x7F80
 
 @dataclass(frozen=True)
 class LayerActivations:
-    """maximum: of |x|, or the percentile asked for. rows: the most in one call. calls: how many."""
+    """What the inputs of one layer looked like over a run.
+
+    maximum: the largest |x|, or the percentile that was asked for. rows: the most in one call.
+    calls: how many there were.
+    """
 
     maximum: float
     rows: int
@@ -29,20 +33,25 @@ class LayerActivations:
 
 @dataclass(frozen=True)
 class Calibration:
-    """layers: by name within the model, those that the run came through. percentile: of |x| that
-    ``maximum`` covers, 100 being all."""
+    """What the activations of a model looked like over a run: data that static scales and others
+    use.
+
+    layers: by name within the model, those that were called. percentile: the share of all |x| that
+    ``maximum`` covers; 100 covers all.
+    """
 
     layers: Mapping[str, LayerActivations]
     percentile: float = 100.0
 
     def to_dict(self) -> dict:
+        """Plain values, for JSON."""
         layers = {name: vars(layer) for name, layer in self.layers.items()}
         return {"percentile": self.percentile, "layers": layers}
 
 
 @dataclass
 class ActivationStatistics:
-    """Of one layer, while it runs."""
+    """Collects the activations of one layer while a model runs."""
 
     percentile: float = 100.0
     maximum: float = 0.0
@@ -58,7 +67,8 @@ class ActivationStatistics:
             )
 
     def add(self, x: torch.Tensor) -> None:
-        """x: [..., K], float; none at all is no call. CalibrationError for NaN and infinity."""
+        """Adds one call's input x [..., K], float; an empty one is ignored. CalibrationError for
+        NaN and infinity."""
         if x.numel() == 0:
             return
         self.calls += 1
@@ -77,6 +87,7 @@ class ActivationStatistics:
             self.counts = counts if self.counts is None else self.counts + counts
 
     def result(self) -> LayerActivations:
+        """What was collected so far."""
         return LayerActivations(self._covered(), self.rows, self.calls)
 
     def _covered(self) -> float:

@@ -23,9 +23,10 @@ COMPONENT_KEEP: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class LayerFilter:
-    """Says of each layer name why it is kept, or None where it goes on to be quantized.
+    """Decides from a layer's name whether it is kept: component filter, preset, include, exclude.
 
-    scope: which half of a VAE is quantized, one of ``vae.SCOPES``."""
+    scope: which half of a VAE is quantized, one of ``vae_rules.SCOPES``.
+    """
 
     component_type: str
     preset: Preset | None = None
@@ -34,6 +35,8 @@ class LayerFilter:
     scope: str = "both"
 
     def reason_to_keep(self, name: str) -> str | None:
+        """The reason to keep the layer called ``name``, in words; None where it goes on to be
+        quantized."""
         pattern = first_match(COMPONENT_KEEP[self.component_type], name)
         if pattern:
             return f"{self.component_type} filter: {pattern}"
@@ -52,12 +55,13 @@ class LayerFilter:
 
 
 def unmatched(patterns: Iterable[str], names: Sequence[str]) -> list[str]:
-    """The patterns that mean none of ``names``."""
+    """The patterns that match none of ``names``."""
     return [pattern for pattern in patterns if not any(matches(pattern, n) for n in names)]
 
 
 def check_include(include: Iterable[str], names: Sequence[str]) -> None:
-    """PatternError for an include pattern that means no layer: it would quantize nothing."""
+    """Raises PatternError for an include pattern that matches no layer: it would quantize
+    nothing."""
     for pattern in unmatched(include, names):
         raise PatternError(
             f"Include pattern {pattern!r} matches none of {len(names)} layers. "

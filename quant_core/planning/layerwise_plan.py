@@ -58,7 +58,8 @@ def plan_layerwise(
 
 
 def plan_whole(module: nn.Module, storage_dtype: str, scaled: bool) -> Plan:
-    """Plan to store every floating point parameter; the plan's names are those of parameters."""
+    """Plans to store every floating point parameter of ``module``; the plan's names are those of
+    parameters."""
     _require_storage(storage_dtype)
     fmt = CastFloat8(storage_dtype, scaled=scaled)
     planned = []

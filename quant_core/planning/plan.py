@@ -31,7 +31,11 @@ ALREADY_QUANTIZED = "already_quantized"
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """One layer. ``bytes_*`` count the weight as stored. ``tied_to``: the layer that shares it."""
+    """The decision for one layer: QUANTIZE, KEEP or ALREADY, with its reason.
+
+    bytes_before, bytes_after: of the weight as stored. tied_to: the name of the layer whose weight
+    it shares, which carries the bytes.
+    """
 
     name: str
     kind: str
@@ -45,14 +49,19 @@ class LayerPlan:
     tied_to: str | None = None
 
     def to_dict(self) -> dict:
+        """Plain values, for JSON; the format as text."""
         format_name = None if self.format is None else str(self.format)
         return {**asdict(self), "shape": list(self.shape), "format": format_name}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be done. method: the resolved name. runs_as: what the hardware makes of it.
-    notes: what holds of every such plan; warnings: what is not as it was asked for."""
+    """The decisions for all layers of a model, before any weight is read.
+
+    requested: the name as given. method: what it resolves to. runs_as: the method that the hardware
+    runs instead, or the same. notes: sentences that hold for every such plan. warnings: sentences
+    about what is not as it was asked for.
+    """
 
     requested: str
     method: str
@@ -65,13 +74,16 @@ class Plan:
     notes: tuple[str, ...] = ()
 
     def with_action(self, action: str) -> tuple[LayerPlan, ...]:
+        """The layers whose action is QUANTIZE, KEEP or ALREADY."""
         return tuple(layer for layer in self.layers if layer.action == action)
 
     @property
     def quantized(self) -> tuple[LayerPlan, ...]:
+        """The layers to quantize."""
         return self.with_action(QUANTIZE)
 
     def to_dict(self) -> dict:
+        """Plain values, for JSON."""
         layers = [layer.to_dict() for layer in self.layers]
         return {**asdict(replace(self, layers=())), "layers": layers}
 
@@ -151,7 +163,11 @@ def plan_layers(
     choose: Callable[[tuple[int, ...]], Choice],
     reason_to_keep: Callable[[str], str | None],
 ) -> tuple[LayerPlan, ...]:
-    """Plan each (name, kind, module). choose: of a weight's shape. reason_to_keep: of a name."""
+    """Decides for each layer (name, kind, module).
+
+    choose: gives the format for a weight's shape. reason_to_keep: gives a reason for a layer's
+    name, or None.
+    """
     plans: list[LayerPlan] = []
     seen: dict[int, LayerPlan] = {}
     for name, kind, module in layers:
@@ -197,14 +213,15 @@ def _plan_layer(
 
 
 def resolve_preset(preset: str | Preset | None, names: list[str]) -> Preset | None:
-    """The preset meant, for a model whose layers have ``names``. UnknownNameError if none is."""
+    """The preset that ``preset`` means for a model whose layers have ``names``. UnknownNameError
+    for an unknown name."""
     if preset == "generic":
         return generic_preset(names)
     return get_preset(preset) if isinstance(preset, str) else preset
 
 
 def exclude_warnings(exclude: tuple[str, ...], names: list[str]) -> list[str]:
-    """A warning for each exclude pattern that means no layer."""
+    """A warning for each exclude pattern that matches no layer."""
     return [
         f"Exclude pattern {pattern!r} matches none of {len(names)} layers."
         for pattern in unmatched(exclude, names)
@@ -212,9 +229,10 @@ def exclude_warnings(exclude: tuple[str, ...], names: list[str]) -> list[str]:
 
 
 def checked(plan: Plan, remedy: str) -> Plan:
-    """A plan that does something, or one whose method says that nothing is left to do.
+    """Returns ``plan`` if it quantizes something, or if its method says that there is nothing to
+    do.
 
-    NothingToQuantizeError, ending with ``remedy``, where every layer is filtered out.
+    Otherwise NothingToQuantizeError, which ends with ``remedy``: every layer was filtered out.
     """
     if plan.quantized:
         return plan
@@ -230,7 +248,7 @@ def _nothing_left(plan: Plan, remedy: str) -> str:
     if not plan.layers:
         return (
             f"The {plan.component_type} has no layer that {plan.method} supports. "
-            "Connect a model with Linear layers, or a VAE with convolutions."
+            "Give a model with Linear layers, or a VAE with convolutions."
         )
     (reason, count), *_ = Counter(layer.reason for layer in plan.layers).most_common(1)
     return (

@@ -10,10 +10,11 @@ from .plan import LayerPlan, Plan
 
 
 def with_static_scales(plan: Plan, calibration: Calibration | None) -> Plan:
-    """``plan`` with the input scale of every layer that is to have a static one.
+    """Returns ``plan`` with the measured scale in the format of every layer that needs one.
 
     A layer that the calibration run never called stores the same weight and computes without FP8
-    activations; its reason says so. CalibrationError: there is no calibration, or of another model.
+    activations; its reason says so. CalibrationError: there is no calibration, or it is of another
+    model.
     """
     static = [layer for layer in plan.quantized if layer.format.needs_input_scale]
     if not static:
@@ -21,7 +22,8 @@ def with_static_scales(plan: Plan, calibration: Calibration | None) -> Plan:
     if calibration is None:
         raise CalibrationError(
             f"{plan.requested} needs the scales of the activations of {len(static)} layers. "
-            "Connect Calibrate Activations, or choose fp8-dynamic, which needs none."
+            "Connect Calibrate Activations (in Python: pass calibration=), or choose fp8-dynamic, "
+            "which needs none."
         )
     if not any(layer.name in calibration.layers for layer in static):
         raise CalibrationError(

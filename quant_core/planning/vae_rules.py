@@ -40,7 +40,7 @@ MEMORY_NOTE = (
 
 
 def half_of(name: str) -> str:
-    """ "encoder" or "decoder": where in a VAE the layer called ``name`` works."""
+    """Which half of a VAE the layer called ``name`` belongs to: "encoder" or "decoder"."""
     parts = name.split(".")
     for part in parts:
         if part in _HALVES:
@@ -49,7 +49,7 @@ def half_of(name: str) -> str:
 
 
 def require_vae_method(method: str) -> None:
-    """UnsupportedMethodError where a VAE cannot have ``method`` (a resolved name)."""
+    """Raises UnsupportedMethodError where a VAE cannot have ``method`` (a resolved name)."""
     if method not in METHODS:
         reason = _REASONS.get(method, "it is for Linear layers, and a VAE is convolutions")
         raise UnsupportedMethodError(

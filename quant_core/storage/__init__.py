@@ -1,6 +1,6 @@
-"""Quantized models on disk: safetensors, streamed, verified, and never believed unchecked.
+"""Quantized models on disk: written a tensor at a time and verified, and read with checks.
 
-Readers of other libraries' files are in ``foreign``, for who reads one to import.
+Readers of other libraries' files are in ``foreign``, which has to be imported by its own name.
 """
 
 from .gguf_file import GGUF_SUFFIX, GGUFFile, GGUFTensor

@@ -51,8 +51,11 @@ _BLOCKS = {block.number: block for block in BLOCK_TYPES.values()}
 
 @dataclass(frozen=True)
 class GGUFTensor:
-    """shape: of the weight, outermost first. type: a name of BLOCK_TYPES, or None for a tensor of
-    ``dtype`` without blocks. start: in the file, bytes."""
+    """One tensor's entry in a GGUF file.
+
+    shape: of the weight, outermost first. type: a name of BLOCK_TYPES, or None for a plain tensor
+    of ``dtype``. start: position in the file, bytes.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -63,9 +66,10 @@ class GGUFTensor:
 
 
 class GGUFFile:
-    """One open file whose header holds; otherwise a StorageError. A context manager.
+    """An open GGUF file whose header was checked; a context manager.
 
     tensors: by name. metadata: numbers, texts and short arrays; longer arrays are left out.
+    StorageError for a header that is wrong.
     """
 
     def __init__(self, path: str | Path):
@@ -86,7 +90,7 @@ class GGUFFile:
 
     @property
     def nbytes(self) -> int:
-        """Of all tensors."""
+        """Bytes of all tensors."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     def read(self, name: str) -> torch.Tensor:
@@ -105,6 +109,7 @@ class GGUFFile:
         return GGUF(self.tensors[name].type).stored(self.read(name), shape, dtype)
 
     def close(self) -> None:
+        """Closes the file."""
         self._file.close()
 
     def __enter__(self) -> GGUFFile:

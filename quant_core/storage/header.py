@@ -53,7 +53,7 @@ _METADATA = "__metadata__"
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor of a file, before or after it is there."""
+    """The name, dtype and shape of one tensor of a file."""
 
     name: str
     dtype: torch.dtype
@@ -61,12 +61,16 @@ class TensorSpec:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the tensor."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
 class Header:
-    """specs: by name. starts: each tensor's position in the file. size: the whole file's, bytes."""
+    """What a safetensors file holds, and where.
+
+    specs: by name. starts: each tensor's position in the file. size: of the whole file, bytes.
+    """
 
     specs: dict[str, TensorSpec]
     starts: dict[str, int]
@@ -75,9 +79,10 @@ class Header:
 
 
 def encode_header(specs: Iterable[TensorSpec], metadata: Mapping[str, str]) -> tuple[bytes, Header]:
-    """The file's first bytes and the header they hold.
+    """The first bytes of a file of ``specs``, and its Header.
 
-    Wide dtypes come first, so that every tensor is aligned to its own itemsize.
+    Wide dtypes come first, so that every tensor is aligned to its own itemsize. StorageError where
+    the header would be larger than safetensors allows.
     """
     ordered = sorted(specs, key=lambda spec: (-spec.dtype.itemsize, spec.name))
     entries: dict[str, Any] = {_METADATA: dict(sorted(metadata.items()))} if metadata else {}
@@ -104,7 +109,8 @@ def encode_header(specs: Iterable[TensorSpec], metadata: Mapping[str, str]) -> t
 
 
 def header_length(first_bytes: bytes, file_size: int) -> int:
-    """Length of the JSON, from the file's first 8 bytes. StorageError where it can't be true."""
+    """The length of the JSON text, from the file's first 8 bytes. StorageError where it cannot be
+    true."""
     if len(first_bytes) < LENGTH_BYTES:
         raise StorageError(f"is {file_size} bytes long, too short for a safetensors file")
     (length,) = struct.unpack("<Q", first_bytes)
@@ -116,11 +122,11 @@ def header_length(first_bytes: bytes, file_size: int) -> int:
 
 
 def parse_header(text: bytes, file_size: int) -> Header:
-    """The header that ``text`` holds, checked against the size of its file.
+    """The Header in ``text``, checked against the size of its file.
 
-    StorageError, its message to be put after the file's name: no JSON object, a name twice, an
-    unknown dtype, a shape that is none, offsets that overlap, leave gaps or disagree with shape and
-    dtype, a file shorter or longer than its tensors.
+    StorageError, whose message is to follow the file's name: text that is not a JSON object, a name
+    that occurs twice, an unknown dtype, an impossible shape, offsets that overlap, leave gaps or
+    disagree with shape and dtype, a file shorter or longer than its tensors.
     """
     entries = _json_object(text)
     metadata = _metadata(entries.pop(_METADATA, {}))

@@ -16,7 +16,8 @@ INDEX_SUFFIX = ".safetensors.index.json"
 
 
 class TensorFile:
-    """One open file whose header holds; otherwise a StorageError with its name and the fault."""
+    """One open safetensors file. StorageError, with the file's name and the fault, where its header
+    is wrong."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -48,13 +49,15 @@ class TensorFile:
         return data.view(spec.dtype).view(spec.shape)
 
     def close(self) -> None:
+        """Closes the file."""
         self._file.close()
 
 
 class TensorFiles:
-    """The tensors of one file, or of all the shards that an index names. A context manager.
+    """The tensors of one file, or of all shards that an index names; a context manager.
 
-    specs and metadata are of all files together; of metadata that differ the first counts.
+    specs and metadata are those of all files together; where metadata differ, the first file's
+    count.
     """
 
     def __init__(self, path: str | Path):
@@ -89,10 +92,11 @@ class TensorFiles:
 
     @property
     def nbytes(self) -> int:
-        """Of all tensors."""
+        """Bytes of all tensors."""
         return sum(spec.nbytes for spec in self.specs.values())
 
     def read(self, name: str) -> torch.Tensor:
+        """The tensor called ``name``, on the CPU."""
         return self._places[name].read(name)
 
     def __enter__(self) -> TensorFiles:
@@ -103,7 +107,7 @@ class TensorFiles:
 
 
 def read_index(path: Path) -> dict[str, str]:
-    """Tensor name -> file name, of an index {"weight_map": ...}. The files lie beside it."""
+    """The file name of each tensor, from an index {"weight_map": ...}. The files lie beside it."""
     if path.stat().st_size > MAX_HEADER_BYTES:
         raise StorageError(f"{path.name} is too large for an index. Download it again.")
     try:

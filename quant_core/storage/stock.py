@@ -1,6 +1,6 @@
 """ComfyUI's own quantized files: what their markers promise, checked before anything is loaded.
 
-ComfyUI passes over a scale that no marker announces, with a warning; a file whose scales lost their
+ComfyUI ignores a scale that no marker announces, with a warning, so a file whose scales lost their
 markers would load as wrong weights.
 """
 
@@ -23,7 +23,7 @@ _FLAG = "scaled_fp8"  # the older kind: one flag for the whole model
 _SCALES = frozenset(
     ("weight_scale", "weight_scale_2", "weight_scale_inv", "weight_zero_point", "scale_weight")
 )
-# Of a checkpoint the metadata may leave it out.
+# The prefix of names in a checkpoint, which the metadata may leave out.
 _CHECKPOINT = "model.diffusion_model."
 
 # ComfyUI 0.30.0, comfy/ops.py: the dtype of the codes, and the scales that must be there.
@@ -38,18 +38,18 @@ _FORMATS: dict[str, tuple[torch.dtype, tuple[str, ...]]] = {
 
 
 def is_marked(files: TensorFiles) -> bool:
-    """Whether anything says that ComfyUI's own formats are in the files."""
+    """Whether a marker in ``files`` says that they hold ComfyUI's own formats."""
     if METADATA in files.metadata:
         return True
     return any(name.rpartition(".")[2] in (STOCK_MARKER, _FLAG) for name in files.specs)
 
 
 def check_stock_layers(files: TensorFiles, others: Collection[str] = ()) -> dict[str, str]:
-    """The layers that ComfyUI will read as quantized: layer name -> format.
+    """Checks the layers that ComfyUI will read as quantized; returns their formats by layer name.
 
-    others: layers, by their names in the file, whose scales are not ComfyUI's to read.
-    StorageError: a marker without its weight, codes of another dtype than the marker says, a scale
-    that is missing, a scale without a marker. A format that is unknown here is ComfyUI's to judge.
+    others: layers, by their names in the file, whose scales ComfyUI does not read. StorageError: a
+    marker without its weight, codes of another dtype than the marker says, a scale that is missing,
+    a scale without a marker. A format that is unknown here is left to ComfyUI to judge.
     """
     marked = _markers(files)
     for layer, name in marked.items():

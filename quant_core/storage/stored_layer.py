@@ -47,7 +47,7 @@ _MAX_WEIGHTS_PER_BYTE = 8
 
 @dataclass(frozen=True)
 class StoredLayer:
-    """One quantized weight of a file. shape: the weight's own, [N, K] or [N, ...]."""
+    """One quantized weight of a file of ours. shape: the weight's own, [N, K] or [N, ...]."""
 
     name: str
     format: Format
@@ -55,22 +55,23 @@ class StoredLayer:
 
     @property
     def specs(self) -> dict[str, TensorSpec]:
-        """The tensor of each part (qdata, scale, ...) under the layer's name."""
+        """The tensor of each part (qdata, scale, ...), under the layer's name."""
         return {
             part: TensorSpec(f"{self.name}.{entry(self.format, part)}", dtype, shape)
             for part, (dtype, shape) in stored_parts(self.format, self.shape).items()
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """What the marker says."""
+        """The values of the layer's marker."""
         return {**self.format.to_dict(), "shape": list(self.shape)}
 
     def tensors(self, weight: QuantizedWeight) -> dict[str, torch.Tensor]:
-        """``weight``'s tensors by the names of ``specs``."""
+        """The tensors of ``weight`` by their names in the file."""
         return {self.specs[part].name: tensor for part, tensor in weight.tensors.items()}
 
     def read(self, files: TensorFiles, prefix: str, dtype: torch.dtype) -> QuantizedWeight:
-        """The weight from ``files``, whose names carry ``prefix``; dtype: what it computes in."""
+        """Reads the weight from ``files``, whose names begin with ``prefix``. dtype: what it
+        computes in."""
         parts = {part: files.read(prefix + spec.name) for part, spec in self.specs.items()}
         return QuantizedWeight.of_parts(self.format, parts, self.shape, dtype)
 
@@ -79,14 +80,15 @@ class StoredLayer:
 def stored_parts(
     fmt: Format, shape: tuple[int, ...]
 ) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """``fmt.parts(shape)``, kept."""
     return fmt.parts(shape)
 
 
 def find_layers(files: TensorFiles) -> tuple[str, dict[str, StoredLayer]]:
-    """The prefix of the file's names, and its quantized layers of ours by name (may be none).
+    """The prefix of the file's names, and its quantized layers of ours by name (there may be none).
 
-    StorageError: a marker that is none, a format that this version does not know, tensors that are
-    missing or not as the format has them.
+    StorageError: a marker that is not JSON, a format that this version does not know, tensors that
+    are missing or not as the format has them.
     """
     prefix = PREFIX if any(name.startswith(PREFIX) for name in files.specs) else ""
     described = _markers(files, prefix) if prefix else _described(files)
@@ -94,16 +96,17 @@ def find_layers(files: TensorFiles) -> tuple[str, dict[str, StoredLayer]]:
 
 
 def marker_name(layer: str) -> str:
+    """The name of the tensor that marks ``layer``."""
     return f"{layer}.{MARKER}"
 
 
 def marker_tensor(values: Mapping[str, Any]) -> torch.Tensor:
-    """``values`` as JSON, uint8 [bytes]."""
+    """``values`` as JSON text in a tensor, uint8 [bytes]."""
     return torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8)
 
 
 def raw_bytes(tensor: torch.Tensor) -> bytes:
-    """The bytes of a marker, whatever dtype it claims."""
+    """The bytes of a marker tensor, whatever dtype it claims."""
     return bytes(tensor.reshape(-1).view(torch.uint8).numpy())
 
 

@@ -28,15 +28,15 @@ def write_file(
     overwrite: bool = False,
     on_bytes: Callable[[int], None] | None = None,
 ) -> int:
-    """Write ``tensors`` (name, tensor), in any order, as the file that ``specs`` announce.
+    """Writes ``tensors`` (name, tensor), in any order, as the file that ``specs`` announce.
 
     ``tensors`` may be a generator that makes each tensor when its turn comes: none is kept. Every
     tensor is read back and compared by hash. on_bytes gets the bytes done, each tensor counting
     twice (written, verified), and may raise, to cancel. Returns the size of the file.
 
-    Nothing of the name ``target`` changes until all is verified; whatever is raised, the temporary
-    file beside it is gone. StorageError: the file exists (unless ``overwrite``), too little space,
-    a tensor that is not as announced, bytes that read back differently.
+    Nothing called ``target`` changes until all is verified; whatever is raised, the temporary file
+    beside it is removed. StorageError: the file exists (unless ``overwrite``), too little space, a
+    tensor that is not as announced, bytes that read back differently.
     """
     target = Path(target)
     prefix, header = encode_header(specs, metadata)
@@ -57,7 +57,8 @@ def write_file(
 
 
 def refuse_to_replace(target: Path, overwrite: bool) -> None:
-    """StorageError where ``target`` exists, unless it is a file and ``overwrite`` is true."""
+    """Raises StorageError where ``target`` exists, unless it is a file and ``overwrite`` is
+    true."""
     if target.exists() and not (overwrite and target.is_file()):
         raise StorageError(
             f"{target.name} exists in {target.parent}. Choose another name, or turn overwrite on."

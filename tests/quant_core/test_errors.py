@@ -2,8 +2,16 @@
 
 import pytest
 
-from graphquant.quant_core import errors
-from graphquant.quant_core.errors import ConfigError, QuantizationError, UnknownNameError
+from graphquant.quant_core import QuantConfig, errors
+from graphquant.quant_core.errors import (
+    CalibrationError,
+    ConfigError,
+    QuantizationError,
+    UnknownNameError,
+)
+from graphquant.quant_core.formats import StaticFloat8
+from graphquant.quant_core.planning.plan import plan_component
+from graphquant.quant_core.planning.static_scales import with_static_scales
 
 REFUSALS = [
     kind
@@ -41,3 +49,22 @@ def test_a_config_error_knows_where_it_is():
     error = ConfigError("method is 3.", ("quantization", "method"), at_key=True)
     assert (error.path, error.at_key) == (("quantization", "method"), True)
     assert str(error) == "method is 3." and ConfigError("x").path == ()
+
+
+def test_an_unknown_name_where_none_is_valid_says_so():
+    assert str(UnknownNameError("option of int8wo", "size", ())).endswith("It takes none.")
+
+
+def test_a_shorthand_without_options_does_not_offer_the_method_none():
+    values = {"quant_method": "torchao", "quant_type": "int8wo", "group_size": 32}
+    with pytest.raises(ConfigError) as error:
+        QuantConfig.from_dict(values)
+    assert "It takes none." in str(error.value) and "Valid: none" not in str(error.value)
+
+
+def test_a_missing_calibration_is_told_for_graphs_and_for_python(normal, transformer):
+    told = r"Connect Calibrate Activations \(in Python: pass calibration=\)"
+    with pytest.raises(CalibrationError, match=told):
+        with_static_scales(plan_component(transformer, "fp8-static"), None)
+    with pytest.raises(CalibrationError, match=told):
+        StaticFloat8().quantize(normal(16, 16))

@@ -25,7 +25,7 @@ _NESTED_BLOCK = 256
 
 
 def recognise(files: TensorFiles) -> dict[str, ForeignLayer]:
-    """The layers of its kind, by name; none where the files are not its own."""
+    """The quantized layers in ``files`` by name; empty where the files are not of this library."""
     layers = {name: _int8(files, name) for name in layers_with(files, "SCB")}
     for code in CODES:
         ending = f"{_STATE}{code}"

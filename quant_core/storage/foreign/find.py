@@ -1,4 +1,4 @@
-"""Whose file is it?"""
+"""Finds which library quantized a file, and the layers in it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..reader import TensorFiles
 from . import bitsandbytes, modelopt, torchao
 from .layer import ForeignLayer, fault
 
-# ModelOpt's files have no mark of their own: they are what nobody else's are.
+# ModelOpt's files have no mark of their own, so they come last.
 _RECOGNISERS = (torchao.recognise, bitsandbytes.recognise, modelopt.recognise)
 
 # What only a quantized layer has, by the last part of its name: bitsandbytes' and other parts.
@@ -30,25 +30,29 @@ _PARTS = _BITSANDBYTES | frozenset(
 
 @dataclass(frozen=True)
 class ForeignFile:
-    """layers: by name, as the file has it. plain: the names of all other tensors."""
+    """The layers that another library quantized in a file, and its other tensors.
+
+    layers: by name, as the file has it. plain: the names of all other tensors.
+    """
 
     layers: Mapping[str, ForeignLayer] = field(default_factory=dict)
     plain: tuple[str, ...] = ()
 
 
 def find_foreign(files: TensorFiles, fp8_matmul: bool = True) -> ForeignFile | None:
-    """What another library quantized in ``files``; None where no recogniser knows them.
+    """Finds what another library quantized in ``files``; None where no library's format is
+    recognised.
 
-    fp8_matmul: whether FP8 by FP8 can be multiplied here; where not, and where a shape does not
-    allow it, such layers are weight-only.
+    fp8_matmul: whether FP8 by FP8 can be multiplied here. Where it cannot, or where a shape does
+    not allow it, such layers are weight-only.
 
-    StorageError: a layer that lacks a part, a part that no layer takes.
+    StorageError: a layer lacks a part, or a part belongs to no layer.
     """
     layers = next(filter(None, (recognise(files) for recognise in _RECOGNISERS)), {})
     taken = {name for layer in layers.values() for name in layer.tensors}
     plain = tuple(name for name in files.specs if name not in taken)
     for name in plain:
-        # Of files that are nobody's here, ComfyUI's own parts are checked by their markers.
+        # In files that no library is known for, ComfyUI's own parts are checked by their markers.
         if name.rpartition(".")[2] in (_PARTS if layers else _BITSANDBYTES):
             raise fault(files, f"has {name}, which belongs to no quantized layer in it")
     return ForeignFile(_runnable(layers, fp8_matmul), plain) if layers else None

@@ -26,9 +26,12 @@ _MAX_JSON_BYTES = 65_536
 
 @dataclass(frozen=True)
 class ForeignLayer:
-    """name: the layer's, as the file has it. origin: whose it is, for reports. format: what it is
-    kept as. dtype: the weight's before it was quantized, or None if the file does not say. tensors:
-    the names of all that belong to it. make: of those, the weight's parts."""
+    """One layer that another library quantized, as its file holds it.
+
+    name: as in the file. origin: which library's format it is, for reports. format: what it is kept
+    as. dtype: of the weight before it was quantized, or None if the file does not say. tensors: the
+    names of all tensors that belong to it. make: turns those tensors into the weight's parts.
+    """
 
     name: str
     origin: str
@@ -51,7 +54,7 @@ class ForeignLayer:
         return QuantizedWeight.of_parts(self.format, parts, self.shape, dtype)
 
     def weight_only(self) -> ForeignLayer:
-        """The same weight, its activations left as they are where they would be rounded to FP8."""
+        """The same weight with activations left as they are, where they would be rounded to FP8."""
         if not self.format.needs_fp8_matmul:
             return self
         fmt = self.format.weight_only()
@@ -64,14 +67,15 @@ class ForeignLayer:
 
 
 def layers_with(files: TensorFiles, ending: str) -> list[str]:
-    """The layers L that have a tensor ``L.ending``."""
+    """The names of the layers L that have a tensor ``L.ending``."""
     return [name.removesuffix(f".{ending}") for name in files.specs if name.endswith(f".{ending}")]
 
 
 def require_spec(
     files: TensorFiles, name: str, dtype: torch.dtype, shape: tuple[int, ...] | None = None
 ) -> TensorSpec:
-    """What the header says of ``name``. StorageError where it is missing or otherwise."""
+    """The header's entry of tensor ``name``. StorageError where it is missing, or of another dtype
+    or shape."""
     spec = files.specs.get(name)
     if spec is None:
         raise fault(files, f"lacks {name}")
@@ -82,7 +86,7 @@ def require_spec(
 
 
 def read_json(files: TensorFiles, name: str, text: bytes | str | None = None) -> dict[str, Any]:
-    """The JSON object in the tensor ``name``, or in ``text``."""
+    """The JSON object in the tensor ``name``, or in ``text``. StorageError where it is not one."""
     if text is None and files.specs[name].nbytes > _MAX_JSON_BYTES:
         raise fault(files, f"has {files.specs[name].nbytes} bytes in {name}, which is a short text")
     try:
@@ -95,4 +99,5 @@ def read_json(files: TensorFiles, name: str, text: bytes | str | None = None) ->
 
 
 def fault(files: TensorFiles, text: str) -> StorageError:
+    """A StorageError that names the file, says what is wrong with it, and what to do."""
     return StorageError(f"{files.path.name} {text}. Download it again; nothing was loaded.")

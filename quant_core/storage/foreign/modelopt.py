@@ -27,7 +27,7 @@ _INPUT = "input_scale"
 
 
 def recognise(files: TensorFiles) -> dict[str, ForeignLayer]:
-    """The layers of its kind, by name; none where the files are not its own."""
+    """The quantized layers in ``files`` by name; empty where the files are not of this library."""
     if is_marked(files):
         return {}
     found = {}
@@ -96,7 +96,8 @@ def _nvfp4(files: TensorFiles, name: str, weight: TensorSpec) -> ForeignLayer:
 
 
 def nvfp4_parts(codes: torch.Tensor, scale: torch.Tensor, scale_2: torch.Tensor) -> Tensors:
-    """The parts of NVFP4 from codes [N, K / 2], the first in the low nibble, and scales in rows."""
+    """The parts of NVFP4 from codes [N, K / 2] whose first code is in the low nibble, and from
+    scales in rows."""
     padding = (0, 0, 0, padded_to(len(codes), BLOCK) - len(codes))
     swapped = (codes << 4) | (codes >> 4)
     scales = F.pad(scale.view(torch.uint8), padding).view(scale.dtype)

@@ -20,7 +20,7 @@ _WEIGHT = ".weight"
 
 
 def recognise(files: TensorFiles) -> dict[str, ForeignLayer]:
-    """The layers of its kind, by name; none where the files are not its own."""
+    """The quantized layers in ``files`` by name; empty where the files are not of this library."""
     if TORCHAO_NAMES not in files.metadata:
         return {}
     found = {}

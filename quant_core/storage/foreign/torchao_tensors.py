@@ -21,7 +21,10 @@ from .modelopt import nvfp4_parts
 
 @dataclass(frozen=True)
 class Flattened:
-    """One weight as the file has it. names: of its tensors, by part. attributes: as described."""
+    """One weight as torchao's file has it: a tensor subclass taken apart.
+
+    names: of its tensors, by part. attributes: of the subclass, as described in the metadata.
+    """
 
     files: TensorFiles
     name: str
@@ -29,19 +32,22 @@ class Flattened:
     attributes: Mapping[str, Any]
 
     def spec(self, part: str) -> TensorSpec:
+        """The header's entry of a part."""
         return self.files.specs[self.names[part]]
 
     def value(self, key: str) -> Any:
-        """An attribute, out of {"_type": ..., "_data": ...} where it is in one."""
+        """An attribute, taken out of {"_type": ..., "_data": ...} where it is wrapped so."""
         found = self.attributes.get(key)
         return found.get("_data") if isinstance(found, dict) else found
 
     def dtype(self, key: str = "dtype") -> torch.dtype | None:
+        """The floating point dtype that an attribute names, or None."""
         found = getattr(torch, str(self.value(key)), None)
         return found if isinstance(found, torch.dtype) and found.is_floating_point else None
 
     def block(self) -> tuple[int, int]:
-        """The block of weights that shares a scale."""
+        """The size of the block of weights that shares a scale. StorageError where it does not
+        divide the weight."""
         shape, found = self.spec("qdata").shape, self.attributes.get("block_size")
         sound = isinstance(found, list) and len(found) == 2 and len(shape) == 2
         if not sound or not all(
@@ -56,9 +62,11 @@ class Flattened:
         return tuple(found)
 
     def all_zero(self, part: str) -> bool:
+        """Whether a part is missing or holds zeros alone."""
         return part not in self.names or not self.files.read(self.names[part]).any()
 
     def fault(self, text: str) -> Exception:
+        """A StorageError that says what is wrong with this weight."""
         return fault(self.files, f"stores {self.name}.weight {text}")
 
     def layer(
@@ -69,7 +77,7 @@ class Flattened:
         dtype: torch.dtype | None,
         how: str = "",
     ) -> ForeignLayer:
-        """make: of the tensors by part."""
+        """The layer whose parts ``make`` gives, from the tensors by part."""
 
         def by_part(tensors: Tensors) -> Tensors:
             return make({part: tensors[name] for part, name in self.names.items()})
@@ -78,7 +86,8 @@ class Flattened:
         return ForeignLayer(self.name, f"torchao {how}", fmt, shape, dtype, names, by_part)
 
     def same_codes(self, fmt: Format, how: str) -> ForeignLayer:
-        """Codes and scales are the format's own, but for the shape of the scales."""
+        """The layer whose codes and scales are the format's own; only the shape of the scales may
+        differ."""
         shape = self.spec("qdata").shape
         dtype, stored = fmt.parts(shape)["scale"]
 
@@ -88,7 +97,7 @@ class Flattened:
         return self.layer(fmt, make, shape, self.dtype(), how)
 
     def rounded_again(self, how: str) -> ForeignLayer:
-        """``(code - zero point) * scale``, in blocks, as INT8 per row."""
+        """The layer ``(code - zero point) * scale``, in blocks, rounded again to INT8 per row."""
         rows, columns = self.block()
         shape, fmt = self.spec("qdata").shape, Int8()
 
@@ -115,6 +124,7 @@ def _register(build: Callable[[Flattened], ForeignLayer]) -> Callable[[Flattened
 
 @_register
 def Int8Tensor(stored: Flattened) -> ForeignLayer:
+    """torchao's INT8 tensor: the same codes per row or tensor, else rounded again."""
     if stored.spec("qdata").dtype != torch.int8:
         raise stored.fault(f"as INT8, in {stored.spec('qdata').dtype}")
     granularity = _granularity(stored)
@@ -126,6 +136,7 @@ def Int8Tensor(stored: Flattened) -> ForeignLayer:
 
 @_register
 def Float8Tensor(stored: Flattened) -> ForeignLayer:
+    """torchao's FP8 tensor: the same codes, per row, per tensor or in blocks."""
     dtype = str(stored.spec("qdata").dtype).removeprefix("torch.")
     if dtype not in ("float8_e4m3fn", "float8_e5m2"):
         raise stored.fault(f"as FP8, in {dtype}")
@@ -138,6 +149,7 @@ def Float8Tensor(stored: Flattened) -> ForeignLayer:
 
 @_register
 def IntxUnpackedToInt8Tensor(stored: Flattened) -> ForeignLayer:
+    """torchao's INT1 to INT8 in groups: the same codes where symmetric, else rounded again."""
     target = str(stored.value("target_dtype"))
     bits = int(target.removeprefix("int")) if target in {f"int{n}" for n in range(1, 9)} else 0
     spec = stored.spec("qdata")
@@ -160,6 +172,7 @@ def IntxUnpackedToInt8Tensor(stored: Flattened) -> ForeignLayer:
 
 @_register
 def NVFP4Tensor(stored: Flattened) -> ForeignLayer:
+    """torchao's NVFP4 tensor: the same codes, in ComfyUI's order."""
     codes, scale = stored.spec("qdata"), stored.spec("scale")
     if codes.dtype != torch.uint8 or len(codes.shape) != 2 or codes.shape[0] % BLOCK:
         raise stored.fault(f"as NVFP4, in {codes.dtype} {list(codes.shape)}")
