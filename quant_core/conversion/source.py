@@ -32,6 +32,7 @@ class ModelFile:
 
     @property
     def path(self) -> Path:
+        """The file that is read."""
         return self.files.path
 
     def layers(self) -> nn.Module:
