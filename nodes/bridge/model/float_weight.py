@@ -1,4 +1,4 @@
-"""A layer's weight as its MODEL computes with it, whatever is loaded at the moment."""
+"""A weight of a ModelPatcher in floats, with the LoRAs that wait on the patcher."""
 
 from __future__ import annotations
 
@@ -26,14 +26,31 @@ def is_readable(weight: torch.Tensor) -> bool:
     return readable or quantized_as(weight) is None
 
 
+def patched_weight(
+    patcher: ModelPatcher, key: str, weight: torch.Tensor, device: torch.device
+) -> torch.Tensor:
+    """``weight``, a float tensor called ``key``, with the patches of that name: a new float32
+    tensor on ``device``."""
+    values = weight.to(device=device, dtype=torch.float32, copy=True)
+    if key not in patcher.patches:
+        return values
+    return comfy.lora.calculate_weight(patcher.patches[key], values, key)
+
+
+def source_weight(patcher: ModelPatcher, key: str, device: torch.device | None) -> torch.Tensor:
+    """The weight to quantize, called ``key``, of an unloaded ``patcher``: as it is stored, or where
+    it has patches, float32. They are added on ``device`` (None: where the weight is)."""
+    weight = comfy.utils.get_attr(patcher.model, key).detach()
+    if key not in patcher.patches:
+        return weight
+    return patched_weight(patcher, key, weight, device or weight.device).to(weight.device)
+
+
 def effective_weight(patcher: ModelPatcher, layer: str, device: torch.device) -> torch.Tensor:
-    """The weight of ``layer`` of the diffusion model, with its MODEL's LoRAs, dequantized: float32
-    on ``device``. ``patcher`` must be unloaded (``unload``)."""
+    """The weight that ``layer`` of the diffusion model computes with, LoRAs included: float32 on
+    ``device``, dequantized. ``patcher`` must be unloaded (``unload``)."""
     key = f"{PREFIX}{layer}.weight"
     weight = comfy.utils.get_attr(patcher.model, key).detach()
     if isinstance(weight, QuantizedTensor):
         weight = weight.dequantize()
-    weight = weight.to(device=device, dtype=torch.float32, copy=True)
-    if key in patcher.patches:
-        weight = comfy.lora.calculate_weight(patcher.patches[key], weight, key)
-    return weight
+    return patched_weight(patcher, key, weight, device)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import comfy.hooks
-import comfy.lora
 import comfy.model_management
 import comfy.utils
 import torch
@@ -27,6 +26,7 @@ from ..copying.rebinding import copy_to_devices, rebind
 from ..files.provenance import note_provenance, quantized_by
 from ..lora.adapters import LivePatchers, PatchSource
 from ..tensor.quantized_layer import quantize_layer
+from .float_weight import source_weight, unload
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +49,7 @@ def quantize_patcher(
     The input patcher is unloaded, because a loaded clone's LoRA sits in the shared weights; nothing
     else about it changes. Cancelling in ComfyUI, or any error, leaves it as it was.
     """
-    comfy.model_management.unload_model_and_clones(patcher)
-    patcher.detach()
-    read = _weight_reader(patcher, device)
+    unload(patcher)
     on_layer = _progress(sum(len(plan.quantized) for plan in plans.values()))
     before = patcher.model_size()
     weights: dict[str, QuantizedWeight] = {}
@@ -61,7 +59,7 @@ def quantize_patcher(
         quantize = partial(
             quantize_plan,
             plan,
-            lambda name, prefix=prefix: read(prefix + name),
+            lambda name, prefix=prefix: source_weight(patcher, f"{prefix}{name}.weight", device),
             device=device,
             on_layer=on_layer,
         )
@@ -85,21 +83,6 @@ def quantize_patcher(
     for report in reports.values():
         log.info("%s", report.summary())
     return quantized, reports
-
-
-def _weight_reader(
-    patcher: ModelPatcher, device: torch.device | None
-) -> Callable[[str], torch.Tensor]:
-    def read(layer: str) -> torch.Tensor:
-        key = f"{layer}.weight"
-        weight = comfy.utils.get_attr(patcher.model, key).detach()
-        if key not in patcher.patches:
-            return weight
-        patched = weight.to(device=device or weight.device, dtype=torch.float32, copy=True)
-        patched = comfy.lora.calculate_weight(patcher.patches[key], patched, key)
-        return patched.to(weight.device)
-
-    return read
 
 
 def _progress(layers: int) -> Callable[[LayerPlan], None]:

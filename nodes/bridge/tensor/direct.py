@@ -13,7 +13,8 @@ from comfy.quant_ops import QuantizedTensor
 from torch import nn
 
 from ....quant_core.formats import QuantizedWeight
-from .layout import STORED, is_ours, linear, weight_of
+from .layout import STORED, is_ours, weight_of
+from .operators import linear
 
 _STOCK_FORWARD = disable_weight_init.Linear.forward
 

@@ -10,26 +10,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from comfy.quant_ops import (
-    QuantizedLayout,
-    QuantizedTensor,
-    register_layout_class,
-    register_layout_op,
-)
-from comfy_kitchen.tensor.base import BaseLayoutParams, dequantize_args
+from comfy.quant_ops import QuantizedLayout, QuantizedTensor, register_layout_class
+from comfy_kitchen.tensor.base import BaseLayoutParams
 
 from ....quant_core.formats import Format, QuantizedWeight
 from ....quant_core.formats.base import OPTIONAL_PARTS
 from ..lora.adapters import PatchSource
 from ..lora.changes import FIELDS as CHANGE_FIELDS
 from ..lora.changes import Change
-from ..lora.low_rank import TOLERANCE, low_rank_factors
-from .native import is_native, native_linear
+from ..lora.search import find_change
 
 LAYOUT = "GraphQuantLayout"
 
@@ -38,8 +30,6 @@ TENSOR_FIELDS = ("scale", *OPTIONAL_PARTS, *CHANGE_FIELDS)
 
 # Beside the fields of Params: the QuantizedWeight that ``direct`` made of them.
 STORED = "_stored"
-
-aten = torch.ops.aten
 
 
 class GraphQuantLayout(QuantizedLayout):
@@ -164,97 +154,8 @@ def _carry_change(
     params = dataclasses.replace(
         base._params.to_device(tensor.device), orig_dtype=tensor.dtype, **Change().parts()
     )
-    # In the dtype that the patch was added in, so that its rounding of the weight cancels out.
     original = weight_of(qdata, params).dequantize(tensor.dtype)
-    if torch.equal(original, tensor):
-        return qdata, params
-    if tensor.dim() != 2:
-        return None
-    change, way = _find_change(tensor, original, params.patches)
-    if params.patches is not None:
-        params.patches.patchers.outcomes[way] += 1
+    change = find_change(original, tensor, params.patches)
     if change is None:
         return None
     return qdata, dataclasses.replace(params, **change.to(base._params.orig_dtype).parts())
-
-
-def _find_change(
-    tensor: torch.Tensor, original: torch.Tensor, patches: PatchSource | None
-) -> tuple[Change | None, str]:
-    """The change, and how it was found, in words."""
-    if patches is not None:
-        norm = torch.linalg.vector_norm(original, dtype=torch.float32).item()
-        rounding = torch.finfo(tensor.dtype).eps * norm
-        tolerance = TOLERANCE * Change().distance(original, tensor) + rounding
-        known = patches.change(original, tensor, tolerance)
-        if known is not None:
-            return known, "unfused, by the adapters' own factors"
-    factors = low_rank_factors(tensor.float() - original.float())
-    if factors is None:
-        return None, "dequantized, patched and rounded again to nearest"
-    return Change(lora_up=factors[0], lora_down=factors[1]), "unfused, by low-rank factors found"
-
-
-def linear(
-    x: torch.Tensor,
-    weight: QuantizedTensor,
-    bias: torch.Tensor | None,
-    stored: QuantizedWeight | None = None,
-) -> torch.Tensor:
-    """stored: ``weight_of`` it, where that is at hand."""
-    params = weight._params
-    product = partial(_product, stored or weight_of(weight._qdata, params))
-    change = Change.of(params)
-    return product(x, bias) if change is None else change.linear(x, bias, product)
-
-
-def _product(weight: QuantizedWeight, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    if is_native(weight.format, x):
-        return native_linear(x, weight, bias)
-    return weight.format.linear(x, weight, bias)
-
-
-@register_layout_op(aten.linear.default, GraphQuantLayout)
-def _handle_linear(qt, args, kwargs):
-    x, weight, *rest = args
-    bias = rest[0] if rest else kwargs.get("bias")
-    if not is_ours(weight) or isinstance(x, QuantizedTensor):
-        return F.linear(*dequantize_args((x, weight, bias)))
-    return linear(x, weight, bias)
-
-
-@register_layout_op(aten.to.device, GraphQuantLayout)
-def _handle_to_device(qt, args, kwargs):
-    """``to(device, dtype)`` in inference mode; the base class would answer by dequantizing."""
-    tensor, device, dtype, *_ = args
-    return tensor.to(device=device).to(dtype=dtype)
-
-
-# torch.compile decomposes linear into a transpose and a matmul before it asks us.
-
-
-@register_layout_op(aten.t.default, GraphQuantLayout)
-def _handle_transpose(qt, args, kwargs):
-    params = dataclasses.replace(
-        qt._params, orig_shape=qt._params.orig_shape[::-1], transposed=not qt._params.transposed
-    )
-    return QuantizedTensor(qt._qdata, LAYOUT, params)
-
-
-@register_layout_op(aten.mm.default, GraphQuantLayout)
-def _handle_mm(qt, args, kwargs):
-    x, weight = args
-    if not is_ours(weight) or not weight._params.transposed or isinstance(x, QuantizedTensor):
-        return torch.mm(*dequantize_args((x, weight)))
-    return linear(x, weight, None)
-
-
-@register_layout_op(aten.addmm.default, GraphQuantLayout)
-def _handle_addmm(qt, args, kwargs):
-    bias, x, weight = args
-    if not is_ours(weight) or not weight._params.transposed or isinstance(x, QuantizedTensor):
-        return torch.addmm(*dequantize_args((bias, x, weight)), **kwargs)
-    alpha, beta = kwargs.get("alpha", 1), kwargs.get("beta", 1)
-    if (alpha, beta) == (1, 1) and bias.dim() == 1:
-        return linear(x, weight, bias)
-    return torch.add(beta * bias, linear(x, weight, None), alpha=alpha)

@@ -1,0 +1,90 @@
+"""The operators of a quantized weight: what PyTorch calls on a tensor of our layout.
+
+Importing this file registers them with comfy-kitchen's ``QuantizedTensor``. An operator without a
+handler here dequantizes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from comfy.quant_ops import QuantizedTensor, register_layout_op
+from comfy_kitchen.tensor.base import dequantize_args
+
+from ....quant_core.formats import QuantizedWeight
+from ..lora.changes import Change
+from .layout import LAYOUT, GraphQuantLayout, is_ours, weight_of
+from .native import is_native, native_linear
+
+aten = torch.ops.aten
+
+
+def linear(
+    x: torch.Tensor,
+    weight: QuantizedTensor,
+    bias: torch.Tensor | None,
+    stored: QuantizedWeight | None = None,
+) -> torch.Tensor:
+    """``x @ W.T + bias`` for x [..., K] and a weight [N, K] of our layout, its Change included.
+
+    stored: ``weight_of`` the weight, where that is at hand.
+    """
+    params = weight._params
+    product = partial(_product, stored or weight_of(weight._qdata, params))
+    change = Change.of(params)
+    return product(x, bias) if change is None else change.linear(x, bias, product)
+
+
+def _product(weight: QuantizedWeight, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    if is_native(weight.format, x.device):
+        return native_linear(x, weight, bias)
+    return weight.format.linear(x, weight, bias)
+
+
+@register_layout_op(aten.linear.default, GraphQuantLayout)
+def _handle_linear(qt, args, kwargs):
+    x, weight, *rest = args
+    bias = rest[0] if rest else kwargs.get("bias")
+    if not is_ours(weight) or isinstance(x, QuantizedTensor):
+        return F.linear(*dequantize_args((x, weight, bias)))
+    return linear(x, weight, bias)
+
+
+@register_layout_op(aten.to.device, GraphQuantLayout)
+def _handle_to_device(qt, args, kwargs):
+    """``to(device, dtype)`` in inference mode; the base class would answer by dequantizing."""
+    tensor, device, dtype, *_ = args
+    return tensor.to(device=device).to(dtype=dtype)
+
+
+# torch.compile decomposes linear into a transpose and a matmul before it asks us.
+
+
+@register_layout_op(aten.t.default, GraphQuantLayout)
+def _handle_transpose(qt, args, kwargs):
+    params = dataclasses.replace(
+        qt._params, orig_shape=qt._params.orig_shape[::-1], transposed=not qt._params.transposed
+    )
+    return QuantizedTensor(qt._qdata, LAYOUT, params)
+
+
+@register_layout_op(aten.mm.default, GraphQuantLayout)
+def _handle_mm(qt, args, kwargs):
+    x, weight = args
+    if not is_ours(weight) or not weight._params.transposed or isinstance(x, QuantizedTensor):
+        return torch.mm(*dequantize_args((x, weight)))
+    return linear(x, weight, None)
+
+
+@register_layout_op(aten.addmm.default, GraphQuantLayout)
+def _handle_addmm(qt, args, kwargs):
+    bias, x, weight = args
+    if not is_ours(weight) or not weight._params.transposed or isinstance(x, QuantizedTensor):
+        return torch.addmm(*dequantize_args((bias, x, weight)), **kwargs)
+    alpha, beta = kwargs.get("alpha", 1), kwargs.get("beta", 1)
+    if (alpha, beta) == (1, 1) and bias.dim() == 1:
+        return linear(x, weight, bias)
+    return torch.add(beta * bias, linear(x, weight, None), alpha=alpha)
