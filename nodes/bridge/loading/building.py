@@ -7,7 +7,7 @@ placeholders, so that their full-precision weights never exist.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 
 import comfy.model_detection
 import comfy.sd
@@ -17,11 +17,11 @@ from comfy.supported_models_base import BASE
 from torch import nn
 
 from ....quant_core.errors import StorageError
-from ....quant_core.formats import QuantizedWeight
 from ....quant_core.layers import layer_kind
+from ..model.float_weight import MODEL
 from ..model.quantize_patcher import with_weights
-from ..saving.saved_tensors import MODEL
 from ..tensor.placeholder import Placeholder
+from .layers_in_file import Contents, LayerInFile
 
 # Parts of names that diffusers gives and the models' authors do not.
 _DIFFUSERS = (
@@ -34,26 +34,23 @@ _DIFFUSERS = (
 
 _WEIGHT = ".weight"
 
-Shapes = Mapping[str, tuple[int, ...]]
-
 
 def build_model(
     file: str,
-    state: dict[str, torch.Tensor],
-    layers: Shapes,
-    read: Callable[[str, torch.dtype], QuantizedWeight],
+    contents: Contents,
     metadata: Mapping[str, str],
     dtype: torch.dtype | None = None,
 ) -> ModelPatcher:
-    """The model of ``state``, plain tensors by name, and of quantized ``layers``, shapes by name.
+    """The model of a file's ``contents``, whose plain tensors are used up and whose quantized
+    layers are read one at a time.
 
-    ``state`` is used up. read: a layer's name and the dtype that it computes in -> its weight;
-    asked one at a time. dtype: what the quantized weights were; by default what most others are.
-    StorageError, naming ``file``: ComfyUI knows no such model, or something is missing.
+    dtype: what the quantized weights were; by default what most others are. StorageError, naming
+    ``file``: ComfyUI knows no such model, or something is missing.
     """
+    state, layers = contents.state, contents.layers
     dtype = dtype or _common_dtype(state)
     stand_ins = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
-    _require_recognised(file, state, layers, metadata)
+    _require_recognised(file, contents, metadata)
     placeholders = _placeholders(layers, dtype)
     state |= placeholders
     try:
@@ -69,33 +66,29 @@ def build_model(
         for new, old in names.items()
         if old in placeholders
     }
-    _require_complete(file, patcher, names, {places.get(n, n): layers[n] for n in layers})
-    return _attach(patcher, places, read)
+    _require_complete(file, patcher, names, {places.get(n, n): layers[n].shape for n in layers})
+    return _attach(patcher, places, layers)
 
 
-def is_recognised(
-    state: Mapping[str, torch.Tensor], layers: Shapes, metadata: Mapping[str, str]
-) -> bool:
+def is_recognised(contents: Contents, metadata: Mapping[str, str]) -> bool:
     """Whether ComfyUI knows a model by the names and shapes of these tensors and layers."""
-    seen = {**state, **_placeholders(layers, torch.bfloat16)}
+    seen = {**contents.state, **_placeholders(contents.layers, torch.bfloat16)}
     config = comfy.model_detection.model_config_from_unet(seen, "", metadata=dict(metadata))
     return config is not None
 
 
-def _placeholders(layers: Shapes, dtype: torch.dtype) -> dict[str, Placeholder]:
-    return {name + _WEIGHT: Placeholder(shape, dtype) for name, shape in layers.items()}
+def _placeholders(layers: Mapping[str, LayerInFile], dtype: torch.dtype) -> dict[str, Placeholder]:
+    return {name + _WEIGHT: Placeholder(layer.shape, dtype) for name, layer in layers.items()}
 
 
 def _attach(
-    patcher: ModelPatcher,
-    places: Mapping[str, str],
-    read: Callable[[str, torch.dtype], QuantizedWeight],
+    patcher: ModelPatcher, places: Mapping[str, str], layers: Mapping[str, LayerInFile]
 ) -> ModelPatcher:
     """places: the file's name of each quantized layer -> the model's."""
     compute_dtype = patcher.model.get_dtype_inference()
     weights = {}
     for old, name in places.items():
-        weight = read(old, compute_dtype)
+        weight = layers[old].read(compute_dtype)
         module = patcher.model.diffusion_model.get_submodule(name)
         if layer_kind(module) is None:  # an embedding, say, which looks its weight up
             dense = weight.dequantize(patcher.model.get_dtype())
@@ -128,12 +121,10 @@ def _common_dtype(state: Mapping[str, torch.Tensor]) -> torch.dtype:
     return counts.most_common(1)[0][0] if counts else torch.bfloat16
 
 
-def _require_recognised(
-    file: str, state: Mapping[str, torch.Tensor], layers: Shapes, metadata: Mapping[str, str]
-) -> None:
-    if is_recognised(state, layers, metadata):
+def _require_recognised(file: str, contents: Contents, metadata: Mapping[str, str]) -> None:
+    if is_recognised(contents, metadata):
         return
-    names = (*state, *(name + _WEIGHT for name in layers))
+    names = (*contents.state, *(name + _WEIGHT for name in contents.layers))
     foreign = next((name for name in names if name.startswith(_DIFFUSERS)), None)
     if foreign is None:
         raise StorageError(f"ComfyUI does not recognise the model in {file}. Update ComfyUI.")
@@ -143,7 +134,12 @@ def _require_recognised(
     )
 
 
-def _require_complete(file: str, patcher: ModelPatcher, names: set[str], layers: Shapes) -> None:
+def _require_complete(
+    file: str,
+    patcher: ModelPatcher,
+    names: Collection[str],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> None:
     """ComfyUI only warns of what a file lacks, and leaves those weights as the memory was."""
     model = patcher.model.diffusion_model
     parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -153,7 +149,7 @@ def _require_complete(file: str, patcher: ModelPatcher, names: set[str], layers:
             f"{file} lacks {len(missing)} weights of {type(model).__name__}, such as "
             f"{missing[0]}. Download or save it again."
         )
-    for name, shape in layers.items():
+    for name, shape in shapes.items():
         weight = parameters.get(f"{name}.weight")
         if weight is None or tuple(weight.shape) != shape:
             raise StorageError(

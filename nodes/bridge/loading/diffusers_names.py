@@ -7,7 +7,7 @@ one for each row of each tensor; where the labels end up, the rows belong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import comfy.model_detection
@@ -16,8 +16,7 @@ import torch
 from ....quant_core.errors import StorageError
 from ....quant_core.formats import QuantizedWeight
 from ....quant_core.formats.stack_rows import stack_rows
-
-Read = Callable[[str, torch.dtype], QuantizedWeight]
+from .layers_in_file import Contents, LayerInFile
 
 _WEIGHT = ".weight"
 _ROW_BITS = 32
@@ -33,48 +32,57 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Of a model: plain tensors by name, quantized layers with their shapes, and what reads one.
-    joined: how many layers are made of several of the file's."""
+class JoinedLayer:
+    """A layer of ComfyUI's whose rows are those of several of the file's.
 
-    state: dict[str, torch.Tensor]
-    layers: dict[str, tuple[int, ...]]
-    read: Read
-    joined: int = 0
-
-
-def by_comfyuis_names(file: str, parts: Parts) -> Parts:
-    """``parts`` as ComfyUI names and joins them, or as they are where it has nothing to convert.
-
-    StorageError, naming ``file``: a tensor has no place in the model, or only some of those that
-    make one layer are there or are quantized. ``read`` raises one for rows that can't be joined.
+    file: its name, for errors. name: the layer's. rows: in their order. sources: the file's layers
+    by name.
     """
-    shapes = {name: tuple(tensor.shape) for name, tensor in parts.state.items()}
-    shapes |= {name + _WEIGHT: shape for name, shape in parts.layers.items()}
-    sources = conversion(file, shapes)
-    if sources is None:
-        return parts
-    made = {n: rows for n, rows in sources.items() if _is_quantized(file, n, rows, parts.layers)}
-    layers = {
-        name.removesuffix(_WEIGHT): (_count(rows), *shapes[rows[0].source][1:])
-        for name, rows in made.items()
-    }
-    state = {n: _joined(parts.state, rows) for n, rows in sources.items() if n not in made}
 
-    def read(name: str, dtype: torch.dtype) -> QuantizedWeight:
-        rows = made[name + _WEIGHT]
-        found = {r.source: parts.read(r.source.removesuffix(_WEIGHT), dtype) for r in rows}
-        if rows == (Rows(rows[0].source, 0, shapes[rows[0].source][0]),):
-            return found[rows[0].source]
+    file: str
+    name: str
+    rows: tuple[Rows, ...]
+    sources: Mapping[str, LayerInFile]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (_count(self.rows), *self.sources[_layer(self.rows[0])].shape[1:])
+
+    def read(self, dtype: torch.dtype) -> QuantizedWeight:
+        """The weight, of rows put together. StorageError where their formats do not allow it."""
+        found = {row.source: self.sources[_layer(row)].read(dtype) for row in self.rows}
         try:
-            return stack_rows([(found[r.source], slice(r.start, r.stop)) for r in rows])
+            return stack_rows([(found[r.source], slice(r.start, r.stop)) for r in self.rows])
         except ValueError as error:
             raise StorageError(
-                f"{file} can't be loaded quantized: ComfyUI joins {_told(rows)} in {name}, and "
-                f"{error}. Quantize the original in the graph."
+                f"{self.file} can't be loaded quantized: ComfyUI joins {_told(self.rows)} in "
+                f"{self.name}, and {error}. Quantize the original in the graph."
             ) from None
 
-    return Parts(state, layers, read, sum(len(rows) > 1 for rows in made.values()))
+
+def by_comfyuis_names(file: str, contents: Contents) -> Contents:
+    """``contents`` as ComfyUI names and joins them, or as they are where it has nothing to convert.
+
+    StorageError, naming ``file``: a tensor has no place in the model, or only some of those that
+    make one layer are there or are quantized.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in contents.state.items()}
+    shapes |= {name + _WEIGHT: layer.shape for name, layer in contents.layers.items()}
+    sources = conversion(file, shapes)
+    if sources is None:
+        return contents
+    state: dict[str, torch.Tensor] = {}
+    layers: dict[str, LayerInFile] = {}
+    for name, rows in sources.items():
+        if not _is_quantized(file, name, rows, contents.layers):
+            state[name] = _joined(contents.state, rows)
+        elif rows == (Rows(rows[0].source, 0, shapes[rows[0].source][0]),):
+            layers[name.removesuffix(_WEIGHT)] = contents.layers[_layer(rows[0])]
+        else:
+            layer = name.removesuffix(_WEIGHT)
+            layers[layer] = JoinedLayer(file, layer, rows, contents.layers)
+    joined = sum(isinstance(la, JoinedLayer) and len(la.rows) > 1 for la in layers.values())
+    return Contents(state, layers, joined)
 
 
 def conversion(
@@ -106,9 +114,9 @@ def conversion(
 
 
 def _is_quantized(
-    file: str, name: str, rows: tuple[Rows, ...], layers: Mapping[str, tuple[int, ...]]
+    file: str, name: str, rows: tuple[Rows, ...], layers: Mapping[str, LayerInFile]
 ) -> bool:
-    quantized = {row.source.removesuffix(_WEIGHT) in layers for row in rows}
+    quantized = {_layer(row) in layers for row in rows}
     if len(quantized) > 1:
         raise StorageError(
             f"{file} can't be loaded quantized: ComfyUI joins {_told(rows)} in {name}, and only "
@@ -134,6 +142,10 @@ def _runs(labels: torch.Tensor, names: list[str]) -> Iterator[Rows]:
 
 def _sorted(labels: Iterable[torch.Tensor]) -> torch.Tensor:
     return torch.cat(list(labels)).sort().values
+
+
+def _layer(row: Rows) -> str:
+    return row.source.removesuffix(_WEIGHT)
 
 
 def _count(rows: tuple[Rows, ...]) -> int:

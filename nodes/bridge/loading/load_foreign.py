@@ -6,18 +6,19 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from comfy.model_patcher import ModelPatcher
 
 from ....quant_core.errors import StorageError
-from ....quant_core.formats import QuantizedWeight
 from ....quant_core.storage import GGUFFile, GGUFTensor, TensorFiles
 from ....quant_core.storage.foreign import ForeignFile
 from ..files.provenance import Provenance, read_provenance
 from .building import build_model, is_recognised, model_prefix
-from .diffusers_names import Parts, Read, by_comfyuis_names
+from .diffusers_names import by_comfyuis_names
+from .layers_in_file import Contents, Layer
 
 # Where ComfyUI-GGUF's converter notes a shape that it has changed to fit the blocks.
 _SHAPE = "comfy.gguf.orig_shape."
@@ -45,15 +46,12 @@ def load_foreign(files: TensorFiles, foreign: ForeignFile) -> Loaded:
     }
     plain = [name for name in foreign.plain if name.startswith(prefix)]
     dtypes = Counter(layer.dtype for layer in layers.values() if layer.dtype is not None)
-
-    def read(name: str, dtype: torch.dtype) -> QuantizedWeight:
-        return layers[name].read(files, dtype)
-
     patcher, joined = _build(
         files.path.name,
-        {name.removeprefix(prefix): files.read(name) for name in plain},
-        {name: layer.shape for name, layer in layers.items()},
-        read,
+        Contents(
+            {name.removeprefix(prefix): files.read(name) for name in plain},
+            {n: Layer(la.shape, partial(la.read, files)) for n, la in layers.items()},
+        ),
         read_provenance(files.metadata, None).metadata,
         dtypes.most_common(1)[0][0] if dtypes else None,
     )
@@ -74,18 +72,21 @@ def load_gguf(path: Path) -> Loaded:
         prefix = model_prefix(file.tensors)
         mine = {n.removeprefix(prefix): t for n, t in file.tensors.items() if n.startswith(prefix)}
         shapes = {name: _original_shape(file, tensor) for name, tensor in mine.items()}
-        layers = {n.removesuffix(_WEIGHT) for n, t in mine.items() if _is_layer(n, t, shapes[n])}
+        layers = {
+            name.removesuffix(_WEIGHT): shapes[name]
+            for name, tensor in mine.items()
+            if _is_layer(name, tensor, shapes[name])
+        }
         plain = [name for name in mine if name.removesuffix(_WEIGHT) not in layers]
-
-        def read(name: str, dtype: torch.dtype) -> QuantizedWeight:
-            name += _WEIGHT
-            return file.read_weight(mine[name].name, shapes[name], dtype)
-
         patcher, joined = _build(
             path.name,
-            {name: _dense(file, mine[name], shapes[name]) for name in plain},
-            {name: shapes[name + _WEIGHT] for name in layers},
-            read,
+            Contents(
+                {name: _dense(file, mine[name], shapes[name]) for name in plain},
+                {
+                    name: Layer(shape, partial(file.read_weight, mine[name + _WEIGHT].name, shape))
+                    for name, shape in layers.items()
+                },
+            ),
             {},
             torch.bfloat16,
         )
@@ -102,20 +103,14 @@ def load_gguf(path: Path) -> Loaded:
 
 
 def _build(
-    file: str,
-    state: dict[str, torch.Tensor],
-    layers: dict[str, tuple[int, ...]],
-    read: Read,
-    metadata: Mapping[str, str],
-    dtype: torch.dtype | None,
+    file: str, contents: Contents, metadata: Mapping[str, str], dtype: torch.dtype | None
 ) -> tuple[ModelPatcher, tuple[str, ...]]:
     """``build_model``, whoever named the layers; and what there is to say of that."""
-    parts = Parts(state, layers, read)
-    if not is_recognised(state, layers, metadata):
-        parts = by_comfyuis_names(file, parts)
-    patcher = build_model(file, parts.state, parts.layers, parts.read, metadata, dtype)
-    told = f"{parts.joined} layers put together of the file's rows, as ComfyUI joins q, k and v."
-    return patcher, (told,) if parts.joined else ()
+    if not is_recognised(contents, metadata):
+        contents = by_comfyuis_names(file, contents)
+    patcher = build_model(file, contents, metadata, dtype)
+    told = f"{contents.joined} layers put together of the file's rows, as ComfyUI joins q, k and v."
+    return patcher, (told,) if contents.joined else ()
 
 
 def _is_layer(name: str, tensor: GGUFTensor, shape: tuple[int, ...]) -> bool:

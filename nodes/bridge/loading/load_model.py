@@ -9,6 +9,7 @@ import dataclasses
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import comfy.sd
@@ -19,7 +20,6 @@ from comfy.model_patcher import ModelPatcher
 
 from ....quant_core.detect import FLOAT8_DTYPES
 from ....quant_core.errors import StorageError
-from ....quant_core.formats import QuantizedWeight
 from ....quant_core.hardware import check_fp8_support
 from ....quant_core.report import MIB
 from ....quant_core.storage import (
@@ -36,6 +36,7 @@ from ..files.file_report import FileReport, model_report
 from ..files.provenance import note_provenance, read_provenance
 from ..model.quantize_patcher import register_rebuild
 from .building import build_model, model_prefix
+from .layers_in_file import Contents, Layer
 from .load_foreign import Loaded, load_foreign, load_gguf
 
 
@@ -92,13 +93,12 @@ def _load_ours(files: TensorFiles, prefix: str, layers: Mapping[str, StoredLayer
         if name.startswith(inner)
     }
     metadata = {k: v for k, v in files.metadata.items() if k != "_quantization_metadata"}
-    mine = {n.removeprefix(inner): la for n, la in layers.items() if n.startswith(inner)}
-    shapes = {name: layer.shape for name, layer in mine.items()}
-
-    def read(name: str, dtype: torch.dtype) -> QuantizedWeight:
-        return mine[name].read(files, prefix, dtype)
-
-    return build_model(files.path.name, state, shapes, read, metadata)
+    readable = {
+        name.removeprefix(inner): Layer(layer.shape, partial(layer.read, files, prefix))
+        for name, layer in layers.items()
+        if name.startswith(inner)
+    }
+    return build_model(files.path.name, Contents(state, readable), metadata)
 
 
 def _other_names(

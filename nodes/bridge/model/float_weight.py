@@ -11,7 +11,7 @@ from comfy.quant_ops import QuantizedTensor
 
 from ....quant_core.detect import FLOAT8_DTYPES, quantized_as
 
-PREFIX = "diffusion_model."
+MODEL = "diffusion_model."
 
 
 def unload(patcher: ModelPatcher) -> None:
@@ -49,7 +49,7 @@ def source_weight(patcher: ModelPatcher, key: str, device: torch.device | None) 
 def effective_weight(patcher: ModelPatcher, layer: str, device: torch.device) -> torch.Tensor:
     """The weight that ``layer`` of the diffusion model computes with, LoRAs included: float32 on
     ``device``, dequantized. ``patcher`` must be unloaded (``unload``)."""
-    key = f"{PREFIX}{layer}.weight"
+    key = f"{MODEL}{layer}.weight"
     weight = comfy.utils.get_attr(patcher.model, key).detach()
     if isinstance(weight, QuantizedTensor):
         weight = weight.dequantize()

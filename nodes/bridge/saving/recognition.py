@@ -7,13 +7,12 @@ from collections.abc import Mapping
 import comfy.model_detection
 import torch
 from comfy.model_base import BaseModel
-from comfy.model_patcher import ModelPatcher
 
 from ....quant_core.errors import StorageError
 from ....quant_core.formats import FORMATS
 from ....quant_core.storage import MARKER, STOCK_MARKER
 from ..tensor.placeholder import Placeholder
-from .saved_tensors import quantized_weights
+from .saved_tensors import ModelTensors
 
 _EXTRAS = frozenset(
     (
@@ -26,15 +25,16 @@ _EXTRAS = frozenset(
 )
 
 
-def require_recognition(patcher: ModelPatcher, metadata: Mapping[str, str]) -> None:
+def require_recognition(
+    model: BaseModel, tensors: ModelTensors, metadata: Mapping[str, str]
+) -> None:
     """ComfyUI knows a model by its tensors' names and shapes; it is asked before they are written.
 
     StorageError where it finds none or another: some architectures it recognises only by what their
     original files hold besides.
     """
-    model = patcher.model
     name = f"{type(model.model_config).__name__} ({model.model_type.name})"
-    found = _recognised(_state(patcher), metadata, model)
+    found = _recognised(_state(tensors), metadata, model)
     if found is None or found.model_type != model.model_type or _shapes(found) != _shapes(model):
         raise StorageError(
             f"ComfyUI would not recognise the saved file as this {name}. "
@@ -42,14 +42,11 @@ def require_recognition(patcher: ModelPatcher, metadata: Mapping[str, str]) -> N
         )
 
 
-def _state(patcher: ModelPatcher) -> dict[str, torch.Tensor]:
+def _state(tensors: ModelTensors) -> dict[str, torch.Tensor]:
     """The file's tensors as ComfyUI would see them; some it looks into, none of them quantized."""
-    state = patcher.model.diffusion_model.state_dict()
-    weights = quantized_weights(patcher)
-    parts = {part for name, w in weights.items() for part in w.state_dict(f"{name}.weight")}
-    state = {name: t for name, t in state.items() if name not in parts and not _of_quantized(name)}
-    state |= {f"{name}.weight": Placeholder(w.shape, w.dtype) for name, w in weights.items()}
-    return state | patcher.model.state_dict_for_saving({})
+    weights = tensors.weights.items()
+    state = {name: tensor for name, tensor in tensors.plain.items() if not _of_quantized(name)}
+    return state | {f"{name}.weight": Placeholder(w.shape, w.dtype) for name, w in weights}
 
 
 def _recognised(

@@ -25,9 +25,10 @@ from ....quant_core.storage import (
 from ..files.file_report import FileReport, model_report
 from ..files.model_folder import AUTO, FILE_FORMATS, OURS, STOCK
 from ..files.provenance import file_metadata, provenance_of
+from ..model.float_weight import unload
 from ..tensor.layout import is_ours
 from .recognition import require_recognition
-from .saved_tensors import SavedTensors, collect_tensors, quantized_weights
+from .saved_tensors import ModelTensors, SavedTensors, collect_tensors, model_tensors
 
 
 def save_quantized_model(
@@ -44,10 +45,10 @@ def save_quantized_model(
     """
     started = time.perf_counter()
     refuse_to_replace(target, overwrite)
-    comfy.model_management.unload_model_and_clones(patcher)
-    patcher.detach()
-    private = _is_private(patcher, file_format)
-    saved = collect_tensors(patcher, private)
+    unload(patcher)
+    tensors = model_tensors(patcher)
+    private = _is_private(tensors, file_format)
+    saved = collect_tensors(patcher, tensors, private)
     prefix = PREFIX if private else ""
     specs = [_prefixed(prefix, spec) for part in saved.parts for spec in part.specs]
     provenance = provenance_of(patcher)
@@ -55,7 +56,7 @@ def save_quantized_model(
     metadata = file_metadata(provenance, on_bytes)
     if not private:
         metadata |= stock_metadata(saved.stock, saved.layers)
-    require_recognition(patcher, metadata)
+    require_recognition(patcher.model, tensors, metadata)
     size = write_file(
         target,
         specs,
@@ -75,10 +76,10 @@ def save_quantized_model(
     )
 
 
-def _is_private(patcher: ModelPatcher, file_format: str) -> bool:
+def _is_private(model: ModelTensors, file_format: str) -> bool:
     if file_format not in FILE_FORMATS:
         raise UnknownNameError("file format", file_format, FILE_FORMATS)
-    weights = quantized_weights(patcher)
+    weights = model.weights
     if not weights:
         raise StorageError(
             "No layer of this model is quantized. Connect the output of Quantize Model."

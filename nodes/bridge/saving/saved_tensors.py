@@ -31,9 +31,9 @@ from ....quant_core.storage import (
     raw_bytes,
     stock_marker,
 )
+from ..model.float_weight import MODEL, patched_weight
 from ..tensor.layout import is_ours, weight_of
 
-MODEL = "diffusion_model."
 _NARROW = (torch.bfloat16, torch.float16)
 
 Tensors = Mapping[str, torch.Tensor]
@@ -52,34 +52,51 @@ class SavedTensors:
     patched: Counter[str] = field(default_factory=Counter)
 
 
-def quantized_weights(patcher: ModelPatcher) -> dict[str, QuantizedTensor]:
-    """Every quantized weight of the diffusion model, ours and ComfyUI's, by layer name."""
-    modules = patcher.model.diffusion_model.named_modules(remove_duplicate=False)
-    weights = {name: getattr(module, "weight", None) for name, module in modules}
-    return {name: w.data for name, w in weights.items() if isinstance(w, QuantizedTensor)}
+@dataclass(frozen=True)
+class ModelTensors:
+    """All tensors of a diffusion model, told apart in one walk over it.
+
+    weights: the quantized ones, ours and ComfyUI's, by layer name. parts: for each of these layers
+    its entries in the state dict by name: codes, scales, marker. plain: all other tensors, with
+    what ComfyUI keeps in a file beside the diffusion model, such as the flag of a v-prediction.
+    """
+
+    weights: dict[str, QuantizedTensor]
+    parts: dict[str, dict[str, torch.Tensor]]
+    plain: dict[str, torch.Tensor]
 
 
-def collect_tensors(patcher: ModelPatcher, private: bool) -> SavedTensors:
+def model_tensors(patcher: ModelPatcher) -> ModelTensors:
+    """The tensors of an unloaded ``patcher``'s diffusion model."""
+    root = patcher.model.diffusion_model
+    state, weights, parts = root.state_dict(), {}, {}
+    for name, module in root.named_modules(remove_duplicate=False):
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, QuantizedTensor):
+            weights[name] = weight.data
+            own = (entry(weight._params.format, part) for part in PARTS) if is_ours(weight) else ()
+            entries = (*weight.data.state_dict("weight"), MARKER, STOCK_MARKER, *own)
+            keys = (f"{name}.{each}" for each in entries)
+            parts[name] = {key: state.pop(key) for key in keys if key in state}
+    return ModelTensors(weights, parts, state | patcher.model.state_dict_for_saving({}))
+
+
+def collect_tensors(patcher: ModelPatcher, model: ModelTensors, private: bool) -> SavedTensors:
     """What a file of the unloaded ``patcher`` holds. private: mark our layers as ours alone."""
     saved = SavedTensors()
-    state = patcher.model.diffusion_model.state_dict()
-    for name, weight in quantized_weights(patcher).items():
-        names = weight.state_dict(f"{name}.weight")
-        key = f"{MODEL}{name}.weight"
+    for name, weight in model.weights.items():
         if is_ours(weight):
             _add_ours(saved, patcher, name, weight, private)
-            fmt = weight._params.format
-            others = (MARKER, STOCK_MARKER, *(entry(fmt, part) for part in PARTS))
-            names = {*names, *(f"{name}.{other}" for other in others)}
-        else:
-            saved.stock[name] = json.loads(raw_bytes(state[f"{name}.{STOCK_MARKER}"]))
-            if key not in patcher.patches:
-                continue
+            continue
+        parts = model.parts[name]
+        saved.stock[name] = json.loads(raw_bytes(parts[f"{name}.{STOCK_MARKER}"]))
+        if f"{MODEL}{name}.weight" in patcher.patches:
             _add_stock(saved, patcher, name, weight)
-        state = {name: tensor for name, tensor in state.items() if name not in names}
-    # What ComfyUI keeps in a file beside the diffusion model, such as the flag of a v-prediction.
-    state |= patcher.model.state_dict_for_saving({})
-    for name, tensor in state.items():
+            made = weight.state_dict(f"{name}.weight")
+            parts = {key: tensor for key, tensor in parts.items() if key not in made}
+        for key, tensor in parts.items():
+            _add_plain(saved, patcher, key, tensor)
+    for name, tensor in model.plain.items():
         _add_plain(saved, patcher, name, tensor)
     return saved
 
@@ -102,7 +119,7 @@ def _add_ours(
 
 
 def _requantize(patcher: ModelPatcher, key: str, stored: QuantizedWeight) -> QuantizedWeight:
-    patched = _patched(patcher, key, stored.dequantize(torch.float32))
+    patched = patched_weight(patcher, key, stored.dequantize(torch.float32), patcher.load_device)
     try:
         return stored.format.quantize(patched)
     except NonFiniteWeightError as error:
@@ -117,7 +134,7 @@ def _add_stock(
     key = f"{MODEL}{name}.weight"
 
     def make() -> Tensors:
-        patched = _patched(patcher, key, weight.dequantize().float())
+        patched = patched_weight(patcher, key, weight.dequantize(), patcher.load_device)
         new = weight.requantize_from_float(patched, scale="recalculate", stochastic_rounding=0)
         return new.state_dict(f"{name}.weight")
 
@@ -133,16 +150,12 @@ def _add_plain(saved: SavedTensors, patcher: ModelPatcher, name: str, tensor: to
     shape = comfy.lora.calculate_shape(patches, tensor, key) if patches else tensor.shape
 
     def make() -> Tensors:
-        return {name: (_patched(patcher, key, tensor) if patches else tensor).to(dtype)}
+        whole = patched_weight(patcher, key, tensor, patcher.load_device) if patches else tensor
+        return {name: whole.to(dtype)}
 
     saved.parts.append(Part((TensorSpec(name, dtype, tuple(shape)),), make))
     saved.narrowed[dtype] += dtype != tensor.dtype
     saved.patched["plain"] += bool(patches)
-
-
-def _patched(patcher: ModelPatcher, key: str, weight: torch.Tensor) -> torch.Tensor:
-    values = weight.to(device=patcher.load_device, dtype=torch.float32, copy=True)
-    return comfy.lora.calculate_weight(patcher.patches[key], values, key)
 
 
 def narrowest(tensor: torch.Tensor) -> torch.dtype:

@@ -39,7 +39,7 @@ def linear(
 
 
 def _product(weight: QuantizedWeight, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    if is_native(weight.format, x.device):
+    if is_native(weight.format, x):
         return native_linear(x, weight, bias)
     return weight.format.linear(x, weight, bias)
 

@@ -29,9 +29,10 @@ def require(model, metadata):
     from comfy.model_patcher import ModelPatcher
 
     from graphquant.nodes.bridge.saving.recognition import require_recognition
+    from graphquant.nodes.bridge.saving.saved_tensors import model_tensors
 
     cpu = torch.device("cpu")
-    require_recognition(ModelPatcher(model, cpu, cpu), metadata)
+    require_recognition(model, model_tensors(ModelPatcher(model, cpu, cpu)), metadata)
 
 
 @pytest.mark.parametrize("name", sorted((TREES | UNLISTED_TREES).keys() - UNKNOWN - BY_VALUE))

@@ -40,11 +40,7 @@ def native(monkeypatch):
     """Has every device multiply block formats, as Blackwell does."""
     from graphquant.nodes.bridge.tensor import operators
 
-<<<<<<< HEAD
-    monkeypatch.setattr(layout, "is_native", lambda fmt, x: fmt.activations is not None)
-=======
-    monkeypatch.setattr(operators, "is_native", lambda fmt, device: fmt.activations is not None)
->>>>>>> 63c595d (One way to a float weight with its LoRA; the layout is a layout, the search for a change is in lora, the operators have their own file)
+    monkeypatch.setattr(operators, "is_native", lambda fmt, x: fmt.activations is not None)
 
 
 def rounded_tokens(fmt, x):
