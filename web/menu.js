@@ -3,16 +3,17 @@ import { app } from "../../scripts/app.js"
 import { attach } from "./dom.js"
 import { openHelp } from "./help.js"
 import { lastRun } from "./node_panel.js"
-import { reportText } from "./report.js"
 import { t } from "./words.js"
 
 export function menuItems(node) {
   const { reports } = lastRun(node)
   const help = { content: t("openHelp"), callback: () => openHelp(node) }
   if (!reports.length) return [null, help]
+  // Reports that an older version kept in the browser have no text.
+  const text = reports.map((report) => report.text ?? "").join("\n\n")
   return [
     null,
-    { content: t("copyReport"), callback: () => copy(reports.map(reportText).join("\n\n")) },
+    ...(text.trim() ? [{ content: t("copyReport"), callback: () => copy(text) }] : []),
     { content: t("saveReport"), callback: () => saveReport(node.title, reports) },
     help,
   ]

@@ -20,32 +20,6 @@ export function percent({ model_bytes_before: before, model_bytes_after: after }
   return before ? Math.round((100 * after) / before) : 100
 }
 
-/** The report as text, for the clipboard. */
-export function reportText(report) {
-  const layers = `${report.quantized_layers} of ${report.total_layers} layers quantized`
-  const size = `${bytes(report.model_bytes_before)} -> ${bytes(report.model_bytes_after)}`
-  const method =
-    report.method === report.runs_as ? report.method : `${report.method} as ${report.runs_as}`
-  return [
-    ...(report.part ? [`## ${report.part}`] : []),
-    `${method}: ${layers}, ${size} (${percent(report)} %), ${report.seconds.toFixed(1)} s`,
-    `- kernel: ${report.kernel}`,
-    `- preset: ${report.preset ?? "none"}`,
-    ...report.warnings.map((warning) => `- warning: ${warning}`),
-    ...(report.notes ?? []).map((text) => `- note: ${text}`),
-    ...countReasons(report.layers ?? []),
-  ].join("\n")
-}
-
-function countReasons(layers) {
-  const counts = new Map()
-  for (const { action, format, reason } of layers) {
-    const words = `${action}: ${[format, reason].filter(Boolean).join(", ")}`
-    counts.set(words, (counts.get(words) ?? 0) + 1)
-  }
-  return [...counts].sort((a, b) => b[1] - a[1]).map(([words, count]) => `- ${count} x ${words}`)
-}
-
 /** What is kept of a report: layers that differ only by name share one entry. */
 export function pack(report) {
   const { layers, ...summary } = report

@@ -1,4 +1,7 @@
-"""A node's outputs: the object, the report as text, and the report as data for the panel."""
+"""A node's outputs: the object, the report as text, and the report as data for the panel.
+
+The data carry the text, a piece for each report: "Copy report" in the panel's menu joins them.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ...quant_core import Plan, Report
-from ...quant_core.planning.plan import ALREADY_QUANTIZED
-from ...quant_core.report import MIB
+from ...quant_core.planning.plan import ALREADY_QUANTIZED, Plan
+from ...quant_core.report import MIB, Report
 
 ALREADY_WARNING = (
     "Nothing was done: what went in is quantized already. Load the unquantized file to quantize it "
@@ -24,7 +26,8 @@ def node_output(
     """``result`` and its report, with further warnings and notes."""
     if warnings or notes:
         report = _with(report, warnings, notes)
-    return io.NodeOutput(result, report.to_markdown(), ui={"graphquant": [report.to_dict()]})
+    text = report.to_markdown()
+    return io.NodeOutput(result, text, ui={"graphquant": [{**report.to_dict(), "text": text}]})
 
 
 def unchanged(
@@ -58,10 +61,15 @@ def output_of_parts(
         else _with(report, _already(report.plan))
         for name, report in reports.items()
     }
-    text = [f"{bytes_before / MIB:.1f} -> {bytes_after / MIB:.1f} MiB in all"]
-    text += [f"## {name}\n{report.to_markdown()}" for name, report in reports.items()]
-    parts = [{"part": name, **report.to_dict()} for name, report in reports.items()]
-    return io.NodeOutput(result, "\n\n".join(text), ui={"graphquant": parts})
+    texts = [f"## {name}\n{report.to_markdown()}" for name, report in reports.items()]
+    total = f"{bytes_before / MIB:.1f} -> {bytes_after / MIB:.1f} MiB in all"
+    parts = [
+        {"part": name, **report.to_dict(), "text": text}
+        for (name, report), text in zip(reports.items(), texts, strict=True)
+    ]
+    if parts:
+        parts[0]["text"] = f"{total}\n\n{texts[0]}"
+    return io.NodeOutput(result, "\n\n".join([total, *texts]), ui={"graphquant": parts})
 
 
 def _already(plan: Plan) -> list[str]:

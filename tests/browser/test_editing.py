@@ -92,13 +92,14 @@ def test_the_report_is_copied_and_saved_from_the_menu(editor, quantize):
     editor.choose(node, "Copy report")
     editor.page.get_by_text("Report copied").wait_for()
     copied = editor.evaluate("() => navigator.clipboard.readText()")
-    assert copied.startswith("int8: 32 of 42 layers quantized, 35.3 MiB -> ")
-    assert "- 32 x quantize: int8 per-row" in copied
+    assert copied.startswith("int8: 32 of 42 layers quantized, 35.3 -> ")
+    assert "- quantized: 32 x int8 per-row" in copied
     with editor.page.expect_download() as download:
         editor.choose(node, "Save report as JSON")
     assert download.value.suggested_filename == "Quantize-Model-report.json"
     (report,) = json.loads(download.value.path().read_text())
     assert (report["method"], len(report["layers"])) == ("int8", 42)
+    assert copied == report["text"]
 
 
 def test_the_examples_are_in_the_template_browser_with_their_pictures(editor):
