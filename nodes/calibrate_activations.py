@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 
 class GQCalibrateActivations(io.ComfyNode):
+    """The node that measures the activations of a model's layers."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -27,11 +29,15 @@ class GQCalibrateActivations(io.ComfyNode):
             search_aliases=["static", "input_scale", "fp8", "quant", "calibration", "fastest"],
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL that will be quantized; not changed."),
-                io.Conditioning.Input("positive", tooltip="What is usual for this model."),
+                io.Conditioning.Input(
+                    "positive", tooltip="A prompt that is typical for this model."
+                ),
                 io.Conditioning.Input(
                     "negative", optional=True, tooltip="Needed only where cfg is not 1."
                 ),
-                io.Latent.Input("latent_image", tooltip="Of the size that is usual."),
+                io.Latent.Input(
+                    "latent_image", tooltip="A latent of the size that you usually make."
+                ),
                 *sampler_inputs(steps=8, cfg=1.0, optional=True),
                 io.Float.Input(
                     "percentile",
@@ -41,8 +47,8 @@ class GQCalibrateActivations(io.ComfyNode):
                     step=0.001,
                     round=0.001,
                     optional=True,
-                    tooltip="How much of all activations the scale covers; larger ones saturate. "
-                    "100: all that were seen.",
+                    tooltip="How many percent of the activations the scale covers; larger ones are "
+                    "clipped. 100: all that were seen.",
                 ),
             ],
             outputs=[
@@ -76,7 +82,7 @@ class GQCalibrateActivations(io.ComfyNode):
 
 
 def describe(calibration: Calibration) -> str:
-    """How many layers, and the ten largest activations, one a line."""
+    """The report: how many layers were calibrated, and the ten largest activations."""
     largest = sorted(calibration.layers.items(), key=lambda item: -item[1].maximum)[:10]
     covered = "all" if calibration.percentile == 100 else f"{calibration.percentile:g} %"
     lines = [f"{len(calibration.layers)} layers calibrated; {covered} of each one's activations."]

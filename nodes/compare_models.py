@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 DIFFERENCE_GAIN = 8
 LEVEL_TOOLTIP = (
-    "What passes. smoke: latent L2 0.20, PSNR 20 dB, MAE 12. good: 0.20, 25 dB, 6. "
+    "How strict the verdict is. smoke: latent L2 0.20, PSNR 20 dB, MAE 12. good: 0.20, 25 dB, 6. "
     "strict: 0.08, 30 dB, 3. LPIPS 0.15 in all."
 )
 
 
 class GQCompareModels(io.ComfyNode):
+    """The node that compares a quantized model with the one it was made from."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -46,7 +48,7 @@ class GQCompareModels(io.ComfyNode):
                     default=2,
                     min=1,
                     max=64,
-                    tooltip="How many: seed, seed + 1 and so on. One picture proves nothing.",
+                    tooltip="How many seeds: seed, seed + 1 and so on. One picture proves nothing.",
                 ),
                 io.Combo.Input(
                     "level",
@@ -115,7 +117,7 @@ class GQCompareModels(io.ComfyNode):
 
 
 def side_by_side(pictures: Sequence[Pictures]) -> torch.Tensor:
-    """An IMAGE [N, H, 3 W, 3] for N pictures of all seeds: reference, quantized, difference."""
+    """The pictures of all seeds as one IMAGE [N, H, 3 W, 3]: reference, quantized, difference."""
     rows = []
     for each in pictures:
         difference = (each.quantized - each.reference).abs() * DIFFERENCE_GAIN

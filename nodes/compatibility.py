@@ -6,7 +6,7 @@ OLDEST = "0.30.0"
 
 
 def require_comfyui(version: str) -> None:
-    """RuntimeError for a ComfyUI older than OLDEST, which lacks what the bridge builds on."""
+    """Raise RuntimeError for a ComfyUI older than OLDEST, which lacks what the bridge builds on."""
     if _numbers(version) < _numbers(OLDEST):
         raise RuntimeError(
             f"GraphQuant needs ComfyUI {OLDEST} or newer, and this is {version}. Update ComfyUI."

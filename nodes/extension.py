@@ -19,6 +19,8 @@ from .save_quantized_model import GQSaveQuantizedModel
 
 
 class GraphQuantExtension(ComfyExtension):
+    """The pack's nodes and server routes."""
+
     async def on_load(self) -> None:
         add_routes()
 

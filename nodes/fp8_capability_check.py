@@ -19,6 +19,8 @@ MEASURED = ("fp8-dynamic", "fp8-weight-only", "int8", "int8-dynamic")
 
 
 class GQFP8CapabilityCheck(io.ComfyNode):
+    """The node that says which methods run on this machine."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -34,15 +36,15 @@ class GQFP8CapabilityCheck(io.ComfyNode):
                 io.Model.Input(
                     "model",
                     optional=True,
-                    tooltip="Its device is the one checked, and its layers' shapes are the ones "
-                    "that the benchmark measures. Without it: ComfyUI's device, typical shapes.",
+                    tooltip="Checks this model's device, and the benchmark measures the shapes of "
+                    "its layers. Without it: ComfyUI's device and typical shapes.",
                 ),
                 io.Boolean.Input(
                     "benchmark",
                     default=False,
                     optional=True,
-                    tooltip="Measure matmuls of bf16, FP8 and INT8 for a few seconds. Measured "
-                    "once: to measure again, switch it off and on.",
+                    tooltip="Measure matmuls of bf16, FP8 and INT8 for a few seconds. The result "
+                    "is kept: to measure again, switch it off and on.",
                 ),
             ],
             outputs=[
@@ -65,7 +67,8 @@ class GQFP8CapabilityCheck(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model=None, benchmark=False) -> str:
-        """The machine as it is. Time is no part of it, or all that follows would always rerun."""
+        """The device and its kernels, as text. The time is not in it: nodes after this one would
+        run again at every prompt."""
         from .capability.kitchen import kitchen_backends
 
         return str((get_torch_device(), kitchen_backends()))

@@ -19,6 +19,8 @@ SKIP_PATTERNS = "\n".join(DEFAULT_SKIP_PATTERNS)
 
 
 class GQLayerwiseFP8Cast(io.ComfyNode):
+    """The node that stores the weights of a model's layers in FP8."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -37,8 +39,9 @@ class GQLayerwiseFP8Cast(io.ComfyNode):
                     "storage_dtype",
                     options=list(STORAGE_DTYPES),
                     default=STORAGE_DTYPES[0],
-                    tooltip="float8_e4m3fn keeps twice the precision (2.7 % error a weight, "
-                    "float8_e5m2 5.3 %). float8_e5m2 has the range, which matters only unscaled.",
+                    tooltip="float8_e4m3fn is twice as precise: 2.7 % error per weight, where "
+                    "float8_e5m2 has 5.3 %. The larger range of float8_e5m2 only matters without "
+                    "scales.",
                 ),
                 io.Combo.Input(
                     "compute_dtype",
@@ -51,7 +54,7 @@ class GQLayerwiseFP8Cast(io.ComfyNode):
                     "scaled",
                     default=True,
                     optional=True,
-                    tooltip="One scale a weight tensor. Off: a plain cast, which crushes small "
+                    tooltip="One scale for each weight. Off: a plain cast, which loses small "
                     "weights (28 % error where the standard deviation is 0.002).",
                 ),
                 io.String.Input(
@@ -77,7 +80,9 @@ class GQLayerwiseFP8Cast(io.ComfyNode):
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="The model, its weights in FP8."),
-                io.String.Output(display_name="report", tooltip="What was cast, kept and why."),
+                io.String.Output(
+                    display_name="report", tooltip="What was cast, what was kept, and why."
+                ),
             ],
             has_intermediate_output=True,
         )

@@ -8,6 +8,8 @@ from .bridge.files.model_folder import choices, find
 
 
 class GQLoadQuantizedModel(io.ComfyNode):
+    """The node that loads a quantized diffusion model from a file."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -35,8 +37,8 @@ class GQLoadQuantizedModel(io.ComfyNode):
                 io.Combo.Input(
                     "unet_name",
                     options=choices(),
-                    tooltip="A .safetensors or .gguf file of models/diffusion_models, or the index "
-                    "of one in shards.",
+                    tooltip="A .safetensors or .gguf file in models/diffusion_models, or the index "
+                    "of a file in shards.",
                 ),
             ],
             outputs=[
@@ -48,7 +50,7 @@ class GQLoadQuantizedModel(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, unet_name):
-        """Load again when the file was saved anew."""
+        """The time of the file's last change: it is loaded again when it was saved again."""
         return find(unet_name).stat().st_mtime_ns
 
     @classmethod

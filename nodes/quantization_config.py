@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 
 class GQQuantizationConfig(io.ComfyNode):
+    """The node that reads a quantization from text."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 
 class GQQuantizationReport(io.ComfyNode):
+    """The node that measures what quantization did to every layer."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -52,7 +54,9 @@ class GQQuantizationReport(io.ComfyNode):
             outputs=[
                 io.String.Output(display_name="report", tooltip="The table, worst layer first."),
                 io.String.Output(display_name="json", tooltip="The same as JSON."),
-                io.Image.Output(display_name="chart", tooltip="A bar a layer, worst first."),
+                io.Image.Output(
+                    display_name="chart", tooltip="One bar for each layer, worst first."
+                ),
             ],
             is_output_node=True,
         )
@@ -92,7 +96,8 @@ class GQQuantizationReport(io.ComfyNode):
 
 
 def draw(table: LayerTable) -> torch.Tensor:
-    """The chart: relative L2 errors where there are any, else the bytes."""
+    """The chart as an IMAGE: relative L2 errors of the layers where there are any, else their
+    bytes."""
     if any(each.worst >= 0 for each in table.quantized):
         bars = [
             Bar(each.layer.name, max(each.worst, 0), f"{each.worst:.4f}  {each.format}")

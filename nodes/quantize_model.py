@@ -18,6 +18,8 @@ from .shared.inputs import (
 
 
 class GQQuantizeModel(io.ComfyNode):
+    """The node that quantizes a diffusion model."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -50,8 +52,8 @@ class GQQuantizeModel(io.ComfyNode):
                 CALIBRATION.Input(
                     "calibration",
                     optional=True,
-                    tooltip="From Calibrate Activations of the same MODEL: the scales that "
-                    "fp8-static needs, and the row counts that fastest times with.",
+                    tooltip="From Calibrate Activations of the same MODEL. fp8-static needs its "
+                    "scales; fastest measures with its row counts.",
                 ),
                 io.Float.Input(
                     "max_error",
@@ -62,8 +64,8 @@ class GQQuantizeModel(io.ComfyNode):
                     round=0.001,
                     optional=True,
                     advanced=True,
-                    tooltip="Of fastest alone: the relative L2 error of a layer's output that may "
-                    "be. int8 has 0.01, fp8-dynamic 0.04, int4 0.1.",
+                    tooltip="For the method fastest: the largest error that a layer's output may "
+                    "have, relative to its size. int8 has about 0.01, fp8-dynamic 0.04, int4 0.1.",
                 ),
             ],
             outputs=[

@@ -10,6 +10,8 @@ from .shared.inputs import AUTO, config_input, fingerprint, method_input, plan_i
 
 
 class GQQuantizeTextEncoder(io.ComfyNode):
+    """The node that quantizes the text encoders of a CLIP."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

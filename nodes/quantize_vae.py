@@ -9,6 +9,8 @@ from .shared.inputs import DEFAULT, DEFAULT_TOOLTIP, config_input, fingerprint
 
 
 class GQQuantizeVAE(io.ComfyNode):
+    """The node that quantizes a VAE."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -27,9 +29,9 @@ class GQQuantizeVAE(io.ComfyNode):
                     "method",
                     options=[*METHODS, DEFAULT],
                     default="int8",
-                    tooltip="int8: INT8 weights with one scale an output channel, computed in the "
-                    "VAE's dtype. none: the same VAE back. There is no FP8 or INT4 for a VAE: it "
-                    f"is made of convolutions. {DEFAULT_TOOLTIP}",
+                    tooltip="int8: half the memory for the weights. none: the same VAE back. A VAE "
+                    "is made of convolutions, which have no FP8 and no INT4. "
+                    f"{DEFAULT_TOOLTIP}",
                 ),
                 io.Combo.Input(
                     "scope",

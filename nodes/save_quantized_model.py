@@ -8,6 +8,8 @@ from .bridge.files.model_folder import AUTO, FILE_FORMATS, save_target
 
 
 class GQSaveQuantizedModel(io.ComfyNode):
+    """The node that writes a quantized diffusion model to a file."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -12,7 +12,7 @@ from .kitchen import PLAIN, Kitchen, Operation
 def capability_markdown(
     found: Capability, kitchen: Kitchen, timings: Sequence[GemmTiming], recommended: str
 ) -> str:
-    """The answer first, then what it rests on."""
+    """The report of the capability check: the answer first, then what it rests on."""
     parts = [
         _answer(found, recommended),
         _methods(found.methods),

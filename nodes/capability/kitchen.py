@@ -37,7 +37,8 @@ _INSTALL_TRITON = (
 
 @dataclass(frozen=True)
 class Backend:
-    """reason: why it is not used. remedy: what brings it into use. Empty where there is none."""
+    """One of comfy-kitchen's backends. reason: why it is not used. remedy: what brings it into use.
+    Both are empty where there is nothing to say."""
 
     name: str
     used: bool
@@ -47,7 +48,8 @@ class Backend:
 
 @dataclass(frozen=True)
 class Operation:
-    """backend: what runs it, or None. reason: why nothing does, or nothing faster than PLAIN."""
+    """One of comfy-kitchen's operations. backend: what runs it, or None. reason: why nothing does,
+    or nothing faster than PLAIN."""
 
     name: str
     backend: str | None
@@ -56,8 +58,8 @@ class Operation:
 
 @dataclass(frozen=True)
 class Kitchen:
-    """emulated: the checkpoint formats whose layers ComfyUI dequantizes and computes in full
-    precision on this device."""
+    """What comfy-kitchen does on a device. emulated: the checkpoint formats whose layers ComfyUI
+    dequantizes and computes in full precision on this device."""
 
     version: str
     backends: tuple[Backend, ...]
@@ -65,11 +67,12 @@ class Kitchen:
     emulated: tuple[str, ...]
 
     def to_dict(self) -> dict:
+        """Plain values only."""
         return asdict(self)
 
 
 def examine_kitchen(device: torch.device) -> Kitchen:
-    """Raises nothing: what goes wrong is in the answer."""
+    """What comfy-kitchen does on ``device``. Raises nothing: what goes wrong is in the answer."""
     backends = kitchen_backends()
     others = [backend.name for backend in backends if backend.used and backend.name != PLAIN]
     return Kitchen(
@@ -81,7 +84,7 @@ def examine_kitchen(device: torch.device) -> Kitchen:
 
 
 def kitchen_backends() -> tuple[Backend, ...]:
-    """By name; the same for every device."""
+    """All backends by name; they are the same for every device."""
     states = comfy_kitchen.list_backends()
     return tuple(_backend(name, states[name]) for name in sorted(states))
 

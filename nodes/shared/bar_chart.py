@@ -16,7 +16,8 @@ _GROUND, _INK, _FAINT = "#ffffff", "#202124", "#5f6368"
 
 @dataclass(frozen=True)
 class Bar:
-    """length: in the chart's own unit, 0 or more. note: stands behind the bar."""
+    """One bar of a chart. length: in the chart's own unit, 0 or more. note: stands behind the
+    bar."""
 
     name: str
     length: float

@@ -57,7 +57,8 @@ def config_input(overridden: str) -> io.Input:
 def plan_inputs(
     presets: Iterable[str], preset_tooltip: str, examples: tuple[str, str]
 ) -> list[io.Input]:
-    """What refines a plan, all optional. examples: a pattern of whole name parts, and a glob."""
+    """The optional inputs that refine a plan. examples: a pattern of whole name parts, and a
+    glob."""
     return [
         io.Combo.Input(
             "granularity",

@@ -23,7 +23,8 @@ ALREADY_WARNING = (
 def node_output(
     result: object, report: Report, warnings: Sequence[str] = (), notes: Sequence[str] = ()
 ) -> io.NodeOutput:
-    """``result`` and its report, with further warnings and notes."""
+    """The outputs of a node that made ``result``: it and its report, with more warnings and
+    notes."""
     if warnings or notes:
         report = _with(report, warnings, notes)
     text = report.to_markdown()
@@ -37,7 +38,7 @@ def unchanged(
     warnings: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> io.NodeOutput:
-    """The same object back, with a report that says so."""
+    """The outputs of a node that had nothing to do: the same object, and a report that says so."""
     size = patcher.model_size()
     report = Report(plan, "unchanged", 0.0, size, size)
     return node_output(result, report, [*_already(plan), *warnings], notes)
@@ -51,7 +52,8 @@ def output_of_parts(
     warnings: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> io.NodeOutput:
-    """``result`` and a report for each of its parts, by name; the bytes are those of the whole.
+    """The outputs of a node that made ``result`` of several parts: it and a report of each, by
+    name. The bytes are those of the whole.
 
     warnings, notes: for the parts that are quantized.
     """

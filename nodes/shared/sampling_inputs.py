@@ -7,18 +7,25 @@ from comfy_api.latest import io
 
 
 def sampler_inputs(steps: int, cfg: float, optional: bool) -> list[io.Input]:
-    """seed, steps, cfg, sampler_name and scheduler; ``steps`` and ``cfg`` are the defaults."""
+    """The inputs seed, steps, cfg, sampler_name and scheduler, with these defaults."""
     seed = io.Int.Input(
         "seed",
         default=0,
         min=0,
         max=0xFFFFFFFFFFFFFFFF,
         optional=optional,
-        tooltip="Of the noise.",
+        tooltip="The seed of the noise.",
     )
     return [
         seed,
-        io.Int.Input("steps", default=steps, min=1, max=1000, optional=optional, tooltip="Steps."),
+        io.Int.Input(
+            "steps",
+            default=steps,
+            min=1,
+            max=1000,
+            optional=optional,
+            tooltip="How many steps the sampler takes.",
+        ),
         io.Float.Input(
             "cfg",
             default=cfg,
@@ -33,13 +40,13 @@ def sampler_inputs(steps: int, cfg: float, optional: bool) -> list[io.Input]:
             options=list(comfy.samplers.KSampler.SAMPLERS),
             default="euler",
             optional=optional,
-            tooltip="ComfyUI's samplers.",
+            tooltip="The sampler, as in KSampler.",
         ),
         io.Combo.Input(
             "scheduler",
             options=list(comfy.samplers.KSampler.SCHEDULERS),
             default="simple",
             optional=optional,
-            tooltip="ComfyUI's schedules of noise levels.",
+            tooltip="How the noise levels of the steps are spaced, as in KSampler.",
         ),
     ]

@@ -28,7 +28,8 @@ _PROBES = 64
 
 
 class UncacheableError(Exception):
-    """A pending patch has no content that could be hashed. The text completes "because"."""
+    """Raised where a pending patch has no content that could be hashed. Its text follows
+    "because"."""
 
 
 def cache_key(

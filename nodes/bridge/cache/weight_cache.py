@@ -27,12 +27,14 @@ Weights = dict[str, QuantizedWeight]
 
 
 def cache_folder() -> Path:
-    """Beside ComfyUI's models, for files of a model's size; no loader lists it."""
+    """The cache's folder, beside ComfyUI's models, whose files it equals in size. No loader lists
+    it."""
     return Path(folder_paths.models_dir) / FOLDER
 
 
 class WeightCache:
-    """One file a quantization in ``folder``, by its key. notes, warnings: for the report."""
+    """A folder with one file for each quantization, named by its key. notes, warnings: sentences
+    for the report."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -47,9 +49,9 @@ class WeightCache:
         device: torch.device | None,
         quantize: Callable[[], Weights],
     ) -> Weights:
-        """What ``quantize`` makes of the unloaded ``patcher`` by ``plan``, read from the file where
-        there is one, every byte of it verified; made and written where there is none. Neither a
-        damaged file nor a full disk is an error."""
+        """The weights that ``quantize`` makes of the unloaded ``patcher`` by ``plan``, read from
+        the file where there is one, every byte of it verified; made and written where there is
+        none. Neither a damaged file nor a full disk is an error."""
         try:
             hashes = SourceHashes(self.folder / "source_hashes.json", _on_bytes)
             key = cache_key(patcher, prefix, plan, device, hashes)
@@ -102,6 +104,7 @@ class WeightCache:
 
 
 def stored_layer(layer: LayerPlan) -> StoredLayer:
+    """How a planned layer lies in a cache file."""
     return StoredLayer(layer.name, layer.format, tuple(layer.shape))
 
 

@@ -29,7 +29,8 @@ from .provenance import Provenance
 
 @dataclass(frozen=True)
 class FileReport:
-    """headline and facts: sentences about the file. warnings: what the user may not expect."""
+    """The report about a saved or loaded file. headline, facts: sentences about the file. warnings:
+    what the user may not expect. report: about the model in it."""
 
     headline: str
     path: Path
@@ -38,6 +39,7 @@ class FileReport:
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict:
+        """Plain values only: the report's, and the file's beside them."""
         return {
             **self.report.to_dict(),
             "headline": self.headline,
@@ -47,6 +49,7 @@ class FileReport:
         }
 
     def to_markdown(self) -> str:
+        """The file's sentences, then the model's report."""
         lines = [self.headline, ""]
         lines += [f"- warning: {text}" for text in self.warnings]
         lines += [f"- {text}" for text in self.facts]

@@ -25,7 +25,7 @@ _UNSAFE = re.compile(
 
 
 def save_target(prefix: str) -> Path:
-    """models/diffusion_models/``prefix``.safetensors; ``prefix`` may name folders below.
+    """The path models/diffusion_models/``prefix``.safetensors; ``prefix`` may name folders.
 
     StorageError for an absolute path, a step upwards, or a name that some system can't have.
     """
@@ -40,7 +40,8 @@ def save_target(prefix: str) -> Path:
 
 
 def choices() -> list[str]:
-    """The names that can be read: safetensors, GGUF, and the index in place of its shards."""
+    """The names of files that can be read: safetensors, GGUF, and an index instead of its
+    shards."""
     names: dict[str, None] = {}
     for name in (*folder_paths.get_filename_list(FOLDER), *_gguf_files()):
         shard = _SHARD.fullmatch(name)

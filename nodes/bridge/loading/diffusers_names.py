@@ -24,7 +24,7 @@ _ROW_BITS = 32
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of the file's tensor ``source``."""
+    """The rows from ``start`` to before ``stop`` of the file's tensor ``source``."""
 
     source: str
     start: int
@@ -46,6 +46,7 @@ class JoinedLayer:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The joined weight's, [N, ...]."""
         return (_count(self.rows), *self.sources[_layer(self.rows[0])].shape[1:])
 
     def read(self, dtype: torch.dtype) -> QuantizedWeight:

@@ -27,7 +27,8 @@ _WEIGHT = ".weight"
 
 @dataclass(frozen=True)
 class Loaded:
-    """size: the file's tensors, bytes. layers: how many this pack carries. facts: sentences."""
+    """A model from a file, and what there is to report. size: the file's tensors, bytes. layers:
+    how many quantized ones this pack carries. facts: sentences about the file."""
 
     patcher: ModelPatcher
     provenance: Provenance

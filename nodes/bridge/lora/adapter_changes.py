@@ -38,7 +38,7 @@ def adapter_change(
     device: torch.device,
     base: torch.Tensor | None = None,
 ) -> Change | None:
-    """What ``patches`` do to a weight [N, K] of ``shape``, float32 on ``device``.
+    """The Change that ``patches`` make to a weight [N, K] of ``shape``, float32 on ``device``.
 
     base: the weight in the dtype that it is patched in, whose norms a DoRA needs. None where a
     patch cannot be told as a Change: no such adapter, a LoKr that a DoRA scales, LoKrs of different

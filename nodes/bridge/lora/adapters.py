@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 
 
 class LivePatchers:
-    """The patchers that share one quantized model, known by their clones, held weakly."""
+    """The ModelPatchers that share one quantized model, held weakly. outcomes: how the changes of
+    its weights were found since the last load, counted."""
 
     def __init__(self):
         self._patchers: list[weakref.ref[ModelPatcher]] = []
@@ -36,8 +37,8 @@ class LivePatchers:
         return self  # torch.compile keeps a copy of a tensor's metadata
 
     def follow(self, patcher: ModelPatcher) -> None:
-        """Know ``patcher`` and everything cloned from it; log how its patches went, on load; let go
-        of what dynamic VRAM leaves behind, on unload."""
+        """Watch ``patcher`` and its clones: log on load how patches were carried, and on unload
+        release what dynamic VRAM leaves behind."""
         self._add(patcher)
         patcher.add_callback_with_key(CallbacksMP.ON_CLONE, "graphquant", self._on_clone)
         patcher.add_callback_with_key(CallbacksMP.ON_LOAD, "graphquant", self._log_outcomes)
@@ -68,7 +69,7 @@ class LivePatchers:
 
 @dataclass(frozen=True)
 class PatchSource:
-    """Where the patches of one weight may be found.
+    """The place where the patches of one weight may be found.
 
     All are equal: torch.compile compares the metadata of tensors, and would compile every block of
     a model anew for the sake of its name.
@@ -80,8 +81,8 @@ class PatchSource:
     def change(
         self, original: torch.Tensor, patched: torch.Tensor, tolerance: float
     ) -> Change | None:
-        """That change of ``original`` [N, K], among those the live patchers hold, which comes
-        nearest to ``patched``, if as near as ``tolerance``, in Frobenius norm."""
+        """The change, among those in the live patchers, that brings ``original`` [N, K] nearest to
+        ``patched``; None where none comes within ``tolerance``, in Frobenius norm."""
         best, nearest = None, tolerance
         for patches in self.patchers.patches(self.key):
             found = adapter_change(patches, tuple(original.shape), original.device, original)

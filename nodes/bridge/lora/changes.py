@@ -17,7 +17,9 @@ _BLOCK = 2**20
 
 @dataclass(frozen=True)
 class Change:
-    """W' = row_gain * W * column_gain + lora_up @ lora_down + sum of kron(left, right).
+    """What adapters make of a weight W:
+
+    W' = row_gain * W * column_gain + lora_up @ lora_down + sum of kron(left, right)
 
     For W [N, K]: row_gain [N, 1] and column_gain [1, K] (DoRA), lora_up [N, r] and lora_down [r, K]
     (LoRA, LoHa), kron_left [T, a, b] and kron_right [T, c, d] with a c = N, b d = K (LoKr). What is
@@ -33,14 +35,16 @@ class Change:
 
     @classmethod
     def of(cls, holder: Any) -> Change | None:
-        """From an object with attributes of these names; None where all of them are None."""
+        """The Change in an object with attributes of these names; None where all are None."""
         parts = {n: part for n in FIELDS if (part := getattr(holder, n)) is not None}
         return cls(**parts) if parts else None
 
     def parts(self) -> dict[str, torch.Tensor | None]:
+        """Every field by its name."""
         return {name: getattr(self, name) for name in FIELDS}
 
     def to(self, target: torch.dtype | torch.device) -> Change:
+        """The same Change in another dtype or on another device."""
         parts = self.parts().items()
         return Change(**{name: None if part is None else part.to(target) for name, part in parts})
 
@@ -61,7 +65,8 @@ class Change:
         return result
 
     def distance(self, before: torch.Tensor, after: torch.Tensor, limit: float = math.inf) -> float:
-        """||after - apply(before)||, Frobenius, in float32; infinity where it passes ``limit``.
+        """The Frobenius norm of after - apply(before), in float32; infinity where it passes
+        ``limit``.
 
         Some rows at a time: whole float32 copies would take a multiple of a half-precision weight's
         memory, and most changes that are not the right one show in the first rows.
@@ -81,7 +86,8 @@ class Change:
         bias: torch.Tensor | None,
         product: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor],
     ) -> torch.Tensor:
-        """x @ W'.T + bias for x [..., K]. product(x, bias): the same of the unchanged weight."""
+        """The product x @ W'.T + bias for x [..., K]. product(x, bias): the same of the unchanged
+        weight."""
         inner = x if self.column_gain is None else x * self.column_gain[0].to(x.dtype)
         if self.row_gain is None:
             y = product(inner, bias)
@@ -91,7 +97,8 @@ class Change:
         return self.add_branches(x, y)
 
     def add_branches(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """y plus what the products add, without the gains. y is the caller's own, and is used."""
+        """The output ``y`` [..., N] with the low-rank and Kronecker products of x [..., K] added;
+        the gains are left out. ``y`` is overwritten: pass a tensor that nothing else reads."""
         if self.lora_up is not None:
             inner = F.linear(x, self.lora_down.to(x.dtype))
             # Where y lies: passes over it are what a thin product costs, and a new y doubles them.

@@ -1,4 +1,4 @@
-"""Is a weight's change a low-rank product? Then it can stay beside the codes, unrounded."""
+"""A weight's change as a low-rank product, which can stay beside the codes without rounding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ _NEGLIGIBLE = 1e-4
 
 
 def low_rank_factors(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """(up [N, r], down [r, K]) with ``up @ down`` equal to ``delta`` [N, K] within 0.1 %, or None.
+    """The factors up [N, r] and down [r, K] whose product is ``delta`` [N, K] within 0.1 %, or
+    None.
 
     r is at most MAX_RANK and a quarter of the smaller side; an all-zero delta has no factors.
     Randomized SVD (Halko, Martinsson and Tropp 2011), seeded: equal deltas give equal factors.

@@ -52,8 +52,8 @@ def _watch(statistics: ActivationStatistics) -> Callable:
 def fastest_search(
     model: ModelPatcher, calibration: Calibration | None, max_error: float
 ) -> Search:
-    """What the method "fastest" times for ``model``: the rows that its layers were calibrated
-    with, the most where layers of one shape differ."""
+    """The search of the method "fastest" for ``model``. It times the rows that the layers were
+    calibrated with, the most where layers of one shape differ."""
     rows: dict[tuple[int, ...], int] = {}
     for name, _, module in supported_layers(model.model.diffusion_model, "transformer"):
         if calibration is not None and name in calibration.layers:

@@ -21,7 +21,7 @@ Measure = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Pictures:
-    """IMAGEs [N, H, W, 3] of one seed, on the CPU."""
+    """The decoded pictures of one seed: IMAGEs [N, H, W, 3] on the CPU."""
 
     reference: torch.Tensor
     quantized: torch.Tensor

@@ -29,7 +29,8 @@ ROWS = 256
 def weight_errors(
     model: ModelPatcher, reference: ModelPatcher, layers: Iterable[str], on_layer: Callable
 ) -> dict[str, Error]:
-    """By name of the layer. Both are unloaded already. on_layer() is called before each."""
+    """The error of each layer's weight, by the layer's name. Both models must be unloaded.
+    on_layer() is called before each layer."""
     errors = {}
     for layer in layers:
         on_layer()
@@ -44,7 +45,9 @@ def output_errors(
     layers: Iterable[str],
     run: Callable[[ModelPatcher], object],
 ) -> dict[str, Error]:
-    """By name of the layer, of those that ``run`` (it samples with the MODEL given) comes through.
+    """The error of each layer's output, by the layer's name, for the layers that ``run`` calls.
+
+    run: samples with the MODEL that it is given.
 
     The layers are watched by forward hooks, which are gone when this returns or raises. A compiled
     model runs uncompiled: what is compiled would keep the hooks.

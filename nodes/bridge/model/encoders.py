@@ -32,7 +32,7 @@ MEMORY_NOTE = "This saves memory, not time: ComfyUI computes text encoders in fu
 
 
 def weight_only(method: str) -> str:
-    """What ``method`` (a name or alias) runs as in a text encoder. UnknownNameError if none."""
+    """The method that ``method`` (a name or alias) runs as in a text encoder. UnknownNameError."""
     return _counterpart(named_method(method).method).name
 
 

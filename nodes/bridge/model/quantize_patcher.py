@@ -100,7 +100,8 @@ def with_weights(
     weights: Mapping[str, QuantizedWeight],
     compute_dtype: torch.dtype,
 ) -> ModelPatcher:
-    """A patcher of its own model, like ``patcher``'s but for ``weights``, by layer name."""
+    """A ModelPatcher of a copy of ``patcher``'s model, with the quantized ``weights`` in it, by the
+    names of their layers."""
     replaced = {f"{name}.weight" for name in weights}
     model = copy_modules(
         patcher.model, lambda name, parameter: None if name in replaced else parameter

@@ -1,6 +1,7 @@
 """A ComfyUI VAE with quantized weights, made from another that stays as it is.
 
-A VAE is no ModelPatcher. It holds one, the model a second time, and functions that refer to either.
+A VAE is not a ModelPatcher. It holds one, the model a second time, and functions that refer to
+either.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .quantize_patcher import quantize_patcher
 
 
 class QuantizedVAE:
-    """Mixed into a subclass of the VAE's own class."""
+    """A mixin for a VAE whose weights are quantized; it goes in front of the VAE's own class."""
 
     def get_sd(self) -> dict[str, torch.Tensor]:
         """Plain weights, for saving: ComfyUI loads no VAE that is quantized."""
@@ -36,6 +37,7 @@ class QuantizedVAE:
 
 @lru_cache
 def quantized_class(cls: type[VAE]) -> type[VAE]:
+    """The subclass of ``cls`` with QuantizedVAE mixed in; always the same one."""
     return type(f"Quantized{cls.__name__}", (QuantizedVAE, cls), {})
 
 

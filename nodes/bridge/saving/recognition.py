@@ -1,4 +1,4 @@
-"""Would ComfyUI take the saved file for the model that it was?"""
+"""A check before saving: would ComfyUI take the file for the model that it was?"""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ _EXTRAS = frozenset(
 def require_recognition(
     model: BaseModel, tensors: ModelTensors, metadata: Mapping[str, str]
 ) -> None:
-    """ComfyUI knows a model by its tensors' names and shapes; it is asked before they are written.
+    """Check that ComfyUI would recognise the file: it knows a model by its tensors' names and
+    shapes.
 
-    StorageError where it finds none or another: some architectures it recognises only by what their
-    original files hold besides.
+    StorageError where it finds no model or another one: it recognises some architectures only by
+    what their original files hold besides.
     """
     name = f"{type(model.model_config).__name__} ({model.model_type.name})"
     found = _recognised(_state(tensors), metadata, model)

@@ -41,9 +41,9 @@ Tensors = Mapping[str, torch.Tensor]
 
 @dataclass
 class SavedTensors:
-    """All of a file. layers: of our formats, by name. stock: ComfyUI's marker of every layer that
-    it will read as quantized. narrowed: float32 tensors by the narrower dtype that holds them.
-    patched: "quantized" and "plain" weights that a LoRA was added to."""
+    """The tensors of a file to be written. layers: of our formats, by name. stock: ComfyUI's marker
+    of every layer that it will read as quantized. narrowed: float32 tensors by the narrower dtype
+    that holds them. patched: "quantized" and "plain" weights that a LoRA was added to."""
 
     parts: list[Part] = field(default_factory=list)
     layers: dict[str, StoredLayer] = field(default_factory=dict)

@@ -33,12 +33,14 @@ STORED = "_stored"
 
 
 class GraphQuantLayout(QuantizedLayout):
-    """The parts of a weight as ``format`` defines them."""
+    """ComfyUI's view of a quantized weight of any Format: codes, scales and a Change beside
+    them."""
 
     @dataclass(frozen=True)
     class Params(BaseLayoutParams):
-        """row_gain to kron_right: a Change beside the codes. patches: where to look for the
-        adapters behind one. undo: puts back the weight that a scheduled LoRA (a hook) replaced."""
+        """All of a weight but its codes. row_gain to kron_right: a Change. patches: where to look
+        for the adapters behind one. undo: puts back the weight that a scheduled LoRA (a hook)
+        replaced."""
 
         format: Format | None = None
         zero_point: torch.Tensor | None = None
@@ -94,20 +96,25 @@ class GraphQuantLayout(QuantizedLayout):
 
     @classmethod
     def dequantize(cls, qdata: torch.Tensor, params: Params) -> torch.Tensor:
+        """The plain weight [N, K] or [N, ...] in the dtype it presents itself as, with its
+        Change."""
         weight = weight_of(qdata, params).dequantize(params.orig_dtype)
         change = Change.of(params)
         return weight if change is None else change.apply(weight)
 
     @classmethod
     def get_plain_tensors(cls, qtensor: QuantizedTensor) -> tuple[torch.Tensor, ...]:
+        """Codes and scales, which comfy-kitchen's own kernels would be given."""
         return qtensor._qdata, qtensor._params.scale
 
     @classmethod
     def state_dict_tensors(cls, qdata: torch.Tensor, params: Params) -> dict[str, torch.Tensor]:
+        """Everything that a state dict holds, by what follows the weight's name."""
         return {"": qdata} | {f"_{name}": getattr(params, name) for name in params._tensor_fields()}
 
     @classmethod
     def requantize_kwargs(cls, qtensor: QuantizedTensor) -> dict[str, Any]:
+        """What ``quantize`` needs to know of the weight that was patched."""
         return {"format": qtensor._params.format, "base": qtensor}
 
 
@@ -123,6 +130,7 @@ def quantized_tensor(
 
 
 def is_ours(tensor: torch.Tensor | None) -> bool:
+    """Whether ``tensor`` is a quantized weight of our layout."""
     return isinstance(tensor, QuantizedTensor) and tensor._layout_cls == LAYOUT
 
 

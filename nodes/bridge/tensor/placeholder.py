@@ -8,8 +8,8 @@ aten = torch.ops.aten
 
 
 class Placeholder(torch.Tensor):
-    """Shape and dtype of a weight that is attached later. It has no storage, and copying it into a
-    parameter writes nothing, so that the parameter's memory is never touched."""
+    """A tensor without storage: shape and dtype of a weight that is attached later. Copying it into
+    a parameter writes nothing, so that the parameter's memory is never touched."""
 
     @staticmethod
     def __new__(cls, shape: tuple[int, ...], dtype: torch.dtype, device: str = "cpu"):

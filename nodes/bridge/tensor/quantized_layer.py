@@ -33,9 +33,10 @@ _ENTRIES = frozenset((MARKER, STOCK_MARKER, *_NAMES.values(), *_OTHER_NAMES))
 
 
 class QuantizedLayer:
-    """Mixed into a subclass of the layer's own class."""
+    """A mixin for a layer whose weight is quantized; it goes in front of the layer's own class."""
 
     def convert_weight(self, weight: torch.Tensor, inplace: bool = False, **_) -> torch.Tensor:
+        """``weight`` as ModelPatcher adds patches to it: dequantized."""
         return weight.dequantize() if isinstance(weight, QuantizedTensor) else weight
 
     def set_weight(
@@ -46,7 +47,7 @@ class QuantizedLayer:
         return_weight: bool = False,
         **_,
     ) -> torch.Tensor | None:
-        """``weight`` [N, K] is the dequantized one with patches added; float32 as a rule.
+        """Take ``weight`` [N, K], the dequantized one with patches added, as a rule float32.
         inplace_update: it belongs to a hook, which will take it off again."""
         new = self.weight.requantize_from_float(weight).to(self.weight.dtype)
         if return_weight:
@@ -58,9 +59,9 @@ class QuantizedLayer:
         return None
 
     def forward_comfy_cast_weights(self, input: torch.Tensor, *args, **kwargs) -> torch.Tensor:
-        """Of a layer that is not loaded, or that dynamic VRAM stages. Stock would dequantize and
-        patch its weight; a LoRA's factors beside the quantized product compute what a loaded layer
-        computes."""
+        """The forward of a layer that is not loaded, or that dynamic VRAM stages. Stock would
+        dequantize and patch its weight; a LoRA's factors beside the quantized product compute what
+        a loaded layer computes."""
         pending = pending_change(self, input.device)
         if pending is None:
             return super().forward_comfy_cast_weights(input, *args, **kwargs)
@@ -89,6 +90,7 @@ class QuantizedLayer:
         return named | {key: marker_tensor(values)}
 
     def state_dict(self, *args, destination=None, prefix="", keep_vars=False):
+        """``nn.Module``'s own state dict, with what ``_save_to_state_dict`` adds."""
         # Layers of quantized checkpoints bring a state_dict of their own, for stock layouts only.
         return nn.Module.state_dict(
             self, *args, destination=destination, prefix=prefix, keep_vars=keep_vars
@@ -111,16 +113,18 @@ def marker(fmt: Format, dimensions: int = 2) -> tuple[str, dict]:
 
 
 class QuantizedLinear(QuantizedLayer):
-    """Of a layer class whose forward is stock's Linear."""
+    """The mixin for layer classes whose forward is stock's Linear."""
 
     def forward(self, input: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+        """The layer's output, without the detour of tensor subclasses where that is possible."""
         y = direct_linear(self, input)
         return super().forward(input, *args, **kwargs) if y is None else y
 
 
 @lru_cache
 def quantized_class(cls: type[nn.Module]) -> type[nn.Module]:
-    """``cls`` with the mixin in front; one class a layer class, so that torch.compile sees one."""
+    """The subclass of ``cls`` with the mixin in front; always the same one, because torch.compile
+    would compile each class anew."""
     mixin = QuantizedLinear if computes_directly(cls) else QuantizedLayer
     return type(f"Quantized{cls.__name__}", (mixin, cls), {})
 
