@@ -33,7 +33,10 @@ class GQQuantizeModel(io.ComfyNode):
             search_aliases=["fp8", "int8", "int4", "torchao", "quant", "VRAM", "low memory"],
             inputs=[
                 io.Model.Input("model", tooltip="The model to quantize. It is not changed."),
-                method_input("How the weights are stored. auto: the best choice on this machine."),
+                method_input(
+                    "How the weights are stored. auto: the best choice on this machine. The help "
+                    "page describes each method."
+                ),
                 *plan_inputs(
                     PRESETS,
                     "auto: the list of the detected architecture.",
