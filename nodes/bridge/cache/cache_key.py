@@ -93,6 +93,7 @@ class SourceHashes:
         self._on_bytes = on_bytes
 
     def of(self, path: str) -> str:
+        """The sha256 of the file, hexadecimal."""
         status = os.stat(path)
         stamp = [status.st_size, status.st_mtime_ns]
         known = self._read()

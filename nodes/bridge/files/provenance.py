@@ -25,7 +25,8 @@ _ATTACHMENT = "graphquant"
 
 @dataclass(frozen=True)
 class Provenance:
-    """source: the file that the model was read from, if known. metadata: for the file's header."""
+    """A model's history. source: the file that it was read from, if known. metadata: what was done
+    to it since, as a file's header says it."""
 
     source: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -60,8 +61,8 @@ def file_metadata(provenance: Provenance, on_bytes: Callable[[int], None]) -> di
 
 
 def read_provenance(metadata: Mapping[str, str], source: str | None) -> Provenance:
-    """From a file's metadata. source: the file itself, or None for one of ours: the source of a
-    copy is its original's."""
+    """The provenance that a file's metadata tell. source: the file itself, or None for one of ours:
+    the source of a copy is its original's."""
     return Provenance(source, inheritable(metadata))
 
 

@@ -29,8 +29,9 @@ Operands = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True)
 class Product:
-    """operands: the rows of activations and a weight as ComfyUI's layouts have them. runs: whether
-    a format's products belong there for these rows."""
+    """How comfy-kitchen multiplies one kind of format. operands: the rows of activations and a
+    weight as ComfyUI's layouts have them. runs: whether a format's products belong there for these
+    rows."""
 
     operands: Callable[[torch.Tensor, QuantizedWeight], Operands]
     runs: Callable[[Format, torch.Tensor], bool]
