@@ -66,7 +66,9 @@ def entries(tmp_path):
     return sorted((tmp_path / "cache").glob("*.safetensors"))
 
 
-@pytest.mark.parametrize("method", ["fp8-dynamic", "int8", "int8-dynamic", "int4"])
+@pytest.mark.parametrize(
+    "method", ["fp8-dynamic", "int8", "int8-dynamic", "int4", "int8-convrot", "w4a8", "w6a8"]
+)
 def test_the_second_time_nothing_is_quantized_and_every_bit_is_the_same(
     run, flux, tmp_path, method
 ):

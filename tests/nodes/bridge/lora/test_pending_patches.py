@@ -58,7 +58,7 @@ def relative(a, b):
 
 
 @pytest.mark.parametrize("budget", [None, 3_000_000], ids=["room", "little room"])
-@pytest.mark.parametrize("method", ["int8", "int8-dynamic"])
+@pytest.mark.parametrize("method", ["int8", "int8-dynamic", "int8-convrot", "w4a8"])
 def test_a_staged_model_computes_what_a_loaded_one_does_from_the_first_call_on(
     staged, quantize, with_lora, method, budget
 ):

@@ -126,7 +126,9 @@ def plain_blocks(tiny_flux_file, attention_of_pytorch):
         return first, [new_graphs(lambda side=side: run(model, side=side)) for side in (20, 24)]
 
 
-@pytest.mark.parametrize("method", ["int8", "int4", "fp8-weight-only", "int8-dynamic"])
+@pytest.mark.parametrize(
+    "method", ["int8", "int4", "fp8-weight-only", "int8-dynamic", "int8-convrot", "w4a8", "w6a8"]
+)
 def test_compiled_blocks_are_compiled_as_often_as_without_quantizing(
     flux_patcher, plain_blocks, method
 ):
