@@ -10,7 +10,7 @@ from .shared.inputs import CALIBRATION
 from .shared.sampling_inputs import sampler_inputs
 
 if TYPE_CHECKING:
-    from ..quant_core.planning.calibration import Calibration
+    from ..quant_core.calibration import Calibration
 
 
 class GQCalibrateActivations(io.ComfyNode):

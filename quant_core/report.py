@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from .planning.plan import ALREADY, KEEP, Plan
+from .rounding import LayerRounding, rounding_lines
 
 MIB = 1024 * 1024
 
@@ -18,7 +20,7 @@ class Report:
 
     seconds: for quantizing alone. model_bytes_before, model_bytes_after: of the whole component.
     kernel: what multiplies the quantized layers, in words. notes: what was chosen, and why; unlike
-    warnings they need no attention.
+    warnings they need no attention. rounding: what a calibration did, by layer.
     """
 
     plan: Plan
@@ -28,6 +30,7 @@ class Report:
     model_bytes_after: int
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    rounding: Mapping[str, LayerRounding] = field(default_factory=dict)
 
     @property
     def quantized_layers(self) -> int:
@@ -52,6 +55,9 @@ class Report:
     def to_dict(self) -> dict:
         """Plain values, for JSON: counts, bytes, and every layer with its reason."""
         plan = self.plan.to_dict()
+        for layer in plan["layers"]:
+            rounded = self.rounding.get(layer["name"])
+            layer["rounding"] = None if rounded is None else rounded.to_dict()
         return {
             **plan,
             "warnings": [*self.plan.warnings, *self.warnings],
@@ -95,6 +101,7 @@ class Report:
         formats = Counter((str(la.format), la.reason) for la in self.plan.quantized)
         for (name, note), count in formats.most_common():
             lines.append(f"- quantized: {count} x {name}" + (f" ({note})" if note else ""))
+        lines += [f"- {text}" for text in rounding_lines(self.rounding)]
         for action, word in ((KEEP, "kept"), (ALREADY, "left")):
             reasons = Counter(layer.reason for layer in self.plan.with_action(action))
             lines += [f"- {word}: {count} x {reason}" for reason, count in reasons.most_common()]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..calibration import Calibration, require_same_model
 from ..carriers.torchao_tensors import require_torchao, to_torchao
 from ..config import QuantConfig, config_of
 from ..detect import module_bytes
@@ -17,11 +18,11 @@ from ..formats import QuantizedWeight
 from ..hardware import Hardware, default_device, hardware_of
 from ..machine.fastest import Search
 from ..patterns import parse_patterns
-from ..planning.calibration import Calibration
 from ..planning.plan import LayerPlan, Plan, plan_component
 from ..planning.static_scales import with_static_scales
 from ..presets import Preset
 from ..report import Report
+from ..rounding import AUTO, CalibratedRounding, require_rounding
 from .forward_loop import run_forward_loop
 from .quantize_plan import quantize_plan
 
@@ -43,6 +44,7 @@ def quantize_component(
     hardware: Hardware | None = None,
     search: Search | None = None,
     calibration: Calibration | None = None,
+    rounding: str = AUTO,
     device: torch.device | str | None = None,
     on_layer: Callable[[LayerPlan], None] | None = None,
 ) -> tuple[nn.Module, dict]:
@@ -57,6 +59,10 @@ def quantize_component(
     skipped_layers, total_layers, method, component_type, bytes before and after, and every layer
     with its reason. A model whose layers are all quantized already comes back untouched,
     stats["method"] == "already_quantized".
+
+    calibration: of this model, from ``observe``: static scales, and where it has rows, biases
+    corrected and weights rounded as ``rounding`` says ("auto", "nearest" or "compensated", see
+    ``CalibratedRounding``). CalibrationError where it is of another model.
 
     Atomic: weights are attached after the last one is quantized; an error or a cancel before that
     leaves the model as it was. Extra memory at the peak: the result and about one layer.
@@ -87,13 +93,19 @@ def quantize_component(
         search=search,
     )
     plan = with_static_scales(plan, calibration)
+    rounds = calibrated_rounding(model, plan, calibration, rounding)
     before = module_bytes(model)
     started = time.perf_counter()
     if plan.quantized:
         require_torchao()
         # Tensors made in inference mode could never again be moved or saved outside it.
         with torch.inference_mode(False), torch.no_grad():
-            attach(model, quantize_plan(plan, _reader(model), device=device, on_layer=on_layer))
+            weights = quantize_plan(
+                plan, _reader(model), device=device, on_layer=on_layer, round_layer=rounds
+            )
+            attach(model, weights)
+            if rounds is not None:
+                shift_biases(model, rounds.bias_shifts)
     report = Report(
         plan=plan,
         kernel=kernel_of(plan, _device_of(model)),
@@ -101,6 +113,7 @@ def quantize_component(
         model_bytes_before=before,
         model_bytes_after=module_bytes(model),
         notes=notes,
+        rounding={} if rounds is None else rounds.outcomes,
     )
     log.info("%s", report.to_markdown() if verbose else report.summary())
     return model, report.to_dict()
@@ -135,6 +148,39 @@ def attach(model: nn.Module, weights: dict[str, QuantizedWeight]) -> None:
             made[id(weight)] = nn.Parameter(to_torchao(weight), requires_grad=False)
     for name, weight in weights.items():
         model.get_submodule(name).weight = made[id(weight)]
+
+
+def calibrated_rounding(
+    model: nn.Module,
+    plan: Plan,
+    calibration: Calibration | None,
+    rounding: str,
+    on_progress: Callable[[int], None] | None = None,
+) -> CalibratedRounding | None:
+    """What rounds the layers of ``plan`` by ``calibration``; None without rows to round by.
+
+    CalibrationError: the calibration is of another model, or "compensated" has none.
+    """
+    require_rounding(rounding, calibration)
+    if calibration is None or not plan.quantized:
+        return None
+    require_same_model(calibration.model, model)
+    if not calibration.rows:
+        return None
+    biased = [
+        layer.name
+        for layer in plan.quantized
+        if getattr(model.get_submodule(layer.name), "bias", None) is not None
+    ]
+    return CalibratedRounding(calibration, rounding, biased, on_progress)
+
+
+def shift_biases(model: nn.Module, shifts: Mapping[str, torch.Tensor]) -> None:
+    """Add to the bias of each named layer, in float32, rounded once to the bias's dtype."""
+    for name, shift in shifts.items():
+        layer = model.get_submodule(name)
+        shifted = (layer.bias.float() + shift.to(layer.bias.device)).to(layer.bias.dtype)
+        layer.bias = nn.Parameter(shifted, requires_grad=layer.bias.requires_grad)
 
 
 def kernel_of(plan: Plan, device: torch.device) -> str:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
 import torch
 from torch import nn
 
+from ..calibration import Calibration, observe
 from ..config import QuantConfig
 from ..errors import CalibrationError
-from ..layers import layer_kind
-from ..planning.calibration import ActivationStatistics, Calibration
 
 
 def run_forward_loop(model: nn.Module, config: QuantConfig) -> Calibration | None:
@@ -22,23 +19,12 @@ def run_forward_loop(model: nn.Module, config: QuantConfig) -> Calibration | Non
     loop = getattr(config, "forward_loop", None)
     if loop is None or config.checked_meaning().method != "fp8-static":
         return None
-    statistics: dict[str, ActivationStatistics] = {}
-
-    def watch(name: str):
-        def before(layer: nn.Module, inputs: tuple) -> None:
-            if inputs:
-                statistics.setdefault(name, ActivationStatistics()).add(inputs[0])
-
-        return before
-
-    with torch.no_grad(), ExitStack() as hooks:
-        for name, layer in model.named_modules():
-            if layer_kind(layer) == "Linear":
-                hooks.callback(layer.register_forward_pre_hook(watch(name)).remove)
+    with torch.no_grad(), observe(model, rows=0) as seen:
         loop(model)
-    if not statistics:
+    calibration = seen.calibration
+    if not calibration.layers:
         raise CalibrationError(
             "forward_loop called no Linear layer of the model. Let it call model(...) on some "
             "inputs."
         )
-    return Calibration({name: each.result() for name, each in statistics.items()})
+    return calibration

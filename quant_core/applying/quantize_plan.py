@@ -22,15 +22,18 @@ def quantize_plan(
     *,
     device: torch.device | str | None = None,
     on_layer: Callable[[LayerPlan], None] | None = None,
+    round_layer: Callable[[LayerPlan, torch.Tensor], QuantizedWeight] | None = None,
 ) -> dict[str, QuantizedWeight]:
     """Quantizes every layer that ``plan`` says, in its order; returns the weights by layer name.
 
     read_weight(layer name) gives the float weight. device: where the arithmetic runs (default:
     where the weight is); results return to where the weight was. on_layer is called before each
-    layer and may raise, to cancel. NonFiniteWeightError names the layer.
+    layer and may raise, to cancel. round_layer: gives a layer's weight in its format, such as a
+    ``CalibratedRounding``; without it, ``layer.format.quantize``. NonFiniteWeightError names the
+    layer.
     """
     results: dict[str, QuantizedWeight] = {}
-    quantize = layer_quantizer(read_weight, device)
+    quantize = layer_quantizer(read_weight, device, round_layer)
     for layer in plan.quantized:
         if on_layer is not None:
             on_layer(layer)
@@ -40,16 +43,19 @@ def quantize_plan(
 
 
 def layer_quantizer(
-    read_weight: Callable[[str], torch.Tensor], device: torch.device | str | None = None
+    read_weight: Callable[[str], torch.Tensor],
+    device: torch.device | str | None = None,
+    round_layer: Callable[[LayerPlan, torch.Tensor], QuantizedWeight] | None = None,
 ) -> Callable[[LayerPlan], QuantizedWeight]:
     """What quantizes one layer of a plan; arguments and errors as in ``quantize_plan``."""
     transfer = Transfer()
+    round_layer = round_layer or to_nearest
 
     def quantize(layer: LayerPlan) -> QuantizedWeight:
         weight = read_weight(layer.name)
         home = weight.device
         try:
-            quantized = layer.format.quantize(transfer.to(weight, device or home))
+            quantized = round_layer(layer, transfer.to(weight, device or home))
         except NonFiniteWeightError as error:
             raise NonFiniteWeightError(
                 f"{layer.name}.weight holds NaN or infinity. "
@@ -58,3 +64,8 @@ def layer_quantizer(
         return quantized.map(lambda part: transfer.to(part, home))
 
     return quantize
+
+
+def to_nearest(layer: LayerPlan, weight: torch.Tensor) -> QuantizedWeight:
+    """``weight`` in the layer's format, each value by itself."""
+    return layer.format.quantize(weight)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import torch
 
-from .base import require_finite
+from .base import require_finite, row_blocks
 from .scale_search import least
 
 ALGORITHMS = ("search", "minmax", "hqq")
@@ -28,11 +28,16 @@ _HQQ_ITERATIONS, _HQQ_NORM, _HQQ_BETA, _HQQ_GROWTH = 20, 0.7, 10.0, 1.01
 
 
 def choose_range(
-    values: torch.Tensor, levels: int, algorithm: str, symmetric: bool = False
+    values: torch.Tensor,
+    levels: int,
+    algorithm: str,
+    symmetric: bool = False,
+    importance: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The scale and the zero of each group in ``values`` (float32 [..., group]), both [..., 1].
 
     levels: the largest code. symmetric: the middle code, (levels + 1) / 2, stands for zero.
+    importance: what each value's error is multiplied by in a search; it broadcasts with ``values``.
     NonFiniteWeightError where a value is not finite.
     """
     # torch.aminmax along a dimension takes ten times as long on a CPU.
@@ -42,9 +47,30 @@ def choose_range(
     if symmetric:
         low, high = -largest, largest
     if algorithm == "search":
-        return _search(values, low, high, levels, symmetric)
+        return _search(values, low, high, levels, symmetric, importance)
     step, zero = _range(low, high, levels, 1.0, symmetric)
     return _hqq(values, step, zero, levels) if algorithm == "hqq" else (step, zero)
+
+
+def group_ranges(
+    weight: torch.Tensor,
+    group_size: int,
+    levels: int,
+    algorithm: str,
+    symmetric: bool = False,
+    importance: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale and zero, float32 [N, K / group_size], of ``weight`` [N, K] as ``choose_range`` finds
+    them. importance: float32 [K], what the squared error of a column counts."""
+    n, k = weight.shape
+    weights = None if importance is None else importance.sqrt().view(-1, group_size)
+    step = torch.empty(n, k // group_size, device=weight.device)
+    zero = torch.empty_like(step)
+    for block in row_blocks(weight):
+        values = weight[block].float().view(-1, k // group_size, group_size)
+        best = choose_range(values, levels, algorithm, symmetric, weights)
+        step[block], zero[block] = (each.squeeze(-1) for each in best)
+    return step, zero
 
 
 def codes_of(
@@ -65,7 +91,12 @@ def _range(
 
 
 def _search(
-    values: torch.Tensor, low: torch.Tensor, high: torch.Tensor, levels: int, symmetric: bool
+    values: torch.Tensor,
+    low: torch.Tensor,
+    high: torch.Tensor,
+    levels: int,
+    symmetric: bool,
+    importance: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     exact, error = torch.empty_like(values), torch.empty_like(values)
 
@@ -73,6 +104,8 @@ def _search(
         step, zero = _range(low, high, levels, shrink, symmetric)
         torch.sub(values, zero, out=exact).mul_(step.reciprocal())
         torch.round(exact, out=error).clamp_(0, levels).sub_(exact)
+        if importance is not None:
+            error.mul_(importance)
         return torch.linalg.vector_norm(error, dim=-1, keepdim=True).mul_(step), step, zero
 
     return least(map(candidate, _SHRINKS if levels >= _FOUR_BITS else _FEW_BITS_SHRINKS))

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from ..errors import NonFiniteWeightError
 from ..kernels.blocks import row_blocks as row_blocks
+from .grid import Grid
 
 FORMATS: dict[str, type[Format]] = {}
 
@@ -132,6 +133,22 @@ class Format(ABC):
     @abstractmethod
     def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
         """The weight as a plain tensor of its shape, rounded once to ``dtype``."""
+
+    def grid(self, weight: torch.Tensor, importance: torch.Tensor | None = None) -> Grid | None:
+        """The values that ``weight`` [N, K] may take under scales that are chosen here.
+
+        importance: float32 [K], positive: what the squared error of a column counts where scales
+        are searched. None where the format's scales do not lie along rows, or K does not fit them.
+        A format that rounds in another basis than the weight's is given ``in_own_basis(weight)``.
+        """
+        return None
+
+    def in_own_basis(self, matrix: torch.Tensor) -> torch.Tensor:
+        """``matrix`` [..., K], of weights or of activations, as this format rounds it: float32.
+
+        The same orthogonal map of each row for both, so that products stay what they are.
+        """
+        return matrix.float()
 
     def parts(self, shape: tuple[int, ...]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         """The dtype and shape of each stored tensor, for a weight of ``shape``.

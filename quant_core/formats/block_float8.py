@@ -7,12 +7,14 @@ weight: 8.002. Activations are not rounded: ``linear`` computes in the dtype of 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 
 from .base import Format, QuantizedWeight, register_format, require_finite, row_blocks
+from .grid import Grid, snap_float8
 
 _SMALLEST_MAXIMUM = 1e-30
 
@@ -42,15 +44,30 @@ class BlockFloat8(Format):
 
     def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
         """weight: [N, K]."""
-        limit = torch.finfo(self.storage).max
+        return self._store(weight, self._scale(weight), weight.dtype)
+
+    def grid(self, weight: torch.Tensor, importance: torch.Tensor | None = None) -> Grid | None:
+        if weight.shape[1] % self.columns:
+            return None
+        scale = self._scale(weight)
+        step = scale.repeat_interleave(self.rows, dim=0)[: len(weight)]
+        store = partial(self._store, scale=scale, dtype=weight.dtype)
+        return Grid(step, None, snap_float8(self.storage), store)
+
+    def _scale(self, weight: torch.Tensor) -> torch.Tensor:
         largest = self._maxima(weight)
         require_finite(largest)
-        scale = largest.float().clamp_(_SMALLEST_MAXIMUM) / limit
+        return largest.float().clamp_(_SMALLEST_MAXIMUM) / torch.finfo(self.storage).max
+
+    def _store(
+        self, weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype
+    ) -> QuantizedWeight:
+        limit = torch.finfo(self.storage).max
         qdata = torch.empty(weight.shape, dtype=self.storage, device=weight.device)
         for block in row_blocks(weight):
             step = self._spread(scale, block, *weight.shape)
             qdata[block] = (weight[block].float() / step).clamp_(-limit, limit)
-        return QuantizedWeight(self, qdata, scale, None, tuple(weight.shape), weight.dtype)
+        return QuantizedWeight(self, qdata, scale, None, tuple(weight.shape), dtype)
 
     def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
         out = torch.empty(weight.shape, dtype=dtype, device=weight.qdata.device)

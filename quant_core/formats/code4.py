@@ -20,6 +20,7 @@ import torch.nn.functional as F
 
 from .base import Format, QuantizedWeight, register_format, require_finite, row_blocks
 from .dynamic_code import DYNAMIC_CODE
+from .grid import Grid, snap_table
 from .minifloat import looked_up
 from .scale_search import least
 
@@ -72,19 +73,49 @@ class Code4(Format):
         blocks = F.pad(flat, (0, -len(flat) % self.block_size)).view(-1, self.block_size)
         largest = blocks.abs().amax(dim=1).float()
         require_finite(largest)
-        qdata = torch.empty(
-            len(blocks), self.block_size // 2, dtype=torch.uint8, device=weight.device
-        )
         scale = torch.empty_like(largest)
         for rows in row_blocks(blocks):
             values = blocks[rows].float()
             scale[rows] = _searched_scale(values, largest[rows], self.code, stretches)
-            inverse = 1.0 / scale[rows, None].clamp(_SMALLEST_MAXIMUM)
-            codes = _nearest((values * inverse).clamp_(-1, 1), CODES[self.code])
-            qdata[rows] = (codes[:, ::2] << 4) | codes[:, 1::2]
-        parts = {"qdata": qdata.view(-1)[: -(-len(flat) // 2)].clone()}
+        parts = {"qdata": self._codes(blocks, scale)[: -(-len(flat) // 2)].clone()}
         parts |= _quantize_scales(scale) if self.double_quant else {"scale": scale}
         return QuantizedWeight.of_parts(self, parts, tuple(weight.shape), weight.dtype)
+
+    def grid(self, weight: torch.Tensor, importance: torch.Tensor | None = None) -> Grid | None:
+        n, k = weight.shape
+        if k % self.block_size:
+            return None
+        groups = k // self.block_size
+        weights = None if importance is None else importance.sqrt().view(groups, -1)
+        scale = torch.empty(n, groups, device=weight.device)
+        for rows in row_blocks(weight):
+            values = weight[rows].float().view(-1, groups, self.block_size)
+            largest = values.abs().amax(dim=-1)
+            require_finite(largest)
+            scale[rows] = _searched_scale(values, largest, self.code, STRETCHES[self.code], weights)
+        parts = {"scale": scale.view(-1)}
+        if self.double_quant:
+            parts = _quantize_scales(parts["scale"])
+        shape = (n, k)
+        whole = QuantizedWeight.of_parts(self, {"qdata": None, **parts}, shape, weight.dtype)
+        stored = self.scales(whole)
+
+        def store(values: torch.Tensor) -> QuantizedWeight:
+            return replace(whole, qdata=self._codes(values.view(-1, self.block_size), stored))
+
+        table = torch.tensor(sorted(set(CODES[self.code])), device=weight.device)
+        return Grid(stored.view(n, groups), None, snap_table(table), store)
+
+    def _codes(self, blocks: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """Of ``blocks`` [blocks, block_size] under ``scale`` [blocks]: packed, flat."""
+        qdata = torch.empty(
+            len(blocks), self.block_size // 2, dtype=torch.uint8, device=blocks.device
+        )
+        for rows in row_blocks(blocks):
+            inverse = 1.0 / scale[rows, None].clamp(_SMALLEST_MAXIMUM)
+            codes = _nearest((blocks[rows].float() * inverse).clamp_(-1, 1), CODES[self.code])
+            qdata[rows] = (codes[:, ::2] << 4) | codes[:, 1::2]
+        return qdata.view(-1)
 
     def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
         count = math.prod(weight.shape)
@@ -133,20 +164,27 @@ class Code4(Format):
 
 
 def _searched_scale(
-    values: torch.Tensor, largest: torch.Tensor, code: str, stretches: tuple[float, ...]
+    values: torch.Tensor,
+    largest: torch.Tensor,
+    code: str,
+    stretches: tuple[float, ...],
+    weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Of ``stretches`` times ``largest`` the scale of least squared error, for each of the blocks
-    ``values`` [blocks, block_size]."""
+    ``values`` [..., block_size]. weights: what each value's error is multiplied by."""
     # Finding codes among the midpoints takes most of the time; a fine table does to compare errors.
     grid = torch.linspace(-1, 1, 2 * _BINS + 1, device=values.device)
     table = looked_up(_nearest(grid, CODES[code]), CODES[code])
 
     def candidate(stretch: float) -> tuple[torch.Tensor, ...]:
         scale = largest * stretch
-        scaled = values * (1.0 / scale.clamp(_SMALLEST_MAXIMUM))[:, None]
+        scaled = values * (1.0 / scale.clamp(_SMALLEST_MAXIMUM)).unsqueeze(-1)
         places = scaled.clamp(-1, 1).add_(1).mul_(_BINS).round_().int()
         nearest = table.index_select(0, places.view(-1)).view_as(scaled)
-        return torch.linalg.vector_norm(nearest.sub_(scaled), dim=1).mul_(scale), scale
+        nearest.sub_(scaled)
+        if weights is not None:
+            nearest.mul_(weights)
+        return torch.linalg.vector_norm(nearest, dim=-1).mul_(scale), scale
 
     return least(map(candidate, stretches))[0]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -26,6 +27,7 @@ from .base import (
     scale_shape,
     torchao_scale,
 )
+from .grid import Grid, snap_float8
 
 _SMALLEST_MAXIMUM = 1e-30
 # torch._scaled_mm works in 16-byte rows on both sides.
@@ -54,11 +56,23 @@ class Float8(Format):
 
     def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
         """weight: [N, K], or [N, ...] (convolutions: a row is an output channel)."""
+        return self._store(weight, self._scale(weight.reshape(len(weight), -1)), weight.dtype)
+
+    def grid(self, weight: torch.Tensor, importance: torch.Tensor | None = None) -> Grid | None:
+        scale = self._scale(weight)
+        step = scale.view(-1, 1).expand(len(weight), 1)
+        store = partial(self._store, scale=scale, dtype=weight.dtype)
+        return Grid(step, None, snap_float8(self.storage), store)
+
+    def _scale(self, matrix: torch.Tensor) -> torch.Tensor:
+        return self.scale_for(absolute_maximum(matrix, self.granularity).clamp_(_SMALLEST_MAXIMUM))
+
+    def _store(
+        self, weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype
+    ) -> QuantizedWeight:
         shape = tuple(weight.shape)
         matrix = weight.reshape(shape[0], -1)
         limit = torch.finfo(self.storage).max
-        largest = absolute_maximum(matrix, self.granularity)
-        scale = self.scale_for(largest.clamp_(_SMALLEST_MAXIMUM))
         qdata = torch.empty(matrix.shape, dtype=self.storage, device=weight.device)
         for block in row_blocks(matrix):
             values = matrix[block].to(torch.float32, copy=True)
@@ -70,7 +84,7 @@ class Float8(Format):
             scale.view(scale_shape(shape, self.granularity)),
             None,
             shape,
-            weight.dtype,
+            dtype,
         )
 
     def scale_for(self, largest: torch.Tensor) -> torch.Tensor:

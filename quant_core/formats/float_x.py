@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 
 from .base import Format, QuantizedWeight, absolute_maximum, register_format, row_blocks
 from .bits import pack, packed_bytes, unpack
+from .grid import Grid, snap_table
 from .minifloat import encode, largest_value, looked_up, values_of
 
 # An all-zero row gets a harmless scale.
@@ -47,16 +49,29 @@ class FloatX(Format):
 
     def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
         """weight: [N, K], or [N, ...] (a row is an output channel)."""
+        return self._store(weight, self._scale(weight.reshape(len(weight), -1)), weight.dtype)
+
+    def grid(self, weight: torch.Tensor, importance: torch.Tensor | None = None) -> Grid | None:
+        scale = self._scale(weight)
+        values = sorted(set(values_of(self.exponent, self.mantissa)))
+        store = partial(self._store, scale=scale, dtype=weight.dtype)
+        return Grid(scale, None, snap_table(torch.tensor(values, device=weight.device)), store)
+
+    def _scale(self, matrix: torch.Tensor) -> torch.Tensor:
+        largest = largest_value(self.exponent, self.mantissa)
+        return (absolute_maximum(matrix, "per-row") / largest).clamp_(_SMALLEST_SCALE)
+
+    def _store(
+        self, weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype
+    ) -> QuantizedWeight:
         shape = tuple(weight.shape)
         matrix = weight.reshape(shape[0], -1)
-        largest = largest_value(self.exponent, self.mantissa)
-        scale = (absolute_maximum(matrix, "per-row") / largest).clamp_(_SMALLEST_SCALE)
         rows = packed_bytes(matrix.shape[1], self.bits)
         qdata = torch.empty(shape[0], rows, dtype=torch.uint8, device=weight.device)
         for block in row_blocks(matrix):
             values = matrix[block].float() / scale[block]
             qdata[block] = pack(encode(values, self.exponent, self.mantissa), self.bits)
-        return QuantizedWeight(self, qdata, scale, None, shape, weight.dtype)
+        return QuantizedWeight(self, qdata, scale, None, shape, dtype)
 
     def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
         k = math.prod(weight.shape[1:])

@@ -18,8 +18,9 @@ import torch
 
 from ..kernels import dequantize_int4, int4_linear
 from ..kernels.plain import pack_nibbles
-from .affine import choose_range, codes_of
+from .affine import codes_of, group_ranges
 from .base import Format, QuantizedWeight, register_format, row_blocks
+from .grid import Grid, snap_integers
 
 GROUP_SIZES = (128, 64, 32)
 
@@ -45,18 +46,26 @@ class Int4(Format):
 
         Stored: qdata uint8 [N, K / 2], low nibble first; scale, zero_point bfloat16 [N, K / group].
         """
+        return self.grid(weight).store(weight)
+
+    def grid(self, weight: torch.Tensor, importance: torch.Tensor | None = None) -> Grid | None:
         n, k = weight.shape
-        groups = k // self.group_size
-        qdata = torch.empty(n, k // 2, dtype=torch.uint8, device=weight.device)
-        scale = torch.empty(n, groups, dtype=torch.bfloat16, device=weight.device)
-        zero_point = torch.empty_like(scale)
-        for block in row_blocks(weight):
-            values = weight[block].float().view(-1, groups, self.group_size)
-            step, zero = choose_range(values, _LEVELS, self.algorithm)
-            codes = codes_of(values, step, zero, _LEVELS).to(torch.uint8).view(-1, k)
-            qdata[block] = pack_nibbles(codes)
-            scale[block], zero_point[block] = step.squeeze(-1), zero.squeeze(-1)
-        return QuantizedWeight(self, qdata, scale, zero_point, (n, k), weight.dtype)
+        if k % self.group_size:
+            return None
+        step, zero = group_ranges(
+            weight, self.group_size, _LEVELS, self.algorithm, importance=importance
+        )
+
+        def store(values: torch.Tensor) -> QuantizedWeight:
+            qdata = torch.empty(n, k // 2, dtype=torch.uint8, device=values.device)
+            for block in row_blocks(values):
+                groups = values[block].float().view(-1, k // self.group_size, self.group_size)
+                codes = codes_of(groups, step[block, :, None], zero[block, :, None], _LEVELS)
+                qdata[block] = pack_nibbles(codes.to(torch.uint8).view(-1, k))
+            stored = (step.bfloat16(), zero.bfloat16())
+            return QuantizedWeight(self, qdata, *stored, (n, k), weight.dtype)
+
+        return Grid(step, zero, snap_integers(0, _LEVELS), store)
 
     def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
         parts = (weight.qdata, weight.scale, weight.zero_point)

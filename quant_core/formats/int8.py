@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -27,6 +28,7 @@ from .base import (
     scale_shape,
     torchao_scale,
 )
+from .grid import Grid, snap_integers
 
 _HALF_RANGE = 127.5
 # An all-zero row gets a harmless scale, whose reciprocal is finite.
@@ -49,9 +51,22 @@ class Int8(Format):
 
     def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
         """weight: [N, K], or [N, ...] (convolutions: a row is an output channel)."""
+        return self._store(weight, self._scale(weight.reshape(len(weight), -1)), weight.dtype)
+
+    def grid(self, weight: torch.Tensor, importance: torch.Tensor | None = None) -> Grid | None:
+        scale = self._scale(weight)
+        step = scale.view(-1, 1).expand(len(weight), 1)
+        store = partial(self._store, scale=scale, dtype=weight.dtype)
+        return Grid(step, None, snap_integers(-128, 127), store)
+
+    def _scale(self, matrix: torch.Tensor) -> torch.Tensor:
+        return (absolute_maximum(matrix, self.granularity) / _HALF_RANGE).clamp_(_SMALLEST_SCALE)
+
+    def _store(
+        self, weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype
+    ) -> QuantizedWeight:
         shape = tuple(weight.shape)
         matrix = weight.reshape(shape[0], -1)
-        scale = (absolute_maximum(matrix, self.granularity) / _HALF_RANGE).clamp_(_SMALLEST_SCALE)
         qdata = torch.empty(matrix.shape, dtype=torch.int8, device=weight.device)
         for block in row_blocks(matrix):
             values = matrix[block].to(torch.float32, copy=True)
@@ -63,7 +78,7 @@ class Int8(Format):
             scale.view(scale_shape(shape, self.granularity)),
             None,
             shape,
-            weight.dtype,
+            dtype,
         )
 
     def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:

@@ -25,6 +25,7 @@ from .base import (
     require_finite,
     row_blocks,
 )
+from .grid import Grid, snap_integers
 from .rotation import SIZES, is_size, rotate
 
 _LARGEST_CODE = 127.0
@@ -52,12 +53,24 @@ class Int8ConvRot(Format):
         qdata = torch.empty(shape, dtype=torch.int8, device=weight.device)
         scale = torch.empty(shape[0], 1, device=weight.device)
         for rows in row_blocks(weight):
-            values = rotate(weight[rows].float(), self.rotation)
-            largest = values.abs().amax(1, keepdim=True)
-            require_finite(largest)
-            scale[rows] = (largest / _LARGEST_CODE).clamp_(_SMALLEST_SCALE)
+            values = self.in_own_basis(weight[rows])
+            scale[rows] = _scale(values)
             qdata[rows] = values.div_(scale[rows]).round_().clamp_(-128, 127)
         return QuantizedWeight(self, qdata, scale, None, shape, weight.dtype)
+
+    def in_own_basis(self, matrix: torch.Tensor) -> torch.Tensor:
+        return rotate(matrix.float(), self.rotation)
+
+    def grid(self, weight: torch.Tensor, importance: torch.Tensor | None = None) -> Grid | None:
+        scale = _scale(weight)
+
+        def store(values: torch.Tensor) -> QuantizedWeight:
+            qdata = torch.empty(values.shape, dtype=torch.int8, device=values.device)
+            for rows in row_blocks(values):
+                qdata[rows] = (values[rows] / scale[rows]).round_().clamp_(-128, 127)
+            return QuantizedWeight(self, qdata, scale, None, tuple(values.shape), values.dtype)
+
+        return Grid(scale, None, snap_integers(-128, 127), store)
 
     def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
         out = torch.empty(weight.shape, dtype=dtype, device=weight.qdata.device)
@@ -95,6 +108,12 @@ class Int8ConvRot(Format):
     def __str__(self) -> str:
         activations = f", {self.activations} activations" if self.activations else ""
         return f"int8 per-row, rotated by {self.rotation}{activations}"
+
+
+def _scale(values: torch.Tensor) -> torch.Tensor:
+    largest = values.abs().amax(1, keepdim=True)
+    require_finite(largest)
+    return (largest / _LARGEST_CODE).clamp_(_SMALLEST_SCALE)
 
 
 def require_rotated(rotation: int, activations: str | None) -> None:

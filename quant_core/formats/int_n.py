@@ -12,9 +12,10 @@ from typing import ClassVar
 
 import torch
 
-from .affine import choose_range, codes_of
+from .affine import codes_of, group_ranges
 from .base import Format, QuantizedWeight, register_format, row_blocks
 from .bits import pack, packed_bytes, unpack
+from .grid import Grid, snap_integers
 
 
 @register_format
@@ -49,21 +50,29 @@ class IntN(Format):
 
     def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
         """weight: [N, K] with K divisible by ``group_size``."""
-        shape = tuple(weight.shape)
-        k = shape[1]
-        parts = {
-            name: torch.empty(size, dtype=dtype, device=weight.device)
-            for name, (dtype, size) in self.parts(shape).items()
-        }
-        for block in row_blocks(weight):
-            values = weight[block].float().view(-1, k // self.group_size, self.group_size)
-            step, zero = choose_range(values, self.levels, self.algorithm, self.symmetric)
-            codes = codes_of(values, step, zero, self.levels).to(torch.uint8)
-            parts["qdata"][block] = pack(codes.view(-1, k), self.bits)
-            parts["scale"][block] = step.squeeze(-1)
+        return self.grid(weight).store(weight)
+
+    def grid(self, weight: torch.Tensor, importance: torch.Tensor | None = None) -> Grid | None:
+        n, k = weight.shape
+        if k % self.group_size:
+            return None
+        step, zero = group_ranges(
+            weight, self.group_size, self.levels, self.algorithm, self.symmetric, importance
+        )
+
+        def store(values: torch.Tensor) -> QuantizedWeight:
+            size = packed_bytes(k, self.bits)
+            qdata = torch.empty(n, size, dtype=torch.uint8, device=values.device)
+            for block in row_blocks(values):
+                groups = values[block].float().view(-1, k // self.group_size, self.group_size)
+                codes = codes_of(groups, step[block, :, None], zero[block, :, None], self.levels)
+                qdata[block] = pack(codes.to(torch.uint8).view(-1, k), self.bits)
+            parts = {"qdata": qdata, "scale": step.bfloat16()}
             if not self.symmetric:
-                parts["zero_point"][block] = zero.squeeze(-1)
-        return QuantizedWeight.of_parts(self, parts, shape, weight.dtype)
+                parts["zero_point"] = zero.bfloat16()
+            return QuantizedWeight.of_parts(self, parts, (n, k), weight.dtype)
+
+        return Grid(step, zero, snap_integers(0, self.levels), store)
 
     def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
         n, k = weight.shape

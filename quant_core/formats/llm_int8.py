@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from ..kernels.blocks import is_traced
 from ..kernels.matmul import fits_int8_matmul
 from .base import Format, QuantizedWeight, absolute_maximum, register_format, row_blocks
+from .grid import Grid, snap_integers
 from .int8 import Int8
 
 _SMALLEST_MAXIMUM = 1e-30
@@ -40,11 +42,20 @@ class LlmInt8(Format):
 
     def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
         """weight: [N, K]."""
-        largest = absolute_maximum(weight, "per-row").clamp_(_SMALLEST_MAXIMUM)
+        return self._store(weight, _largest(weight), weight.dtype)
+
+    def grid(self, weight: torch.Tensor, importance: torch.Tensor | None = None) -> Grid | None:
+        largest = _largest(weight)
+        store = partial(self._store, largest=largest, dtype=weight.dtype)
+        return Grid(largest / 127, None, snap_integers(-127, 127), store)
+
+    def _store(
+        self, weight: torch.Tensor, largest: torch.Tensor, dtype: torch.dtype
+    ) -> QuantizedWeight:
         qdata = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
         for block in row_blocks(weight):
             qdata[block] = (weight[block].float() * (127.0 / largest[block])).round_()
-        return QuantizedWeight(self, qdata, largest / 127, None, tuple(weight.shape), weight.dtype)
+        return QuantizedWeight(self, qdata, largest / 127, None, tuple(weight.shape), dtype)
 
     def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
         out = torch.empty(weight.qdata.shape, dtype=dtype, device=weight.qdata.device)
@@ -95,6 +106,10 @@ class LlmInt8(Format):
 
     def __str__(self) -> str:
         return f"llm.int8 per-row, int8 activations, threshold {self.threshold:g}"
+
+
+def _largest(weight: torch.Tensor) -> torch.Tensor:
+    return absolute_maximum(weight, "per-row").clamp_(_SMALLEST_MAXIMUM)
 
 
 def _quantize_tokens(

@@ -9,12 +9,14 @@ file's dtype means nothing to stock, which views the bytes. Bits a weight: 8.25,
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 
 from .base import WEIGHT_ONLY, Format, QuantizedWeight, register_format, require_finite, row_blocks
+from .grid import Grid, snap_float8
 from .swizzle import multiplies_blocks, padded_to, swizzle, swizzled_shape, unswizzle
 
 BLOCK = 32
@@ -40,19 +42,26 @@ class MXFP8(Format):
 
     def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
         """weight: [N, K]."""
-        n, k = weight.shape
-        high, wide = padded_to(n, BLOCK), padded_to(k, BLOCK)
-        padded = F.pad(weight, (0, wide - k, 0, high - n))
-        scale = torch.empty(high, wide // BLOCK, dtype=torch.uint8, device=weight.device)
-        qdata = torch.empty(high, wide, dtype=torch.float8_e4m3fn, device=weight.device)
+        return self._store(weight, _scale(_padded(weight)), weight.dtype)
+
+    def grid(self, weight: torch.Tensor, importance: torch.Tensor | None = None) -> Grid | None:
+        if weight.shape[1] % BLOCK:
+            return None
+        scale = _scale(_padded(weight))
+        step = _value(scale[: len(weight)])
+        store = partial(self._store, scale=scale, dtype=weight.dtype)
+        return Grid(step, None, snap_float8(torch.float8_e4m3fn), store)
+
+    def _store(
+        self, weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype
+    ) -> QuantizedWeight:
+        padded = _padded(weight)
+        qdata = torch.empty(padded.shape, dtype=torch.float8_e4m3fn, device=weight.device)
         for rows in row_blocks(padded):
             values = padded[rows].float().unflatten(1, (-1, BLOCK))
-            largest = values.abs().amax(dim=-1)
-            require_finite(largest)
-            scale[rows] = _power_over(largest / _LARGEST_CODE)
             values = values / _value(scale[rows]).unsqueeze(-1)
             qdata[rows] = values.clamp_(-_LARGEST_CODE, _LARGEST_CODE).flatten(1)
-        return QuantizedWeight(self, qdata, swizzle(scale), None, (n, k), weight.dtype)
+        return QuantizedWeight(self, qdata, swizzle(scale), None, tuple(weight.shape), dtype)
 
     def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
         n, k = weight.shape
@@ -85,6 +94,21 @@ class MXFP8(Format):
 
     def __str__(self) -> str:
         return "mxfp8 blocks of 32" + (", mxfp8 activations" if self.activations else "")
+
+
+def _padded(matrix: torch.Tensor) -> torch.Tensor:
+    n, k = matrix.shape
+    return F.pad(matrix, (0, padded_to(k, BLOCK) - k, 0, padded_to(n, BLOCK) - n))
+
+
+def _scale(padded: torch.Tensor) -> torch.Tensor:
+    """The biased exponent of each block's power, uint8 [N, K / BLOCK]."""
+    scale = padded.new_empty(len(padded), padded.shape[1] // BLOCK, dtype=torch.uint8)
+    for rows in row_blocks(padded):
+        largest = padded[rows].float().unflatten(1, (-1, BLOCK)).abs().amax(dim=-1)
+        require_finite(largest)
+        scale[rows] = _power_over(largest / _LARGEST_CODE)
+    return scale
 
 
 def _power_over(ratio: torch.Tensor) -> torch.Tensor:

@@ -26,6 +26,7 @@ from .base import (
     register_format,
     row_blocks,
 )
+from .grid import Grid, snap_table
 from .minifloat import encode, looked_up, values_of
 from .scale_search import least
 from .swizzle import multiplies_blocks, padded_to, swizzle, swizzled_shape, unswizzle
@@ -68,23 +69,44 @@ class NVFP4(Format):
     ) -> QuantizedWeight:
         """Quantizes ``weight`` under a given scale of the tensor, float32 []; stretches: the block
         scales that are tried."""
+        scale = _block_scales(_padded(weight), scale_2, stretches)
+        return self._store(weight, scale, scale_2, weight.dtype)
+
+    def grid(self, weight: torch.Tensor, importance: torch.Tensor | None = None) -> Grid | None:
         n, k = weight.shape
-        high, wide = padded_to(n, BLOCK), padded_to(k, BLOCK)
-        padded = F.pad(weight, (0, wide - k, 0, high - n))
-        scale = torch.empty(high, wide // BLOCK, dtype=torch.float8_e4m3fn, device=weight.device)
-        qdata = torch.empty(high, wide // 2, dtype=torch.uint8, device=weight.device)
+        if k % BLOCK:
+            return None
+        largest = absolute_maximum(weight, "per-tensor").clamp_(_SMALLEST_MAXIMUM)
+        scale_2 = largest / (LARGEST_CODE * LARGEST_SCALE)
+        scale = _block_scales(_padded(weight), scale_2, STRETCHES, importance)
+        table = torch.tensor(sorted(set(values_of(2, 1))), device=weight.device)
+        return Grid(
+            scale[:n].float() * scale_2,
+            None,
+            snap_table(table),
+            lambda values: self._store(values, scale, scale_2, weight.dtype),
+        )
+
+    def _store(
+        self,
+        values: torch.Tensor,
+        scale: torch.Tensor,
+        scale_2: torch.Tensor,
+        dtype: torch.dtype,
+    ) -> QuantizedWeight:
+        """``values`` [N, K] in the nearest codes under block scales of the padded matrix."""
+        padded = _padded(values)
+        high, wide = padded.shape
+        qdata = torch.empty(high, wide // 2, dtype=torch.uint8, device=values.device)
         for rows in row_blocks(padded):
-            values = padded[rows].float().unflatten(1, (-1, BLOCK))
-            best = _searched_scale(values, scale_2, stretches)
-            scale[rows] = best
-            step = (best * scale_2).unsqueeze(-1)
+            groups = padded[rows].float().unflatten(1, (-1, BLOCK))
+            step = (scale[rows].float() * scale_2).unsqueeze(-1)
             # Weights that are all nearly zero have a scale of zero, and codes of zero.
-            scaled = torch.where(step == 0, 0.0, values / step)
+            scaled = torch.where(step == 0, 0.0, groups / step)
             codes = encode(scaled, 2, 1).flatten(1)
             qdata[rows] = (codes[:, ::2] << 4) | codes[:, 1::2]
-        return QuantizedWeight(
-            self, qdata, swizzle(scale), None, (n, k), weight.dtype, scale_2=scale_2
-        )
+        shape = tuple(values.shape)
+        return QuantizedWeight(self, qdata, swizzle(scale), None, shape, dtype, scale_2=scale_2)
 
     def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
         n, k = weight.shape
@@ -123,17 +145,45 @@ class NVFP4(Format):
         return "nvfp4 blocks of 16" + (", nvfp4 activations" if self.activations else "")
 
 
+def _padded(matrix: torch.Tensor) -> torch.Tensor:
+    n, k = matrix.shape
+    return F.pad(matrix, (0, padded_to(k, BLOCK) - k, 0, padded_to(n, BLOCK) - n))
+
+
+def _block_scales(
+    padded: torch.Tensor,
+    scale_2: torch.Tensor,
+    stretches: tuple[float, ...],
+    importance: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The scale of each block of ``padded``, E4M3 [N, K / BLOCK]. importance: float32 [K], what
+    the squared error of a column counts."""
+    high, wide = padded.shape
+    weights = None if importance is None else importance.sqrt().view(-1, BLOCK)
+    scale = torch.empty(high, wide // BLOCK, dtype=torch.float8_e4m3fn, device=padded.device)
+    for rows in row_blocks(padded):
+        values = padded[rows].float().unflatten(1, (-1, BLOCK))
+        scale[rows] = _searched_scale(values, scale_2, stretches, weights)
+    return scale
+
+
 def _searched_scale(
-    values: torch.Tensor, scale_2: torch.Tensor, stretches: tuple[float, ...]
+    values: torch.Tensor,
+    scale_2: torch.Tensor,
+    stretches: tuple[float, ...],
+    weights: torch.Tensor | None,
 ) -> torch.Tensor:
     """The block scales of least squared error, float32 values that E4M3 holds, of float32
-    ``values`` [..., BLOCK]."""
+    ``values`` [..., BLOCK]. weights: what each value's error is multiplied by."""
     largest = values.abs().amax(dim=-1) / LARGEST_CODE / scale_2
 
     def candidate(stretch: float) -> tuple[torch.Tensor, ...]:
         scale = (largest * stretch).clamp_(max=LARGEST_SCALE).to(torch.float8_e4m3fn).float()
         scaled = values * (1.0 / (scale * scale_2).clamp_min(_SMALLEST_MAXIMUM)).unsqueeze(-1)
-        error = torch.linalg.vector_norm(_rounded(scaled).sub_(scaled), dim=-1).mul_(scale)
+        error = _rounded(scaled).sub_(scaled)
+        if weights is not None:
+            error.mul_(weights)
+        error = torch.linalg.vector_norm(error, dim=-1).mul_(scale)
         # A scale of zero errs by nothing in its own steps, and by everything in the weight.
         return error.masked_fill_(scale == 0, math.nan), scale
 

@@ -27,8 +27,10 @@ from .base import (
     require_finite,
     row_blocks,
 )
+from .grid import Grid
 from .int8_convrot import require_rotated, rotated_kernel, rotated_linear
 from .minifloat import looked_up
+from .rotated_grid import RotatedGrid
 from .rotation import SIZES, rotate
 from .scale_search import least
 
@@ -83,21 +85,56 @@ class RotatedGroups(Format):
         if self.codebook:
             parts["codebook"].copy_(torch.tensor(CODEBOOK))
         for rows in row_blocks(weight):
-            values = rotate(weight[rows].float(), self.rotation)
-            largest = values.abs().amax(1)
-            require_finite(largest)
-            channel = (largest / _GRID).clamp_(_SMALLEST_SCALE)
+            values = self.in_own_basis(weight[rows])
+            channel = _channel(values)
             groups = values.div_(channel[:, None]).unflatten(1, (-1, self.group_size))
             scale, codes = self._searched(groups)
             parts["scale_2"][rows], parts["scale"][rows] = channel, scale
             parts["qdata"][rows] = _pack(codes.flatten(1), self.bits)
         return QuantizedWeight.of_parts(self, parts, shape, weight.dtype)
 
-    def _searched(self, groups: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """``groups`` [N, groups, group_size], in INT8 units -> scales and codes."""
+    def in_own_basis(self, matrix: torch.Tensor) -> torch.Tensor:
+        return rotate(matrix.float(), self.rotation)
+
+    def grid(self, weight: torch.Tensor, importance: torch.Tensor | None = None) -> Grid | None:
+        n, k = weight.shape
+        weights = None if importance is None else importance.view(-1, self.group_size)
+        channel = _channel(weight)
+        scale = torch.empty(n, k // self.group_size, device=weight.device)
+        for rows in row_blocks(weight):
+            values = weight[rows] / channel[rows, None]
+            groups = values.unflatten(1, (-1, self.group_size))
+            scale[rows], _ = self._searched(groups, weights)
+        return RotatedGrid(self, scale, channel)
+
+    def _stored(
+        self, values: torch.Tensor, scale: torch.Tensor, channel: torch.Tensor
+    ) -> QuantizedWeight:
+        """``values`` [N, K], rotated, in the nearest codes under scales that are given."""
+        qdata = torch.empty(
+            len(values), values.shape[1] * self.bits // 8, dtype=torch.int8, device=values.device
+        )
+        for rows in row_blocks(values):
+            groups = (values[rows] / channel[rows, None]).unflatten(1, (-1, self.group_size))
+            codes, _ = self._nearest(groups, scale[rows, :, None])
+            qdata[rows] = _pack(codes.flatten(1), self.bits)
+        parts = {"qdata": qdata, "scale": scale.to(getattr(torch, self.scale_dtype))}
+        parts["scale_2"] = channel
+        if self.codebook:
+            parts["codebook"] = torch.tensor(CODEBOOK, device=values.device)
+        return QuantizedWeight.of_parts(self, parts, tuple(values.shape), values.dtype)
+
+    def _searched(
+        self, groups: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """``groups`` [N, groups, group_size], in INT8 units -> scales and codes. weights: what
+        each squared error counts."""
 
         def candidate(scale: torch.Tensor) -> tuple[torch.Tensor, ...]:
             codes, error = self._nearest(groups, scale[..., None])
+            if weights is not None:
+                lost = self._grid(codes, scale[..., None]) - groups
+                error = lost.square_().mul_(weights).sum(-1)
             return error.unsqueeze(-1), scale.unsqueeze(-1), codes
 
         scale, codes = least(map(candidate, self._scales(groups.abs().amax(-1))))
@@ -208,6 +245,13 @@ def rotated_groups(bits: int, rotation: int = SIZES[0]) -> RotatedGroups:
 
 
 W4A8, W6A8 = rotated_groups(4), rotated_groups(6)
+
+
+def _channel(values: torch.Tensor) -> torch.Tensor:
+    """What an INT8 unit is in each row of rotated weights: float32 [N]."""
+    largest = values.abs().amax(1)
+    require_finite(largest)
+    return (largest / _GRID).clamp_(_SMALLEST_SCALE)
 
 
 def _levels(fmt: RotatedGroups) -> tuple[float, ...]:

@@ -47,14 +47,19 @@ class StaticFloat8(Float8):
     def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
         """Quantizes as Float8 does, and stores ``input_scale``, float32 []. CalibrationError where
         it is None."""
+        return self._store(weight, self._scale(weight.reshape(len(weight), -1)), weight.dtype)
+
+    def _store(
+        self, weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype
+    ) -> QuantizedWeight:
         if self.input_scale is None:
             raise CalibrationError(
                 "fp8-static has no scale for the activations. "
                 "Connect Calibrate Activations (in Python: pass calibration=), or choose "
                 "fp8-dynamic, which needs none."
             )
-        scale = torch.tensor(self.input_scale, dtype=torch.float32, device=weight.device)
-        return replace(super().quantize(weight), input_scale=scale)
+        of_inputs = torch.tensor(self.input_scale, dtype=torch.float32, device=weight.device)
+        return replace(super()._store(weight, scale, dtype), input_scale=of_inputs)
 
     def with_activation_maximum(self, maximum: float) -> Format:
         scale = max(maximum, _SMALLEST_MAXIMUM) / torch.finfo(self.storage).max

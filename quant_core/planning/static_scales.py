@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..calibration import Calibration
 from ..errors import CalibrationError
-from .calibration import Calibration
 from .plan import LayerPlan, Plan
 
 

@@ -12,9 +12,9 @@ from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import nn
 
+from ....quant_core.calibration import ActivationStatistics, Calibration
 from ....quant_core.layers import supported_layers
 from ....quant_core.machine.fastest import Search
-from ....quant_core.planning.calibration import ActivationStatistics, Calibration
 from .sampling import Sampling
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from graphquant.quant_core import quantize_component
+from graphquant.quant_core.calibration import Calibration, LayerActivations
 from graphquant.quant_core.errors import CalibrationError
-from graphquant.quant_core.planning.calibration import Calibration, LayerActivations
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the activations of each layer looked like while a model ran: running statistics alone.
+"""What the activations of each layer looked like while a model ran.
 
 A static scale maps the largest magnitude seen, or a percentile of all magnitudes, to the largest
 code. Percentiles come from counts over bfloat16's 32768 magnitudes, so they are exact to its
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ..errors import CalibrationError
+from .fingerprint import Fingerprint
 
 _MAGNITUDES = 2**15  # bfloat16 without its sign
 _INFINITY = 0x7F80
@@ -33,15 +34,22 @@ class LayerActivations:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the activations of a model looked like over a run: data that static scales and others
-    use.
+    """What reached the layers of a model in one run: data that scales and rounding are chosen by.
 
     layers: by name within the model, those that were called. percentile: the share of all |x| that
-    ``maximum`` covers; 100 covers all.
+    ``maximum`` covers; 100 covers all. rows: some of each layer's inputs, bfloat16 [rows, K] on the
+    CPU; layers that were given the same share a tensor. model: which model it was.
     """
 
     layers: Mapping[str, LayerActivations]
     percentile: float = 100.0
+    rows: Mapping[str, torch.Tensor] = field(default_factory=dict, compare=False, repr=False)
+    model: Fingerprint | None = None
+
+    @property
+    def row_bytes(self) -> int:
+        """Main memory that the rows take, shared ones once."""
+        return sum(each.nbytes for each in {id(rows): rows for rows in self.rows.values()}.values())
 
     def to_dict(self) -> dict:
         """Plain values, for JSON."""

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from graphquant.quant_core.calibration import ActivationStatistics, LayerActivations
 from graphquant.quant_core.errors import CalibrationError
-from graphquant.quant_core.planning.calibration import ActivationStatistics, LayerActivations
 
 
 def test_the_maximum_and_the_rows_are_the_largest_of_all_calls():

@@ -1,0 +1,19 @@
+"""What reached the layers of a model while it ran: magnitudes, and rows of their inputs."""
+
+from .activations import ActivationStatistics, Calibration, LayerActivations
+from .fingerprint import Fingerprint, fingerprint_of, require_same_model
+from .observe import Observation, observe
+from .rows import planned_rows, row_bytes
+
+__all__ = [
+    "ActivationStatistics",
+    "Calibration",
+    "Fingerprint",
+    "LayerActivations",
+    "Observation",
+    "fingerprint_of",
+    "observe",
+    "planned_rows",
+    "require_same_model",
+    "row_bytes",
+]

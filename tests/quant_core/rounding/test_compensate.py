@@ -1,0 +1,95 @@
+"""Rounding a column makes good what the columns before it lost."""
+
+import pytest
+import torch
+
+from graphquant.quant_core.formats import NVFP4, Int4, Int8, IntN
+from graphquant.quant_core.rounding import compensate
+from graphquant.quant_core.rounding.compensate import compensated, feedback_of
+
+
+def inputs(rows=600, k=128, seed=3):
+    """Rows whose columns resemble each other, as activations do."""
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(k, k, generator=generator) * 0.15 + torch.eye(k)
+    return torch.randn(rows, k, generator=generator) @ mixing
+
+
+def hessian(x):
+    h = x.t() @ x / len(x)
+    h.diagonal().add_(0.01 * h.diagonal().mean())
+    return h
+
+
+def textbook(weight, h, grid):
+    """GPTQ as published: float64, a column at a time, with the inverse Hessian's factor."""
+    n, k = weight.shape
+    width = k // grid.step.shape[1]
+    order = torch.argsort(h.diagonal(), descending=True)
+    w, h = weight[:, order].double(), h[order][:, order].double()
+    u = torch.linalg.cholesky(torch.linalg.inv(h), upper=True)
+    out = torch.empty_like(w)
+    for i, column in enumerate(order.tolist()):
+        out[:, i] = grid.nearest(w[:, i].float(), column // width, slice(0, n)).double()
+        error = (w[:, i] - out[:, i]) / u[i, i]
+        w[:, i + 1 :] -= error[:, None] * u[None, i, i + 1 :]
+    return out[:, torch.argsort(order)].float()
+
+
+@pytest.mark.parametrize("fmt", [Int4(32), IntN(3, 64), NVFP4(), Int8()], ids=str)
+def test_it_is_gptq_in_one_factor(fmt, normal):
+    """All but the few values that lie between two codes to within float32."""
+    weight, h = normal(40, 128), hessian(inputs())
+    grid = fmt.grid(weight, h.diagonal())
+    expected = textbook(weight, h, grid)
+    found = compensated(weight, grid, feedback_of(h))
+    assert ((found - expected).abs() < 1e-6).float().mean() > 0.98
+    errors = [((each - weight) @ h * (each - weight)).sum().item() for each in (found, expected)]
+    assert errors[0] == pytest.approx(errors[1], rel=0.02)
+
+
+def test_blocks_of_rows_and_columns_change_nothing(normal, monkeypatch):
+    weight, h = normal(40, 128), hessian(inputs())
+    grid, feedback = Int4(32).grid(weight), feedback_of(h)
+    whole = compensated(weight, grid, feedback)
+    for rows, block, run in ((7, 128, 16), (4096, 48, 5), (4096, 1, 1), (9, 37, 37)):
+        monkeypatch.setattr(compensate, "_ROWS", rows)
+        monkeypatch.setattr(compensate, "_BLOCK", block)
+        monkeypatch.setattr(compensate, "_RUN", run)
+        assert (compensated(weight, grid, feedback) - whole).abs().max() < 0.05
+        assert ((compensated(weight, grid, feedback) - whole).abs() < 1e-6).float().mean() > 0.98
+
+
+def test_the_output_error_falls_and_the_weight_error_rises(normal):
+    weight, h, unseen = normal(64, 128), hessian(inputs()), inputs(seed=3)[:200]
+    grid = Int4(32).grid(weight)
+    nearest = grid.store(weight).dequantize(torch.float32)
+    rounded = compensated(weight, grid, feedback_of(h))
+    output = [(unseen @ (each - weight).t()).norm() for each in (rounded, nearest)]
+    assert output[0] < 0.75 * output[1]
+    assert (rounded - weight).norm() > (nearest - weight).norm()
+
+
+def test_without_correlation_it_is_rounding_to_nearest(normal):
+    weight = normal(32, 128)
+    grid = Int4(32).grid(weight)
+    rounded = compensated(weight, grid, feedback_of(torch.diag(torch.rand(128) + 0.5)))
+    assert torch.allclose(rounded, grid.store(weight).dequantize(torch.float32), atol=1e-6)
+
+
+def test_a_hessian_that_is_not_positive_has_no_feedback():
+    assert feedback_of(torch.ones(8, 8)) is None
+    assert feedback_of(torch.full((8, 8), float("nan"))) is None
+
+
+def test_every_weight_is_told_once_and_telling_may_cancel(normal):
+    weight, feedback = normal(40, 200), feedback_of(torch.eye(200))
+    grid, done = Int4(40).grid(weight), []
+    compensated(weight, grid, feedback, done.append)
+    assert sum(done) == weight.numel() and len(done) > 1
+
+    def cancel(count):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compensated(weight, grid, feedback, cancel)
