@@ -63,7 +63,7 @@ class Candidate:
         inputs: Inputs,
         has_bias: bool,
     ) -> Candidate:
-        """weight: float32 [N, K]."""
+        """Measures ``stored`` against ``weight``, float32 [N, K]."""
         error = stored.dequantize(torch.float32).sub_(weight)
         size = torch.linalg.vector_norm(weight).clamp_min(1e-30)
         weight_error = (torch.linalg.vector_norm(error) / size).item()

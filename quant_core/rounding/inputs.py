@@ -28,6 +28,7 @@ class Inputs:
 
     @classmethod
     def of(cls, rows: torch.Tensor) -> Inputs:
+        """The inputs among ``rows`` [rows, K], of any float dtype."""
         rows = rows.float()
         held_out = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         held_out[_HELD_OUT - 1 :: _HELD_OUT] = True
@@ -70,6 +71,7 @@ class Preparation:
 
     @classmethod
     def of(cls, inputs: Inputs, fmt: Format, about_mean: bool) -> Preparation:
+        """What ``inputs`` ask of a layer in ``fmt``; about_mean as in ``Inputs.hessian``."""
         hessian = inputs.hessian(fmt, about_mean)
         importance = hessian.diagonal().clone()
         positive = bool(torch.isfinite(importance).all() and importance.min() > 0)

@@ -24,6 +24,7 @@ class LayerRounding:
     note: str = ""
 
     def to_dict(self) -> dict:
+        """Plain values, for JSON."""
         return asdict(self)
 
 
