@@ -98,7 +98,7 @@ class GQLayerwiseFP8Cast(io.ComfyNode):
         skip_classes="",
     ) -> io.NodeOutput:
         from .bridge.model.quantize_patcher import quantize_patcher
-        from .shared.output import node_output, unchanged
+        from .shared.node_output import node_output, unchanged
 
         if compute_dtype not in (AUTO, *COMPUTE_DTYPES):
             raise UnknownNameError("compute dtype", compute_dtype, (AUTO, *COMPUTE_DTYPES))

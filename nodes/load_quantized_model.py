@@ -56,6 +56,6 @@ class GQLoadQuantizedModel(io.ComfyNode):
     @classmethod
     def execute(cls, unet_name) -> io.NodeOutput:
         from .bridge.loading.load_model import load_quantized_model
-        from .shared.output import node_output
+        from .shared.node_output import node_output
 
         return node_output(*load_quantized_model(find(unet_name)))

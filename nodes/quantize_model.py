@@ -106,7 +106,7 @@ class GQQuantizeModel(io.ComfyNode):
         from .bridge.measure.calibrating import fastest_search
         from .bridge.model.quantize_patcher import quantize_patcher
         from .shared.method_choice import MethodChoice, choose_for_model, resolve_device
-        from .shared.output import node_output, unchanged
+        from .shared.node_output import node_output, unchanged
 
         hardware = hardware_of(model.load_device)
         chosen = MethodChoice(method, granularity, preset, include, exclude)

@@ -65,9 +65,14 @@ class GQQuantizeTextEncoder(io.ComfyNode):
         config=None,
     ) -> io.NodeOutput:
         from .bridge.architecture.detected import encoder_preset_name, sub_encoders
-        from .bridge.model.encoders import kept_reports, plan_encoders, quantize_clip, weight_only
+        from .bridge.model.text_encoders import (
+            kept_reports,
+            plan_encoders,
+            quantize_clip,
+            weight_only,
+        )
         from .shared.method_choice import MethodChoice, choose_for_encoder, resolve_device
-        from .shared.output import output_of_parts
+        from .shared.node_output import output_of_parts
 
         if clip is None:
             raise ValueError("There is no CLIP: the checkpoint holds none. Load one by itself.")

@@ -62,7 +62,7 @@ class GQQuantizeVAE(io.ComfyNode):
         from ..quant_core.planning.plan import plan_component
         from .bridge.model.vae import quantize_vae
         from .shared.method_choice import MethodChoice, choose_for_vae
-        from .shared.output import node_output, unchanged
+        from .shared.node_output import node_output, unchanged
 
         vae.throw_exception_if_invalid()
         chosen = choose_for_vae(MethodChoice(method), config, vae)

@@ -37,7 +37,7 @@ def capabilities(found: Capability) -> dict:
 
 
 def _method(each: MethodCapability) -> dict:
-    from .bridge.model.encoders import weight_only
+    from .bridge.model.text_encoders import weight_only
 
     warnings = {mode: get_quant_compile_warnings(each.method, mode) for mode in COMPILE_MODES}
     return {

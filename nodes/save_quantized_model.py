@@ -56,7 +56,7 @@ class GQSaveQuantizedModel(io.ComfyNode):
     @classmethod
     def execute(cls, model, filename_prefix, format=AUTO, overwrite=False) -> io.NodeOutput:
         from .bridge.saving.save_model import save_quantized_model
-        from .shared.output import node_output
+        from .shared.node_output import node_output
 
         target = save_target(filename_prefix)
         return node_output(str(target), save_quantized_model(model, target, format, overwrite))

@@ -158,4 +158,4 @@ def _load(file: Path, version: int) -> DefaultsConfig:
     except ConfigError as error:
         raise ConfigError(f"{file}, {error}", error.path) from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{file} is no UTF-8 text. Save it as UTF-8.") from None
+        raise ConfigError(f"{file} is not UTF-8 text. Save it as UTF-8.") from None

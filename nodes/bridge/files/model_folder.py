@@ -32,7 +32,7 @@ def save_target(prefix: str) -> Path:
     parts = prefix.strip().removesuffix(_SUFFIX).replace("\\", "/").split("/")
     if not all(parts) or any(_UNSAFE.search(part) for part in parts):
         raise StorageError(
-            f"filename_prefix {prefix!r} is no name below models/{FOLDER}. "
+            f"filename_prefix {prefix!r} can't be a name below models/{FOLDER}. "
             "Use a name such as flux-int8 or quantized/flux-int8."
         )
     *folders, name = parts

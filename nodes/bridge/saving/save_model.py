@@ -27,7 +27,7 @@ from ..files.model_folder import AUTO, FILE_FORMATS, OURS, STOCK
 from ..files.provenance import file_metadata, provenance_of
 from ..model.float_weight import unload
 from ..tensor.layout import is_ours
-from .recognition import require_recognition
+from .file_recognition import require_recognition
 from .saved_tensors import ModelTensors, SavedTensors, collect_tensors, model_tensors
 
 

@@ -143,7 +143,7 @@ def test_notepads_byte_order_mark_is_read_and_utf_16_refused(flux_patcher, write
     write('[quantization]\ntransformer = "none"\n', "utf-8-sig")
     assert report_of(execute(flux_patcher))["method"] == "none"
     write('[quantization]\ntransformer = "none"\n', "utf-16")
-    with pytest.raises(ValueError, match=r"is no UTF-8 text\. Save it as UTF-8"):
+    with pytest.raises(ValueError, match=r"is not UTF-8 text\. Save it as UTF-8"):
         execute(flux_patcher)
 
 

@@ -66,7 +66,7 @@ def test_the_name_is_exactly_the_prefix(folder, prefix, name):
 def test_a_name_that_leads_elsewhere_is_refused(folder, prefix):
     from graphquant.nodes.bridge.files.model_folder import save_target
 
-    with pytest.raises(QuantizationError, match="is no name below models/diffusion_models"):
+    with pytest.raises(QuantizationError, match="can't be a name below models/diffusion_models"):
         save_target(prefix)
 
 

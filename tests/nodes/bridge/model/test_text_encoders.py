@@ -18,7 +18,7 @@ INT8_BOUND = 0.015
 def quantize(clip, method="int8"):
     """(CLIP, {path: Report})"""
     from graphquant.nodes.bridge.architecture.detected import encoder_preset_name, sub_encoders
-    from graphquant.nodes.bridge.model.encoders import plan_encoders, quantize_clip
+    from graphquant.nodes.bridge.model.text_encoders import plan_encoders, quantize_clip
 
     encoders = sub_encoders(clip.patcher.model)
     presets = {path: encoder_preset_name(encoder) for path, encoder in encoders.items()}
@@ -36,7 +36,7 @@ def with_lora(clip):
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "none"])
 def test_no_method_quantizes_an_encoder_s_activations(method):
-    from graphquant.nodes.bridge.model.encoders import weight_only
+    from graphquant.nodes.bridge.model.text_encoders import weight_only
 
     chosen = named_method(weight_only(method)).method.choose((256, 256), "per-row").format
     assert getattr(chosen, "activations", None) is None

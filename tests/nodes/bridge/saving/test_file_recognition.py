@@ -28,7 +28,7 @@ BY_VALUE = {"sd21"}
 def require(model, metadata):
     from comfy.model_patcher import ModelPatcher
 
-    from graphquant.nodes.bridge.saving.recognition import require_recognition
+    from graphquant.nodes.bridge.saving.file_recognition import require_recognition
     from graphquant.nodes.bridge.saving.saved_tensors import model_tensors
 
     cpu = torch.device("cpu")
