@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
-from .shared.inputs import CALIBRATION
+from .shared.node_inputs import CALIBRATION
 from .shared.sampling_inputs import sampler_inputs
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from ..quant_core.planning.layerwise_plan import (
     STORAGE_DTYPES,
     plan_layerwise,
 )
-from .shared.inputs import AUTO
+from .shared.node_inputs import AUTO
 
 SKIP_PATTERNS = "\n".join(DEFAULT_SKIP_PATTERNS)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 
 from ..quant_core.methods import named_method
-from .shared.inputs import QUANT_CONFIG
+from .shared.node_inputs import QUANT_CONFIG
 
 if TYPE_CHECKING:
     from ..quant_core.config import QuantConfig

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..quant_core.machine.compile_warnings import get_quant_compile_warnings
 from ..quant_core.machine.fastest import DEFAULT_MAX_ERROR
 from ..quant_core.presets import PRESETS
-from .shared.inputs import (
+from .shared.node_inputs import (
     AUTO,
     CALIBRATION,
     config_input,

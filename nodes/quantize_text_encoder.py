@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..quant_core.machine.compile_warnings import get_quant_compile_warnings
 from ..quant_core.presets import ENCODER_PRESETS
-from .shared.inputs import AUTO, config_input, fingerprint, method_input, plan_inputs
+from .shared.node_inputs import AUTO, config_input, fingerprint, method_input, plan_inputs
 
 
 class GQQuantizeTextEncoder(io.ComfyNode):

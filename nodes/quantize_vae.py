@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..quant_core.planning.vae_rules import METHODS, SCOPES
-from .shared.inputs import DEFAULT, DEFAULT_TOOLTIP, config_input, fingerprint
+from .shared.node_inputs import DEFAULT, DEFAULT_TOOLTIP, config_input, fingerprint
 
 
 class GQQuantizeVAE(io.ComfyNode):

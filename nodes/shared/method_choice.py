@@ -22,7 +22,7 @@ from ..bridge.architecture.pipeline_names import (
     encoder_architectures,
     vae_architectures,
 )
-from .inputs import AUTO, COMPUTE_DEVICES, DEFAULT, NONE, defaults_path, fingerprint
+from .node_inputs import AUTO, COMPUTE_DEVICES, DEFAULT, NONE, defaults_path, fingerprint
 
 # ComfyUI computes text encoders in full precision, so that memory is all there is to gain: the
 # format that rounds least is best on every machine.
