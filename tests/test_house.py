@@ -187,24 +187,6 @@ def test_nobody_outside_the_formats_asks_which_format_it_is(house):
     assert asking == []
 
 
-# The same library or concept seen from two rooms: its words and its files, there and back.
-MIRRORS = {
-    "bitsandbytes.py": {"quant_core/config", "quant_core/storage/foreign"},
-    "modelopt.py": {"quant_core/config", "quant_core/storage/foreign"},
-    "torchao.py": {"quant_core/config", "quant_core/storage/foreign"},
-    "torchao_tensors.py": {"quant_core/carriers", "quant_core/storage/foreign"},
-    "gguf.py": {"quant_core/config", "quant_core/formats"},
-}
-
-
-def test_two_files_of_the_pack_share_a_name_only_where_one_mirrors_the_other():
-    rooms: dict[str, set[str]] = {}
-    for path in (*ours("*.py", "nodes"), *ours("*.py", "quant_core")):
-        if path.name not in ("__init__.py", "__main__.py"):
-            rooms.setdefault(path.name, set()).add(path.parent.as_posix())
-    assert {name: found for name, found in rooms.items() if len(found) > 1} == MIRRORS
-
-
 @pytest.mark.parametrize("room", ["nodes", "quant_core"])
 def test_what_ships_knows_nothing_of_what_tests_it(room):
     assert trespassers(room, "lab", "tests", "benchmarks", "dev", "pytest") == []
