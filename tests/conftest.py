@@ -3,7 +3,14 @@
 Tests of quant_core ask for none of the ComfyUI fixtures and so never import it.
 """
 
+import os
 import random
+
+# What is tested is tiny: a second thread waits longer for the first than it works, and where others
+# have the cores five times as long (test_adapter_kinds.py: 44 s with one thread, 230 s with two).
+# Set before torch is imported, and for every process that a test starts.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import pytest
@@ -12,7 +19,6 @@ from hypothesis import HealthCheck, settings
 
 from lab.pack import load_pack
 
-torch.set_num_threads(2)
 load_pack()
 
 # The same examples in every run. A shared machine may be slow: that is no fault of what is tested.
@@ -20,6 +26,9 @@ settings.register_profile(
     "repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("repeatable")
+
+
+THREADS = torch.get_num_threads()
 
 
 def seed_everything():
@@ -32,6 +41,7 @@ def seed_everything():
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
+    torch.set_num_threads(THREADS)  # a benchmark takes as many as the machine has
     seed_everything()  # for fixtures of any scope
 
 

@@ -11,9 +11,9 @@ from graphquant.quant_core.methods import MEASURED, VALID_METHODS
 pytestmark = pytest.mark.usefixtures("comfy")
 
 METHODS = [method for method in VALID_METHODS if method not in ("none", *MEASURED)]
-LAYER = "double_blocks.0.img_attn.qkv"
+LAYER = "double_blocks.0.img_attn.proj"
 KEY = f"diffusion_model.{LAYER}.weight"
-N, K = 768, 256
+N, K = 256, 256
 
 
 def gaussian(*shape, seed, scale=0.1):
