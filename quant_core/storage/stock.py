@@ -51,7 +51,7 @@ def check_stock_layers(files: TensorFiles, others: Collection[str] = ()) -> dict
     marker without its weight, codes of another dtype than the marker says, a scale that is missing,
     a scale without a marker. A format that is unknown here is left to ComfyUI to judge.
     """
-    marked = _markers(files)
+    marked = {layer: _format_of(files, layer, values) for layer, values in markers(files).items()}
     for layer, name in marked.items():
         if name in _FORMATS:
             _check(files, layer, name)
@@ -65,10 +65,49 @@ def check_stock_layers(files: TensorFiles, others: Collection[str] = ()) -> dict
         if f"{layer}.weight" not in files.specs:
             raise _fault(files, f"has {name}, but no {layer}.weight")
         marked[layer] = "float8_e4m3fn"
+    _require_owners(files, {*marked, *others})
     return marked
 
 
-def _markers(files: TensorFiles) -> dict[str, str]:
+# What only one library calls the parts of a layer, by the last part of a name.
+_MAKERS = {
+    "SDNQ": ("scale", "zero_point", "svd_up", "svd_down"),
+    "GPTQ or AWQ": ("qweight", "qzeros", "scales", "g_idx"),
+    "HQQ": ("W_q", "meta"),
+    "nunchaku": ("wscales", "wzeros", "smooth_factor", "proj_down", "proj_up"),
+    "optimum-quanto": ("_data", "_scale", "_shift"),
+}
+
+
+def _require_owners(files: TensorFiles, owned: Collection[str]) -> None:
+    """StorageError for integer weights that nobody says how to read: ComfyUI would take the codes
+    for weights."""
+    for name, spec in files.specs.items():
+        layer, _, part = name.rpartition(".")
+        codes = not (spec.dtype.is_floating_point or spec.dtype.is_complex)
+        if part == "weight" and codes and layer not in owned:
+            raise _fault(
+                files,
+                f"has {name} as {spec.dtype}, and nothing that is read here says what its codes "
+                f"mean{maker_of(files, layer)}",
+            )
+
+
+def maker_of(files: TensorFiles, layer: str) -> str:
+    """ "; SDNQ writes such files" where the names beside ``layer``'s weight are a library's own."""
+    beside = {
+        name.removeprefix(f"{layer}.").rpartition(".")[2]
+        for name in files.specs
+        if name.startswith(f"{layer}.")
+    }
+    return next(
+        (f"; {who} writes such files" for who, own in _MAKERS.items() if beside & {*own}), ""
+    )
+
+
+def markers(files: TensorFiles) -> dict[str, Any]:
+    """What ComfyUI's markers say of each layer, unchecked: of the metadata first, then of the
+    tensors. StorageError for one that is no JSON object."""
     described = _parse(files, METADATA, files.metadata.get(METADATA, '{"layers": {}}').encode())
     layers = described.get("layers")
     if not isinstance(layers, dict):
@@ -78,7 +117,7 @@ def _markers(files: TensorFiles) -> dict[str, str]:
         if name.endswith(f".{STOCK_MARKER}"):
             values = _parse(files, name, raw_bytes(files.read(name)))
             layers.setdefault(name.removesuffix(f".{STOCK_MARKER}"), values)
-    return {layer: _format_of(files, layer, values) for layer, values in layers.items()}
+    return layers
 
 
 def _full_name(files: TensorFiles, layer: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 import comfy.sd
 import comfy.utils
 import torch
-from comfy.model_management import get_torch_device
+from comfy.model_management import OOM_EXCEPTION, get_torch_device
 from comfy.model_patcher import ModelPatcher
 
 from ....quant_core.detect import FLOAT8_DTYPES
@@ -36,6 +36,7 @@ from ..files.file_report import FileReport, model_report
 from ..files.provenance import note_provenance, read_provenance
 from ..model.quantize_patcher import register_rebuild
 from .building import build_model, model_prefix
+from .claimed import require_claimed
 from .layers_in_file import Contents, Layer
 from .load_foreign import Loaded, load_foreign, load_gguf
 
@@ -72,7 +73,9 @@ def _load_safetensors(path: Path) -> Loaded:
         stock = check_stock_layers(files, {prefix + name for name in layers})
         ours = bool(prefix or layers)
         patcher = _load_ours(files, prefix, layers) if ours else _load_stock(files)
-        facts = _facts(files, layers, {k: v for k, v in stock.items() if k not in layers})
+        facts = list(_facts(files, layers, {k: v for k, v in stock.items() if k not in layers}))
+        if not ours:
+            facts += _left_out(require_claimed(files, patcher, stock))
         provenance = read_provenance(files.metadata, None if ours else str(path))
         return Loaded(patcher, provenance, files.nbytes, len(layers), tuple(facts))
 
@@ -112,18 +115,34 @@ def _other_names(
 
 
 def _load_stock(files: TensorFiles) -> ModelPatcher:
-    if len(files.files) == 1 and files.files[0].path == files.path:
-        return comfy.sd.load_diffusion_model(str(files.path))
-    state: dict[str, torch.Tensor] = {}
-    for file in files.files:
-        state |= comfy.utils.load_torch_file(str(file.path))
-    patcher = comfy.sd.load_diffusion_model_state_dict(state, metadata=dict(files.metadata))
+    """The model as ComfyUI loads it. StorageError where it knows no such model, or fails."""
+    try:
+        if len(files.files) == 1 and files.files[0].path == files.path:
+            return comfy.sd.load_diffusion_model(str(files.path))
+        state: dict[str, torch.Tensor] = {}
+        for file in files.files:
+            state |= comfy.utils.load_torch_file(str(file.path))
+        patcher = comfy.sd.load_diffusion_model_state_dict(state, metadata=dict(files.metadata))
+    except OOM_EXCEPTION:
+        raise
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        told = (str(error).splitlines() or [""])[0]
+        raise StorageError(
+            f"ComfyUI cannot load {files.path.name} ({type(error).__name__}: {told[:200]}). "
+            "Choose a file that its own Load Diffusion Model reads, or update ComfyUI."
+        ) from error
     if patcher is None:
         raise StorageError(
             f"ComfyUI does not recognise the model in {files.path.name}. Choose another file."
         )
     register_rebuild(patcher)
     return patcher
+
+
+def _left_out(names: list[str]) -> list[str]:
+    if not names:
+        return []
+    return [f"{len(names)} tensors have no place in the model and were left out, as {names[0]}."]
 
 
 def _facts(

@@ -7,11 +7,16 @@ from dataclasses import dataclass, field
 
 from ...formats.float8 import fits_scaled_mm
 from ..reader import TensorFiles
-from . import bitsandbytes, modelopt, torchao
+from . import bitsandbytes, convert_to_quant, modelopt, torchao
 from .layer import ForeignLayer, fault
 
 # ModelOpt's files have no mark of their own, so they come last.
-_RECOGNISERS = (torchao.recognise, bitsandbytes.recognise, modelopt.recognise)
+_RECOGNISERS = (
+    torchao.recognise,
+    bitsandbytes.recognise,
+    convert_to_quant.recognise,
+    modelopt.recognise,
+)
 
 # What only a quantized layer has, by the last part of its name: bitsandbytes' and other parts.
 _BITSANDBYTES = frozenset(("SCB", "absmax", "nested_absmax", "nested_quant_map", "quant_map"))

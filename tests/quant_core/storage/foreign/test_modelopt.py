@@ -123,5 +123,5 @@ def test_comfyuis_own_files_are_not_taken_for_modelopts(found, normal):
     tensors, _ = float8(normal(40, 96))
     marker = torch.frombuffer(bytearray(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8)
     assert found({**tensors, "layer.comfy_quant": marker})[0] is None
-    assert found(tensors, {"_quantization_metadata": "{}"})[0] is None
+    assert found(tensors, {"_quantization_metadata": '{"layers": {}}'})[0] is None
     assert found({"layer.weight": normal(4, 4)})[0] is None
