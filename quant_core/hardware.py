@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 import textwrap
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 
-from .kernels.matmul import float8_problem
+from .kernels.float8_way import float8_problem
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,6 @@ def hardware_of(device: torch.device | str | None = None) -> Hardware:
     return Hardware(device.type, name, check_fp8_support(device))
 
 
-@lru_cache
 def check_fp8_support(device: torch.device | str | None = None) -> bool:
     """Whether ``device`` multiplies FP8 by FP8 in hardware: a small matmul is run and compared.
 

@@ -13,9 +13,9 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 
 from ..errors import NonFiniteWeightError
+from ..kernels import Coding, add_low_rank, decoded, stored_linear
 from ..kernels.blocks import row_blocks as row_blocks
 from .grid import Grid
 
@@ -100,7 +100,7 @@ class QuantizedWeight:
 
     def dequantize(self, dtype: torch.dtype | None = None) -> torch.Tensor:
         """The weight as a plain tensor of ``shape``, in ``dtype`` (default: the original one)."""
-        return self.format.dequantize(self, self.dtype if dtype is None else dtype)
+        return decoded(self, self.dtype if dtype is None else dtype)
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,13 @@ class Format(ABC):
 
     @abstractmethod
     def dequantize(self, weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
-        """The weight as a plain tensor of its shape, rounded once to ``dtype``."""
+        """The weight as a plain tensor of its shape, rounded once to ``dtype``, in plain PyTorch.
+        ``QuantizedWeight.dequantize`` takes a kernel where there is one."""
+
+    @property
+    def coding(self) -> Coding | None:
+        """What kernels need to know to decode a matrix of this format; None where none can."""
+        return None
 
     def grid(self, weight: torch.Tensor, importance: torch.Tensor | None = None) -> Grid | None:
         """The values that ``weight`` [N, K] may take under scales that are chosen here.
@@ -174,7 +180,20 @@ class Format(ABC):
         self, x: torch.Tensor, weight: QuantizedWeight, bias: torch.Tensor | None
     ) -> torch.Tensor:
         """``x @ W.T + bias`` for x [..., K]; computed in the dtype of x, whatever the weight's."""
-        return F.linear(x, self.dequantize(weight, x.dtype), bias)
+        return stored_linear(x, weight, bias)
+
+    def linear_with_low_rank(
+        self,
+        x: torch.Tensor,
+        weight: QuantizedWeight,
+        bias: torch.Tensor | None,
+        up: torch.Tensor,
+        down: torch.Tensor,
+    ) -> torch.Tensor:
+        """``x @ (W + up @ down).T + bias``, up [N, R] and down [R, K] in the dtype of x."""
+        if self.activations is None:
+            return stored_linear(x, weight, bias, up, down)
+        return add_low_rank(self.linear(x, weight, bias), x, up, down)
 
     @property
     def activations(self) -> str | None:

@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
+from ..kernels import Coding
 from .base import Format, QuantizedWeight, register_format, require_finite, row_blocks
 from .grid import Grid, snap_float8
 
@@ -75,6 +76,11 @@ class BlockFloat8(Format):
             step = self._spread(weight.scale, block, *weight.shape)
             out[block] = weight.qdata[block].float().mul_(step)
         return out
+
+    @property
+    def coding(self) -> Coding:
+        values = "e4m3" if self.storage == torch.float8_e4m3fn else "e5m2"
+        return Coding(8, values, "square", self.columns, self.rows)
 
     def _maxima(self, weight: torch.Tensor) -> torch.Tensor:
         """max |w| of each block."""

@@ -18,6 +18,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
+from ..kernels import Coding
 from .base import Format, QuantizedWeight, register_format, require_finite, row_blocks
 from .dynamic_code import DYNAMIC_CODE
 from .grid import Grid, snap_table
@@ -127,6 +128,19 @@ class Code4(Format):
             codes = torch.stack((packed[rows] >> 4, packed[rows] & 15), dim=-1).flatten(1)
             out[rows] = looked_up(codes, CODES[self.code]).mul_(scale[rows, None])
         return out.view(-1)[:count].view(weight.shape)
+
+    @property
+    def coding(self) -> Coding:
+        return Coding(
+            4,
+            "table",
+            "flat",
+            self.block_size,
+            scale_values="dynamic" if self.double_quant else "float",
+            high_first=True,
+            table=CODES[self.code],
+            scale_table=DYNAMIC_CODE if self.double_quant else (),
+        )
 
     def scales(self, weight: QuantizedWeight) -> torch.Tensor:
         """The scale of each block, float32 [blocks]."""

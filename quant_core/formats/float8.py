@@ -14,8 +14,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from ..kernels import dequantize_scaled, float8_linear, scaled_linear
-from ..kernels.matmul import has_few_rows
+from ..kernels import Coding, eight_bit_linear, stored_linear
+from ..kernels.float8_way import float8_way
+from ..kernels.matmul import fits_float8_matmul
+from ..kernels.plain import dequantize_scaled
 from .base import (
     WEIGHT_ONLY,
     Format,
@@ -100,9 +102,26 @@ class Float8(Format):
     def linear(
         self, x: torch.Tensor, weight: QuantizedWeight, bias: torch.Tensor | None
     ) -> torch.Tensor:
-        if self.activations is None or x.device.type != "cuda" or has_few_rows(x):
-            return scaled_linear(x, weight.qdata, weight.scale, bias)
-        return float8_linear(x, weight.qdata, weight.scale, bias)
+        if self.activations is None or not fits_float8_matmul(x):
+            return stored_linear(x, weight, bias)
+        return eight_bit_linear(x, weight.qdata, weight.scale, bias)
+
+    def linear_with_low_rank(
+        self,
+        x: torch.Tensor,
+        weight: QuantizedWeight,
+        bias: torch.Tensor | None,
+        up: torch.Tensor,
+        down: torch.Tensor,
+    ) -> torch.Tensor:
+        if self.activations is None or not fits_float8_matmul(x):
+            return stored_linear(x, weight, bias, up, down)
+        return eight_bit_linear(x, weight.qdata, weight.scale, bias, up, down)
+
+    @property
+    def coding(self) -> Coding:
+        values = "e4m3" if self.storage == torch.float8_e4m3fn else "e5m2"
+        return Coding(8, values, "row" if self.granularity == "per-row" else "tensor")
 
     def weight_only(self) -> Format:
         return Float8(self.dtype, self.granularity) if self.activations else self
@@ -148,7 +167,10 @@ class Float8(Format):
     def kernel(self, device: torch.device) -> str:
         if self.activations is None or device.type != "cuda":
             return super().kernel(device)
-        return "fp8 x fp8 matmul (torch._scaled_mm)"
+        way = float8_way(device)
+        if way is None:
+            return f"{super().kernel(device)}, weight-only: no FP8 matmul here"
+        return f"fp8 x fp8 matmul (torch._scaled_mm, {way})"
 
     def __str__(self) -> str:
         activations = f", {self.activations} activations" if self.activations else ""

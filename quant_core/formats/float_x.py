@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import torch
 
+from ..kernels import Coding
 from .base import Format, QuantizedWeight, absolute_maximum, register_format, row_blocks
 from .bits import pack, packed_bytes, unpack
 from .grid import Grid, snap_table
@@ -81,6 +82,10 @@ class FloatX(Format):
             codes = unpack(weight.qdata[block], self.bits, k)
             out[block] = looked_up(codes, table).mul_(weight.scale[block])
         return out.view(weight.shape)
+
+    @property
+    def coding(self) -> Coding:
+        return Coding(self.bits, "table", "row", table=values_of(self.exponent, self.mantissa))
 
     def parts(self, shape: tuple[int, ...]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         k = math.prod(shape[1:])

@@ -16,8 +16,8 @@ from typing import ClassVar
 
 import torch
 
-from ..kernels import dequantize_int4, int4_linear
-from ..kernels.plain import pack_nibbles
+from ..kernels import Coding
+from ..kernels.plain import dequantize_int4, pack_nibbles
 from .affine import codes_of, group_ranges
 from .base import Format, QuantizedWeight, register_format, row_blocks
 from .grid import Grid, snap_integers
@@ -71,11 +71,9 @@ class Int4(Format):
         parts = (weight.qdata, weight.scale, weight.zero_point)
         return dequantize_int4(*parts, self.group_size, dtype)
 
-    def linear(
-        self, x: torch.Tensor, weight: QuantizedWeight, bias: torch.Tensor | None
-    ) -> torch.Tensor:
-        parts = (weight.qdata, weight.scale, weight.zero_point)
-        return int4_linear(x, *parts, self.group_size, bias)
+    @property
+    def coding(self) -> Coding:
+        return Coding(4, scales="group", group=self.group_size, zero="stored")
 
     def with_algorithm(self, algorithm: str) -> Format:
         return replace(self, algorithm=algorithm)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 
-from .base import Format, QuantizedWeight, register_format
+from ..kernels import is_traced, stored_linear
+from .base import Format, QuantizedWeight, register_format, row_blocks
 from .int_n import IntN
 
 _SMALLEST_SCALE = 1e-30
@@ -36,7 +36,7 @@ class Int4Dynamic(IntN):
     def linear(
         self, x: torch.Tensor, weight: QuantizedWeight, bias: torch.Tensor | None
     ) -> torch.Tensor:
-        return F.linear(round_tokens(x), self.dequantize(weight, x.dtype), bias)
+        return stored_linear(round_tokens(x), weight, bias)
 
     def weight_only(self) -> Format:
         return IntN(self.bits, self.group_size, self.symmetric, self.algorithm)
@@ -48,11 +48,21 @@ class Int4Dynamic(IntN):
 def round_tokens(x: torch.Tensor) -> torch.Tensor:
     """``x`` [..., K] rounded to INT8 and back, affine, with one scale and one zero point per
     row."""
-    values = x.float()
+    rows = x.reshape(-1, x.shape[-1])
+    if is_traced(x):
+        return _rounded(rows).to(x.dtype).view(x.shape)
+    out = torch.empty(rows.shape, dtype=x.dtype, device=x.device)
+    for block in row_blocks(rows):
+        out[block] = _rounded(rows[block])
+    return out.view(x.shape)
+
+
+def _rounded(rows: torch.Tensor) -> torch.Tensor:
+    values = rows.float()
     # torch.aminmax along a dimension takes far longer on a CPU.
     low = values.amin(-1, keepdim=True).clamp_(max=0)
     high = values.amax(-1, keepdim=True).clamp_(min=0)
     scale = ((high - low) / 255).clamp_(_SMALLEST_SCALE)
     zero = (-128 - (low / scale).round()).clamp_(-128, 127)
     codes = ((values / scale).round_() + zero).clamp_(-128, 127)
-    return codes.sub_(zero).mul_(scale).to(x.dtype)
+    return codes.sub_(zero).mul_(scale)

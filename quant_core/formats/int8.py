@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from ..kernels import dequantize_scaled, int8_linear, scaled_linear
-from ..kernels.int8_product import int8_tile
+from ..kernels import Coding, eight_bit_linear, stored_linear
 from ..kernels.matmul import INT8_MATMUL_DEVICES, fits_int8_matmul
+from ..kernels.plain import dequantize_scaled
+from ..kernels.product import int8_kernel
 from .base import (
     Format,
     QuantizedWeight,
@@ -91,8 +92,24 @@ class Int8(Format):
         self, x: torch.Tensor, weight: QuantizedWeight, bias: torch.Tensor | None
     ) -> torch.Tensor:
         if self.activations is None or not fits_int8_matmul(x, weight.qdata):
-            return scaled_linear(x, weight.qdata, weight.scale, bias)
-        return int8_linear(x, weight.qdata, weight.scale, bias)
+            return stored_linear(x, weight, bias)
+        return eight_bit_linear(x, weight.qdata, weight.scale, bias)
+
+    def linear_with_low_rank(
+        self,
+        x: torch.Tensor,
+        weight: QuantizedWeight,
+        bias: torch.Tensor | None,
+        up: torch.Tensor,
+        down: torch.Tensor,
+    ) -> torch.Tensor:
+        if self.activations is None or not fits_int8_matmul(x, weight.qdata):
+            return stored_linear(x, weight, bias, up, down)
+        return eight_bit_linear(x, weight.qdata, weight.scale, bias, up, down)
+
+    @property
+    def coding(self) -> Coding:
+        return Coding(8, "integer", "row" if self.granularity == "per-row" else "tensor")
 
     def weight_only(self) -> Format:
         return replace(self, activations=None)
@@ -120,8 +137,8 @@ class Int8(Format):
     def kernel(self, device: torch.device) -> str:
         if self.activations is None or device.type not in INT8_MATMUL_DEVICES:
             return super().kernel(device)
-        way = "Triton, scaled at once" if int8_tile(device) else "torch._int_mm"
-        return f"int8 x int8 matmul ({way})"
+        way = int8_kernel(device)
+        return way or f"{super().kernel(device)}, weight-only: no INT8 matmul here"
 
     def __str__(self) -> str:
         activations = f", {self.activations} activations" if self.activations else ""

@@ -14,9 +14,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from ..kernels import quantize_rows, scaled_linear
-from ..kernels.int8_product import int8_product, int8_tile
+from ..kernels import stored_linear
+from ..kernels.dispatch import quantize_rows
 from ..kernels.matmul import INT8_MATMUL_DEVICES, fits_int8_matmul
+from ..kernels.product import int8_kernel, product
 from .base import (
     WEIGHT_ONLY,
     Format,
@@ -26,6 +27,7 @@ from .base import (
     row_blocks,
 )
 from .grid import Grid, snap_integers
+from .int8 import Int8
 from .rotation import SIZES, is_size, rotate
 
 _LARGEST_CODE = 127.0
@@ -140,10 +142,12 @@ def rotated_linear(
     turned = rotate(rows.float() if x.device.type == "cpu" else rows, rotation)
     if fits_int8_matmul(rows, codes):
         activations, row_scale = quantize_rows(turned, torch.int8)
-        y = int8_product(activations, codes, row_scale, scale.view(1, -1), bias, x.dtype)
+        y = product(activations, codes, row_scale, scale.view(1, -1), bias, x.dtype)
     else:
         bias = None if bias is None else bias.to(turned.dtype)
-        y = scaled_linear(turned, codes, scale.view(-1, 1), bias).to(x.dtype)
+        shape = tuple(codes.shape)
+        weight = QuantizedWeight(Int8(), codes, scale.view(-1, 1), None, shape, x.dtype)
+        y = stored_linear(turned, weight, bias).to(x.dtype)
     return y.view(*x.shape[:-1], len(codes))
 
 
@@ -151,5 +155,5 @@ def rotated_kernel(fmt: Format, device: torch.device) -> str | None:
     """What multiplies ``fmt`` on ``device``, in words; None where INT8 is not multiplied."""
     if fmt.activations is None or device.type not in INT8_MATMUL_DEVICES:
         return None
-    way = "Triton, scaled at once" if int8_tile(device) else "torch._int_mm"
-    return f"rotation, int8 x int8 matmul ({way})"
+    way = int8_kernel(device)
+    return way and f"rotation, {way}"

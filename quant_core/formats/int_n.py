@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import torch
 
+from ..kernels import Coding
 from .affine import codes_of, group_ranges
 from .base import Format, QuantizedWeight, register_format, row_blocks
 from .bits import pack, packed_bytes, unpack
@@ -91,6 +92,11 @@ class IntN(Format):
 
     def in_rows(self, weight: QuantizedWeight) -> QuantizedWeight:
         return weight
+
+    @property
+    def coding(self) -> Coding:
+        zero = "middle" if self.symmetric else "stored"
+        return Coding(self.bits, scales="group", group=self.group_size, zero=zero)
 
     def parts(self, shape: tuple[int, ...]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         n, k = shape

@@ -4,6 +4,10 @@ Weights have one scale a row, max |w| / 127. A column of activations with an ent
 ``threshold`` is computed in the input's dtype with the dequantized weights; what is left is rounded
 per token and multiplied in INT8 (Dettmers et al. 2022, arXiv 2208.07339). Codes are bitsandbytes'.
 Bits a weight: 8 + 32 / K.
+
+How many columns are large is a value, and asking a GPU for it would stop the CPU and break a CUDA
+graph. So a GPU computes K / 8 columns apart, those of the largest entries, whether they are large
+or not. Should there be more outliers than that, the others are rounded with the rest.
 """
 
 from __future__ import annotations
@@ -16,13 +20,16 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
-from ..kernels.blocks import is_traced
+from ..kernels import Coding, is_traced, stored_linear
 from ..kernels.matmul import fits_int8_matmul
+from ..kernels.product import product
 from .base import Format, QuantizedWeight, absolute_maximum, register_format, row_blocks
 from .grid import Grid, snap_integers
 from .int8 import Int8
 
 _SMALLEST_MAXIMUM = 1e-30
+# Of how many columns a GPU computes one apart.
+_SHARE_APART = 8
 
 
 @register_format
@@ -67,31 +74,58 @@ class LlmInt8(Format):
     def linear(
         self, x: torch.Tensor, weight: QuantizedWeight, bias: torch.Tensor | None
     ) -> torch.Tensor:
-        if not fits_int8_matmul(x, weight.qdata):
-            return F.linear(x, self.dequantize(weight, x.dtype), bias)
+        if not x.numel() or not fits_int8_matmul(x, weight.qdata):
+            return stored_linear(x, weight, bias)
         rows = x.reshape(-1, x.shape[-1])
-        large = rows.abs() >= self.threshold if self.threshold else None
-        outliers = None if large is None else large.any(dim=0)
-        codes, scale = _quantize_tokens(rows, large, outliers)
-        y = torch._int_mm(codes, weight.qdata.t()) * scale * weight.scale.view(1, -1)
-        if bias is not None:
-            y += bias
-        y = y.to(x.dtype)
-        if outliers is not None:
-            y = y + self._outliers(rows, weight, outliers)
-        return y.reshape(*x.shape[:-1], weight.shape[0])
+        if not self.threshold:
+            y = _int8_product(rows, weight, bias, *_quantize_tokens(rows, None, None))
+            return y.reshape(*x.shape[:-1], weight.shape[0])
+        columns = None
+        if x.device.type != "cpu" and not is_traced(rows):
+            count = max(1, rows.shape[1] // _SHARE_APART)
+            columns = rows.abs().amax(dim=0).topk(count).indices
+        return self._split(rows, weight, bias, columns).reshape(*x.shape[:-1], weight.shape[0])
 
-    def _outliers(
-        self, rows: torch.Tensor, weight: QuantizedWeight, outliers: torch.Tensor
+    def _split(
+        self,
+        rows: torch.Tensor,
+        weight: QuantizedWeight,
+        bias: torch.Tensor | None,
+        columns: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The product with outlier columns apart: those among ``columns``, or where that is None
+        all of them."""
+        largest = rows.abs().amax(dim=0)
+        outliers = largest >= self.threshold
+        if columns is not None:
+            among = torch.zeros_like(outliers).index_fill_(0, columns, True)
+            outliers = outliers & among
+        large = (rows.abs() >= self.threshold) & outliers
+        codes, scale = _quantize_tokens(rows, large, outliers)
+        y = _int8_product(rows, weight, bias, codes, scale)
+        return y + self._apart(rows, weight, outliers, columns)
+
+    @property
+    def coding(self) -> Coding:
+        return Coding(8, "integer", "row")
+
+    def _apart(
+        self,
+        rows: torch.Tensor,
+        weight: QuantizedWeight,
+        outliers: torch.Tensor,
+        columns: torch.Tensor | None,
     ) -> torch.Tensor | float:
-        """The product of the outlier columns, which are few."""
+        """The product of the outlier columns. columns: a number of them that is known, and what is
+        no outlier counts as zero; None: found by looking."""
         if is_traced(rows):  # no shape may depend on values
             return F.linear(rows * outliers, self.dequantize(weight, rows.dtype))
-        columns = outliers.nonzero().view(-1)
-        if not len(columns):
-            return 0.0
+        if columns is None:
+            columns = outliers.nonzero().view(-1)
+            if not len(columns):
+                return 0.0
         kept = (weight.qdata[:, columns] * weight.scale).to(rows.dtype)
-        return F.linear(rows[:, columns], kept)
+        return F.linear(rows[:, columns] * outliers[columns], kept)
 
     def in_rows(self, weight: QuantizedWeight) -> QuantizedWeight:
         return weight
@@ -110,6 +144,10 @@ class LlmInt8(Format):
 
 def _largest(weight: torch.Tensor) -> torch.Tensor:
     return absolute_maximum(weight, "per-row").clamp_(_SMALLEST_MAXIMUM)
+
+
+def _int8_product(rows, weight, bias, codes, scale) -> torch.Tensor:
+    return product(codes, weight.qdata, scale, weight.scale.view(1, -1), bias, rows.dtype)
 
 
 def _quantize_tokens(

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 
+from ..kernels import Coding
 from .base import WEIGHT_ONLY, Format, QuantizedWeight, register_format, require_finite, row_blocks
 from .grid import Grid, snap_float8
 from .swizzle import multiplies_blocks, padded_to, swizzle, swizzled_shape, unswizzle
@@ -72,6 +73,10 @@ class MXFP8(Format):
             values = weight.qdata[rows].float().unflatten(1, (-1, BLOCK))
             out[rows] = values.mul_(_value(scale[rows]).unsqueeze(-1)).flatten(1)
         return out[:n, :k].contiguous()
+
+    @property
+    def coding(self) -> Coding:
+        return Coding(8, "e4m3", "swizzled", BLOCK, scale_values="e8m0")
 
     def parts(self, shape: tuple[int, ...]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         n, k = shape

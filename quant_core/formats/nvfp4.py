@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 
+from ..kernels import Coding
 from .base import (
     WEIGHT_ONLY,
     Format,
@@ -120,6 +121,18 @@ class NVFP4(Format):
             values = looked_up(codes, values_of(2, 1)).unflatten(1, (-1, BLOCK)).mul_(step)
             out[rows] = values.flatten(1)
         return out[:n, :k].contiguous()
+
+    @property
+    def coding(self) -> Coding:
+        return Coding(
+            4,
+            "table",
+            "swizzled",
+            BLOCK,
+            scale_values="e4m3",
+            high_first=True,
+            table=values_of(2, 1),
+        )
 
     def parts(self, shape: tuple[int, ...]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         n, k = shape

@@ -14,7 +14,9 @@ from typing import ClassVar
 import torch
 
 from ..errors import CalibrationError
-from ..kernels.matmul import float8_way, static_float8_linear
+from ..kernels import add_low_rank
+from ..kernels.float8_way import float8_way
+from ..kernels.matmul import static_float8_linear
 from .base import Format, QuantizedWeight, register_format
 from .float8 import Float8
 
@@ -79,9 +81,19 @@ class StaticFloat8(Float8):
     ) -> torch.Tensor:
         return static_float8_linear(x, weight.qdata, weight.scale, weight.input_scale, bias)
 
+    def linear_with_low_rank(
+        self,
+        x: torch.Tensor,
+        weight: QuantizedWeight,
+        bias: torch.Tensor | None,
+        up: torch.Tensor,
+        down: torch.Tensor,
+    ) -> torch.Tensor:
+        return add_low_rank(self.linear(x, weight, bias), x, up, down)
+
     def kernel(self, device: torch.device) -> str:
         runs = device.type == "cuda" and float8_way(device)
-        return super().kernel(device) if runs else Format.kernel(self, device)
+        return "fp8 x fp8 matmul (torch._scaled_mm)" if runs else Format.kernel(self, device)
 
     def __str__(self) -> str:
         return f"{self.dtype} {self.granularity}, {self.activations} activations of static scale"

@@ -1,29 +1,23 @@
 """The arithmetic that runs at every step, each piece as one kernel where Triton is there.
 
-Every kernel has a twin in plain PyTorch, which is its reference and runs wherever it does not:
-on a CPU in blocks that fit the cache, and under torch.compile, which fuses it.
+Every kernel has a twin in plain PyTorch, which is its reference and runs wherever it does not: in
+blocks that fit the cache, and under torch.compile, which fuses it. ``triton`` holds the kernels,
+``coding`` says what they need to know of a format, ``product`` and ``weight_only`` choose.
 """
 
 from .blocks import is_traced, row_blocks
-from .dispatch import (
-    dequantize_int4,
-    dequantize_scaled,
-    int4_linear,
-    quantize_rows,
-    scale_products,
-    scaled_linear,
-)
-from .matmul import float8_linear, int8_linear
+from .coding import Coding
+from .dispatch import quantize_rows
+from .matmul import eight_bit_linear
+from .weight_only import add_low_rank, decoded, stored_linear
 
 __all__ = [
-    "dequantize_int4",
-    "dequantize_scaled",
-    "float8_linear",
-    "int4_linear",
-    "int8_linear",
+    "Coding",
+    "add_low_rank",
+    "decoded",
+    "eight_bit_linear",
     "is_traced",
     "quantize_rows",
     "row_blocks",
-    "scale_products",
-    "scaled_linear",
+    "stored_linear",
 ]

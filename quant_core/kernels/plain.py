@@ -1,13 +1,14 @@
 """The kernels in plain PyTorch: what every other way of computing them must equal.
 
-On a CPU each works in blocks that fit the cache, on operands of one dtype: PyTorch's own mixing of
-dtypes takes ten times as long there. Numbers that are not finite stay so, in the whole row (of a
-tensor with one scale: everywhere), and rows of zeros stay zeros.
+Each works in blocks that fit the cache, of a CPU or a GPU. On a CPU their operands have one dtype:
+PyTorch's own mixing of dtypes takes ten times as long there. Numbers that are not finite stay so,
+in the whole row, and rows of zeros stay zeros.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from .blocks import in_one_block, is_traced, row_blocks
 from .float8_bits import decode_float8, has_bits
@@ -16,20 +17,31 @@ from .float8_bits import decode_float8, has_bits
 SMALLEST_MAXIMUM = 1e-30
 # Stored bytes of a weight.
 _SMALL = 4096
+# Elements of an INT8 matmul's result that wait to be scaled at a time on a GPU: 64 MiB.
+MOST_PRODUCTS = 2**24
+_FEWEST_ROWS = 32
 # As tensors: a Python number costs each operation two microseconds more.
 _FOUR, _NIBBLES = torch.tensor(4, dtype=torch.int16), torch.tensor(0x0F0F, dtype=torch.int16)
 
 
 def largest_code(dtype: torch.dtype) -> float:
-    """The largest code of a dtype: 127 for int8, else FP8's largest finite number."""
+    """127 or FP8's largest finite number."""
     return 127.0 if dtype == torch.int8 else torch.finfo(dtype).max
 
 
-def quantize_rows(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rounds x [M, K], float, to codes [M, K] in int8 or FP8 with scales [M, 1] in float32.
+def quantize_rows(
+    x: torch.Tensor, dtype: torch.dtype, first: str = ""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """x [M, K], float, as codes [M, K] in int8 or FP8 and scales [M, 1] in float32: the largest
+    magnitude of a row becomes the largest code, the others the nearest, ties to even.
 
-    The largest magnitude of a row becomes the largest code; ties go to even.
+    first: what x goes through before, in float32: "gelu" in its tanh form, or "swiglu", of
+    [M, 2 K], silu(x[:, :K]) * x[:, K:].
     """
+    if first:
+        x = _FIRST[first](x.float())
+    if x.device.type != "cpu" and not is_traced(x):
+        return _quantize_on_gpu(x, dtype)
     if in_one_block(x):
         return _quantize_block(x, dtype)
     codes = torch.empty(x.shape, dtype=dtype)
@@ -37,6 +49,42 @@ def quantize_rows(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, to
     for block in row_blocks(x):
         codes[block], scale[block] = _quantize_block(x[block], dtype)
     return codes, scale
+
+
+_FIRST = {
+    "gelu": lambda x: F.gelu(x, approximate="tanh"),
+    "swiglu": lambda x: F.silu(x[:, : x.shape[1] // 2]) * x[:, x.shape[1] // 2 :],
+}
+
+
+def quantize_rows_low(
+    x: torch.Tensor, dtype: torch.dtype, down: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """``quantize_rows`` of x [M, K], and ``x @ down.T`` [M, R] in the dtype of x."""
+    return *quantize_rows(x, dtype), F.linear(x, down)
+
+
+def _quantize_on_gpu(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two passes over x: the extremes of all rows, which makes nothing large, then the codes."""
+    low, high = torch.aminmax(x, dim=1, keepdim=True)
+    largest = torch.maximum(high, -low).float()
+    scale = largest.clamp_(SMALLEST_MAXIMUM).div_(largest_code(dtype))
+    inverse = scale.reciprocal()
+    codes = torch.empty(x.shape, dtype=dtype, device=x.device)
+    for block in row_blocks(x):
+        codes[block] = _round(torch.mul(x[block], inverse[block]), dtype)
+    return codes, scale
+
+
+def quantize_by(x: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """x [M, K] in FP8 codes of a given scale, float32 []; what is beyond the largest saturates."""
+    limit = torch.finfo(dtype).max
+    if is_traced(x):
+        return (x.float() / scale).clamp(-limit, limit).to(dtype)
+    codes = torch.empty(x.shape, dtype=dtype, device=x.device)
+    for block in row_blocks(x):
+        codes[block] = (x[block].float() / scale).clamp_(-limit, limit)
+    return codes
 
 
 def _quantize_block(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,23 +101,31 @@ def _round(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def dequantize_scaled(codes: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """``codes * scale`` in float32, rounded once to ``dtype``.
-
-    codes: int8 or FP8 [N, ...]. scale: float32, [N, 1, ...] or [].
-    """
+    """``codes * scale`` of int8 or FP8 codes [N, ...], formed in float32, rounded once to
+    ``dtype``. scale: float32, [N, 1, ...] or []."""
+    # PyTorch rounds a scale of no dimensions to the dtype of the other factor before it multiplies:
+    # 0.39 % off in bfloat16.
+    scale = scale if scale.dim() else scale.view((1,) * codes.dim())
     small = codes.numel() <= _SMALL  # where the number of passes is what costs
-    if small or codes.device.type != "cpu" or is_traced(codes):
-        # One kernel of int8; two of FP8, whose codes every float dtype holds exactly.
-        if codes.dtype == torch.int8:
-            return torch.mul(codes, scale, out=torch.empty_like(codes, dtype=dtype))
-        values = codes.to(dtype)
-        return torch.mul(values, scale, out=values)
+    if small or is_traced(codes):
+        return _dequantize_mixed(codes, scale, torch.empty_like(codes, dtype=dtype))
     matrix = codes.reshape(len(codes), -1)
     steps = scale.view(-1, 1)
-    out = torch.empty(matrix.shape, dtype=dtype)
+    out = torch.empty(matrix.shape, dtype=dtype, device=codes.device)
     for block in row_blocks(matrix):
-        out[block] = _decode(matrix[block]).mul_(steps[block] if scale.dim() else steps)
+        step = steps[block] if len(steps) > 1 else steps
+        if codes.device.type == "cpu":
+            out[block] = _decode(matrix[block]).mul_(step)
+        else:
+            _dequantize_mixed(matrix[block], step, out[block])
     return out.view(codes.shape)
+
+
+def _dequantize_mixed(codes: torch.Tensor, scale: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """One kernel of int8; two of FP8, whose codes every float dtype holds exactly."""
+    if codes.dtype == torch.int8:
+        return torch.mul(codes, scale, out=out)
+    return torch.mul(out.copy_(codes), scale, out=out)
 
 
 def _decode(codes: torch.Tensor) -> torch.Tensor:
@@ -83,13 +139,13 @@ def dequantize_int4(
     group_size: int,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """``code * scale + zero_point`` [N, K] in float32, rounded once to ``dtype``.
+    """``code * scale + zero_point`` [N, K], formed in float32, rounded once to ``dtype``.
 
     codes: uint8 [N, K / 2], the low nibble first. scale, zero_point: [N, K / group_size].
     """
     if in_one_block(codes):
         return _dequantize_groups(codes, scale, zero_point, group_size).to(dtype)
-    out = torch.empty(codes.shape[0], 2 * codes.shape[1], dtype=dtype)
+    out = torch.empty(codes.shape[0], 2 * codes.shape[1], dtype=dtype, device=codes.device)
     for block in row_blocks(out):
         parts = (codes[block], scale[block], zero_point[block])
         out[block] = _dequantize_groups(*parts, group_size)
@@ -107,7 +163,7 @@ def _dequantize_groups(
 
 
 def pack_nibbles(codes: torch.Tensor) -> torch.Tensor:
-    """Packs uint8 [N, 2 B] of values below 16 into uint8 [N, B], the low nibble first."""
+    """uint8 [N, 2 B] of values below 16 as uint8 [N, B], the low nibble first."""
     if is_traced(codes) or codes.device.type != "cpu":
         return codes[:, ::2] | (codes[:, 1::2] << 4)
     pairs = codes.contiguous().view(torch.int16)  # a transposed weight has transposed codes
@@ -115,7 +171,7 @@ def pack_nibbles(codes: torch.Tensor) -> torch.Tensor:
 
 
 def unpack_nibbles(packed: torch.Tensor) -> torch.Tensor:
-    """The inverse of ``pack_nibbles``: uint8 [N, B] to uint8 [N, 2 B]."""
+    """uint8 [N, B] as uint8 [N, 2 B], the low nibble first."""
     if is_traced(packed) or packed.device.type != "cpu":
         return torch.stack((packed & 15, packed >> 4), dim=-1).flatten(-2)
     # Both nibbles into the two bytes of one number, the lower into the first.
@@ -139,13 +195,18 @@ def scale_products(
     if in_one_block(products):
         values = _scale_block(products, row_scale, column_scale, bias)
         return values if dtype == torch.float32 else values.to(dtype)
-    out = torch.empty(products.shape, dtype=dtype)
+    out = torch.empty(products.shape, dtype=dtype, device=products.device)
     for block in row_blocks(products):
         out[block] = _scale_block(products[block], row_scale[block], column_scale, bias)
     return out
 
 
 def _scale_block(products, row_scale, column_scale, bias):
+    if products.device.type != "cpu":  # fewer kernels, whatever their dtypes
+        values = torch.mul(products, row_scale.float())
+        if bias is None:
+            return values.mul_(column_scale)
+        return torch.addcmul(bias, values, column_scale)
     values = (
         products.float().mul_(row_scale)
         if products.dtype != torch.float32
@@ -155,7 +216,7 @@ def _scale_block(products, row_scale, column_scale, bias):
     return values if bias is None else values.add_(bias)
 
 
-def int8_product(
+def product(
     x: torch.Tensor,
     codes: torch.Tensor,
     row_scale: torch.Tensor,
@@ -163,41 +224,20 @@ def int8_product(
     bias: torch.Tensor | None,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """``scale_products`` of the integer product ``x @ codes.T``; x: int8 [M, K], codes: int8 [N,
-    K]."""
-    return scale_products(torch._int_mm(x, codes.t()), row_scale, column_scale, bias, dtype)
+    """``scale_products`` of ``x @ codes.T``, int8 [M, K] and [N, K].
 
-
-def int4_linear(
-    x: torch.Tensor,
-    codes: torch.Tensor,
-    scale: torch.Tensor,
-    zero_point: torch.Tensor,
-    group_size: int,
-    bias: torch.Tensor | None,
-) -> torch.Tensor:
-    """``x @ W.T + bias`` in the dtype of x [..., K], W as ``dequantize_int4`` gives it."""
-    dtype = _product_dtype(x, codes)
-    weight = dequantize_int4(codes, scale, zero_point, group_size, dtype)
-    return _linear(x, weight, bias)
-
-
-def scaled_linear(
-    x: torch.Tensor, codes: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
-) -> torch.Tensor:
-    """``x @ W.T + bias`` in the dtype of x [..., K], W as ``dequantize_scaled`` gives it."""
-    return _linear(x, dequantize_scaled(codes, scale, _product_dtype(x, codes)), bias)
-
-
-def _product_dtype(x: torch.Tensor, codes: torch.Tensor) -> torch.dtype:
-    """That of x. A CPU takes 20 microseconds for the least product of bfloat16, 5 for one of
-    float32."""
-    small = codes.numel() <= _SMALL and codes.device.type == "cpu" and not is_traced(x)
-    return torch.float32 if small else x.dtype
-
-
-def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    if x.dtype == weight.dtype:
-        return torch.nn.functional.linear(x, weight, bias)
-    bias = None if bias is None else bias.to(weight.dtype)
-    return torch.nn.functional.linear(x.to(weight.dtype), weight, bias).to(x.dtype)
+    On a GPU some rows at a time: products have four bytes, which would make the largest tensor of
+    all.
+    """
+    step = max(MOST_PRODUCTS // len(codes), _FEWEST_ROWS)
+    if x.device.type == "cpu" or is_traced(x) or len(x) <= step:
+        products = torch._int_mm(x, codes.t())
+        return scale_products(products, row_scale, column_scale, bias, dtype)
+    out = torch.empty(len(x), len(codes), dtype=dtype, device=x.device)
+    # The last block is no smaller than the library takes.
+    starts = range(0, max(1, len(x) - _FEWEST_ROWS), step)
+    for start, stop in zip(starts, (*starts[1:], len(x)), strict=True):
+        rows = slice(start, stop)
+        products = torch._int_mm(x[rows], codes.t())
+        out[rows] = scale_products(products, row_scale[rows], column_scale, bias, dtype)
+    return out

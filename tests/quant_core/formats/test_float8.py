@@ -7,7 +7,7 @@ from torchao.quantization import Float8Tensor, PerRow, PerTensor
 
 from graphquant.quant_core.formats import Float8
 from graphquant.quant_core.formats.float8 import fits_scaled_mm
-from graphquant.quant_core.kernels import quantize_rows
+from graphquant.quant_core.kernels import float8_way, quantize_rows
 from lab.sampling import relative_l2
 
 GRANULARITIES = {"per-row": PerRow(), "per-tensor": PerTensor()}
@@ -107,9 +107,13 @@ def test_only_matrices_in_sixteens_fit_scaled_mm():
     assert not any(map(fits_scaled_mm, [(24, 32), (16, 40), (16, 16, 1, 1)]))
 
 
-def test_the_kernel_is_named_where_it_runs_only():
-    fmt = Float8(activations="float8_e4m3fn")
-    assert fmt.kernel(torch.device("cuda")) == "fp8 x fp8 matmul (torch._scaled_mm)"
+def test_the_kernel_is_named_where_it_runs_only(monkeypatch):
+    """Also of a file that was saved where FP8 is multiplied, on a GPU that does not."""
+    fmt, gpu = Float8(activations="float8_e4m3fn"), torch.device("cuda", 0)
+    monkeypatch.setitem(float8_way.WAYS, gpu, "row-wise")
+    assert fmt.kernel(gpu) == "fp8 x fp8 matmul (torch._scaled_mm, row-wise)"
+    monkeypatch.setitem(float8_way.WAYS, gpu, None)
+    assert fmt.kernel(gpu) == "dequantize + matmul, weight-only: no FP8 matmul here"
     assert fmt.kernel(torch.device("cpu")) == "dequantize + matmul"
 
 

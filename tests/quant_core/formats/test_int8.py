@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torchao.quantization import Int8Tensor, PerRow, PerTensor
 
 from graphquant.quant_core.formats import Int8
-from graphquant.quant_core.kernels.launch_matmul import CHOSEN_TILES, TILES
+from graphquant.quant_core.kernels import dispatch, product
 from lab.sampling import relative_l2
 
 GRANULARITIES = {"per-row": PerRow(), "per-tensor": PerTensor()}
@@ -83,14 +83,13 @@ def test_the_integer_product_by_hand(granularity):
     assert torch.allclose(y, torch.tensor([[-128.0 * 127 - 63, 128.25], [31.5, -63.75]]))
 
 
-@pytest.mark.parametrize(
-    ("tile", "way"), [(None, "torch._int_mm"), (TILES[0], "Triton, scaled at once")]
-)
-def test_the_kernel_is_named_where_it_runs_only(tile, way, monkeypatch):
-    """On a GPU the one that won."""
+def test_the_kernel_is_named_where_it_runs_only(monkeypatch):
     fmt, gpu = Int8(activations="int8"), torch.device("cuda", 0)
-    monkeypatch.setitem(CHOSEN_TILES, gpu, tile)
-    assert fmt.kernel(gpu) == f"int8 x int8 matmul ({way})"
+    monkeypatch.setitem(dispatch.TRITON_WORKS, gpu, False)
+    monkeypatch.setitem(product.INT8_WORKS, gpu, True)
+    assert fmt.kernel(gpu) == "int8 x int8 matmul (torch._int_mm)"
+    monkeypatch.setitem(product.INT8_WORKS, gpu, False)
+    assert fmt.kernel(gpu) == "dequantize + matmul, weight-only: no INT8 matmul here"
     assert fmt.kernel(torch.device("cpu")) == "int8 x int8 matmul (torch._int_mm)"
     assert fmt.kernel(torch.device("mps")) == "dequantize + matmul"
 

@@ -1,4 +1,4 @@
-"""A matrix is taken by whole rows, a mebibyte of float32 at a time, on a CPU alone."""
+"""A matrix is taken by whole rows, a mebibyte of float32 at a time, sixteen on a GPU."""
 
 import pytest
 import torch
@@ -25,9 +25,11 @@ def test_blocks_are_whole_rows_of_a_mebibyte_of_float32(shape, blocks):
     assert in_one_block(matrix) == (len(blocks) <= 1)
 
 
-def test_what_is_not_on_a_cpu_is_one_block():
+def test_on_a_gpu_a_block_is_sixteen_mebibytes():
     matrix = torch.empty(600, 1024, device="meta")
     assert rows_of(matrix) == [(0, 600)] and in_one_block(matrix)
+    large = torch.empty(6000, 1024, device="meta")
+    assert rows_of(large) == [(0, 4096), (4096, 6000)] and not in_one_block(large)
 
 
 def test_what_torch_compile_sees_is_one_block():

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 
 from graphquant.quant_core.formats import Float8, Int4, Int8
 from graphquant.quant_core.hardware import check_fp8_support
-from graphquant.quant_core.kernels import dispatch, launch_matmul, plain
+from graphquant.quant_core.kernels import dispatch, plain
+from graphquant.quant_core.kernels.triton import launch_products
 from lab.sampling import relative_l2
 
 pytestmark = pytest.mark.gpu
@@ -79,6 +80,6 @@ def test_the_last_of_very_many_int8_products_is_right(many_rows, normal):
     ones = torch.ones(many_rows, 1, device="cuda")
     scales = (ones, ones[:16384].view(1, -1))
     exact = x[-20:].float() @ codes.float().T
-    for tile in launch_matmul.TILES:
-        y = launch_matmul.int8_product(x, codes, *scales, None, torch.bfloat16, tile)
+    for tile in launch_products.ALL_TILES:
+        y = launch_products.product(x, codes, *scales, None, torch.bfloat16, tile=tile)
         assert relative_l2(y[-20:].float(), exact) < 5e-3

@@ -5,9 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from graphquant.quant_core.formats import Float8, Int4, Int8
-from graphquant.quant_core.kernels import float8_linear, int8_linear, quantize_rows
-from graphquant.quant_core.kernels.dispatch import _SCHEMAS
-from graphquant.quant_core.kernels.matmul import float8_way
+from graphquant.quant_core.kernels import eight_bit_linear, quantize_rows
+from graphquant.quant_core.kernels.float8_way import float8_way
 from lab.counting import operations
 from lab.sampling import relative_l2
 
@@ -27,12 +26,12 @@ def test_the_product_is_that_of_the_rounded_operands(shape, granularity, bias, d
     """A CPU multiplies FP8 with one scale a tensor, as some GPUs do."""
     x = normal(*shape, std=1.0).to(dtype)
     weight, bias = normal(48, 64, seed=1), bias and normal(48, std=0.5, seed=2).to(bias)
-    for fmt, multiply, codes in (
-        (Int8(granularity), int8_linear, torch.int8),
-        (Float8(granularity=granularity), float8_linear, torch.float8_e4m3fn),
+    for fmt, codes in (
+        (Int8(granularity), torch.int8),
+        (Float8(granularity=granularity), torch.float8_e4m3fn),
     ):
         stored = fmt.quantize(weight)
-        y = multiply(x, stored.qdata, stored.scale, bias)
+        y = eight_bit_linear(x, stored.qdata, stored.scale, bias)
         plain = F.linear(rounded(x, codes), stored.dequantize(torch.float32))
         expected = plain if bias is None else plain + bias.float()
         assert (y.dtype, y.shape) == (dtype, (*shape[:-1], 48))
@@ -57,23 +56,11 @@ def test_torch_compile_traces_a_linear_without_a_graph_break(fmt, normal):
     torch.testing.assert_close(compiled(x), fmt.linear(x, stored, bias), rtol=1e-4, atol=1e-5)
 
 
-def operands(normal):
+def test_an_operator_tells_torch_compile_the_shapes_that_it_gives(normal):
     codes = normal(24, 64, std=40.0).to(torch.int8)
-    groups = normal(24, 2).bfloat16()
-    x, scale = normal(5, 64, std=1.0), normal(24, 1).abs()
-    packed = codes[:, :32].contiguous().view(torch.uint8)
-    products = (codes[:20], codes, scale[:20], scale.view(1, 24), normal(24), torch.bfloat16)
-    return {
-        "dequantize_scaled": (codes, scale, torch.bfloat16),
-        "scaled_linear": (x, codes, scale, normal(24)),
-        "int4_linear": (x, packed, groups, groups, 32, normal(24)),
-        "int8_product": products,
-    }
-
-
-@pytest.mark.parametrize("name", _SCHEMAS)
-def test_an_operator_tells_torch_compile_the_shapes_that_it_gives(name, normal):
-    operator, arguments = getattr(torch.ops.graphquant, name), operands(normal)[name]
+    row, column = normal(20, 1).abs(), normal(1, 24).abs()
+    arguments = (codes[:20], codes, row, column, normal(24), torch.bfloat16)
+    operator = torch.ops.graphquant.product
     torch.library.opcheck(
         operator.default, arguments, test_utils=("test_schema", "test_faketensor")
     )

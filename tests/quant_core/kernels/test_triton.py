@@ -3,29 +3,36 @@ where ``test_triton_without_gpu.py`` starts these tests."""
 
 import os
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 
-from graphquant.quant_core.kernels import launch, launch_matmul, plain
+from graphquant.quant_core.formats import (
+    MXFP8,
+    NVFP4,
+    BlockFloat8,
+    Code4,
+    Float8,
+    FloatX,
+    Int4,
+    Int8,
+    IntN,
+)
+from graphquant.quant_core.kernels import plain
+from graphquant.quant_core.kernels.triton import launch_decode, launch_products, launch_rows
+from graphquant.quant_core.kernels.triton.start import has_triton
+from lab.triton_interpreter import exact_casts
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
 pytestmark = pytest.mark.skipif(
-    not launch.has_triton() or (DEVICE == "cpu" and not INTERPRETED),
+    not has_triton() or (DEVICE == "cpu" and not INTERPRETED),
     reason="needs Triton, and a GPU or its interpreter",
 )
 
 E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-TYPES = {
-    "fp32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-    "fp8e4nv": E4M3,
-    "fp8e5": E5M2,
-}
-BITS = {8: torch.uint8, 16: torch.uint16, 32: torch.uint32}
 KS = (16, 100, 128, 257, 1024, 3072)
 
 
@@ -42,36 +49,12 @@ def poisoned(monkeypatch):
                 made.fill_(float("nan"))
         return made
 
-    monkeypatch.setattr(launch.torch, "empty", poison)
+    monkeypatch.setattr(torch, "empty", poison)
 
 
 @pytest.fixture(autouse=INTERPRETED)
-def exact_casts(monkeypatch):
-    """Triton 3.6's interpreter cuts bits off where a GPU rounds to nearest, multiplies bfloat16 as
-    the integers that numpy holds it in, and takes no range up to an argument with numpy 2.4."""
-    import triton.language as tl
-    from triton.runtime import interpreter
-
-    def convert(values, source, target, rounding=None):
-        numbers = torch.from_numpy(values.copy()).view(TYPES[source.name])
-        return numbers.to(TYPES[target.name]).view(BITS[target.primitive_bitwidth]).numpy()
-
-    def dot(builder, a, b, *rest):
-        return multiply(builder, *(wide(x) if x.dtype == tl.bfloat16 else x for x in (a, b)), *rest)
-
-    def wide(x):
-        values = convert(x.data, tl.bfloat16, tl.float32).view("float32")
-        return interpreter.TensorHandle(values, tl.float32)
-
-    def patch_tensor(tensor, scope):
-        patched(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
-
-    patched = interpreter._patch_lang_tensor
-    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patch_tensor)
-    multiply = interpreter.InterpreterBuilder.create_dot
-    monkeypatch.setattr(interpreter, "_convert_float", convert)
-    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", dot)
+def exact(monkeypatch):
+    exact_casts(monkeypatch)
 
 
 def some(seed, *shape, std=1.0, dtype=torch.float32):
@@ -79,7 +62,7 @@ def some(seed, *shape, std=1.0, dtype=torch.float32):
     return (torch.randn(*shape, generator=generator) * std).to(dtype).to(DEVICE)
 
 
-def shapes(count, seed, rows=(1, 2, 3, 9)):
+def shapes(count, seed, rows=(1, 2, 3, 15, 16, 17, 33)):
     choice = random.Random(seed)
     return [(choice.choice(rows), choice.choice(KS)) for _ in range(count)]
 
@@ -96,7 +79,7 @@ def test_rows_are_quantized_like_the_twin(dtype, x_dtype):
     for seed, (m, k) in enumerate([*shapes(4, str(dtype)), (2, 12288), (2, 16385)]):
         x = some(seed, m, k, std=10.0 ** random.Random(seed).randint(-6, 3), dtype=x_dtype)
         x[0, : k // 2] = 0
-        codes, scale = launch.quantize_rows(x, dtype)
+        codes, scale = launch_rows.quantize_rows(x, dtype)
         expected, expected_scale = plain.quantize_rows(x, dtype)
         assert torch.allclose(scale, expected_scale, rtol=1e-6, atol=0), (m, k)
         assert same_codes(codes, expected), (m, k)
@@ -105,58 +88,133 @@ def test_rows_are_quantized_like_the_twin(dtype, x_dtype):
 @pytest.mark.parametrize("dtype", [torch.int8, E4M3])
 def test_rows_of_a_strided_view_are_read_in_place(dtype):
     x = some(0, 9, 512)[::2, 100:300]
-    codes, scale = launch.quantize_rows(x, dtype)
+    codes, scale = launch_rows.quantize_rows(x, dtype)
     expected, expected_scale = plain.quantize_rows(x, dtype)
     assert same_codes(codes, expected) and torch.allclose(scale, expected_scale)
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, E4M3])
 def test_zeros_stay_zeros_and_what_is_not_finite_stays_visible(dtype):
-    codes, scale = launch.quantize_rows(torch.zeros(3, 300, device=DEVICE), dtype)
+    quantize = launch_rows.quantize_rows
+    codes, scale = quantize(torch.zeros(3, 300, device=DEVICE), dtype)
     assert torch.equal(codes.float(), torch.zeros(3, 300, device=DEVICE))
     assert scale.isfinite().all()
     for value in (float("nan"), float("inf")):
         x = some(0, 3, 300)
         x[1, 299] = value
-        codes, scale = launch.quantize_rows(x, dtype)
+        codes, scale = quantize(x, dtype)
         rows = codes.float() * scale
         assert not rows[1].isfinite().all()
         assert rows[::2].isfinite().all()
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("codes_dtype", [torch.int8, E4M3, E5M2])
-def test_scaled_codes_are_dequantized_bit_by_bit(codes_dtype, dtype):
-    for seed, (n, k) in enumerate(shapes(3, f"{codes_dtype} {dtype}")):
-        codes = some(seed, n, k, std=20.0).to(codes_dtype)
-        for scale in (some(seed + 1, n, 1), torch.tensor(0.3, device=DEVICE)):
-            result = launch.dequantize_scaled(codes, scale, dtype)
-            assert torch.equal(result, plain.dequantize_scaled(codes, scale, dtype)), (n, k)
+@pytest.mark.parametrize("first", ["gelu", "swiglu"])
+@pytest.mark.parametrize("dtype", [torch.int8, E4M3])
+def test_what_comes_first_is_done_on_the_way(dtype, first):
+    for seed, (m, k) in enumerate(shapes(2, f"{first} {dtype}")):
+        x = some(seed, m, 2 * k if first == "swiglu" else k, std=2.0, dtype=torch.bfloat16)
+        codes, scale = launch_rows.quantize_rows(x, dtype, first)
+        expected, expected_scale = plain.quantize_rows(x, dtype, first)
+        assert codes.shape == (m, k)
+        assert torch.allclose(scale, expected_scale, rtol=1e-5, atol=0)
+        error = (codes.float() - expected.float()).abs().max()
+        assert error <= (1 if dtype == torch.int8 else 32), (m, k)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, E4M3])
+def test_a_loras_first_product_is_made_on_the_way(dtype):
+    for m, k, rank in ((3, 100, 4), (17, 512, 16), (33, 257, 20)):
+        x, down = some(m, m, k, dtype=torch.bfloat16), some(k, rank, k, dtype=torch.bfloat16)
+        codes, scale, low = launch_rows.quantize_rows_low(x, dtype, down)
+        expected, expected_scale, exact = plain.quantize_rows_low(x, dtype, down)
+        assert torch.allclose(scale, expected_scale, rtol=1e-6, atol=0)
+        assert same_codes(codes, expected)
+        assert (low.float() - exact.float()).norm() < 5e-3 * exact.float().norm()
+
+
+@pytest.mark.parametrize("x_dtype", FLOATS)
+def test_a_static_scale_is_divided_by_like_the_twin(x_dtype):
+    x, scale = some(1, 33, 257, std=50.0, dtype=x_dtype), torch.tensor(0.07, device=DEVICE)
+    codes = launch_rows.quantize_by(x, scale, E4M3)
+    assert same_codes(codes, plain.quantize_by(x, scale, E4M3))
+
+
+# Of every way that codes, values and scales are stored.
+CODED = [
+    Int8(),
+    Int8("per-tensor"),
+    Float8(),
+    Float8("float8_e5m2", "per-tensor"),
+    Int4(32),
+    *(IntN(bits, group_size=32) for bits in range(1, 8)),
+    IntN(3, group_size=32, symmetric=True),
+    Code4("nf4"),
+    Code4("fp4", block_size=32, double_quant=True),
+    FloatX(3, 2),
+    FloatX(2, 0),
+    BlockFloat8(rows=16, columns=32),
+    BlockFloat8("float8_e5m2"),
+    MXFP8(),
+    NVFP4(),
+]
+
+
+def stored(fmt, seed, n, k):
+    return fmt.quantize(some(seed, n, k, std=0.05).cpu()).map(lambda part: part.to(DEVICE))
+
+
+@pytest.mark.parametrize("fmt", CODED, ids=str)
+def test_a_stored_weight_is_decoded_like_the_twin(fmt):
+    for seed, (n, k) in enumerate(((3, 32), (33, 288), (130, 544))):
+        weight, dtype = stored(fmt, seed, n, k), FLOATS[seed]
+        expected = fmt.dequantize(weight, dtype)
+        result = launch_decode.dequantize(weight, fmt.coding, dtype)
+        # A GPU may add a zero point without rounding the product before.
+        close = torch.allclose(result.float(), expected.float(), rtol=2e-2, atol=1e-6)
+        assert torch.equal(result, expected) if INTERPRETED else close, (n, k)
+        some_rows = slice(n // 3, n)
+        part = launch_decode.dequantize(weight, fmt.coding, dtype, rows=some_rows)
+        assert torch.equal(part, result[some_rows])
+
+
+@pytest.mark.parametrize("fmt", [Int8(), Float8(), Code4("nf4"), IntN(5, group_size=32)], ids=str)
+def test_a_lora_is_added_before_the_weight_is_rounded(fmt):
+    for dtype, rank in ((torch.float32, 5), (torch.bfloat16, 16)):
+        weight = stored(fmt, 0, 40, 160)
+        up, down = (some(rank, *s, std=0.1, dtype=dtype) for s in ((40, rank), (rank, 160)))
+        exact = fmt.dequantize(weight, torch.float32) + up.float() @ down.float()
+        for rows in (slice(0, 40), slice(7, 40)):
+            result = launch_decode.dequantize(weight, fmt.coding, dtype, up, down, rows)
+            assert result.dtype == dtype
+            error = (result.float() - exact[rows]).norm() / exact[rows].norm()
+            assert error < (1e-6 if dtype == torch.float32 else 3e-3)
+
+
+@pytest.mark.parametrize("fmt", [Int8(), Float8("float8_e5m2"), *CODED[4:6], *CODED[-8:]], ids=str)
+def test_few_rows_are_multiplied_by_a_weight_as_it_is_stored(fmt):
+    for (m, n, k), dtype in zip(((1, 20, 128), (20, 33, 288), (130, 48, 96)), FLOATS, strict=True):
+        weight, bias = stored(fmt, m, n, k), some(m + 1, n, dtype=dtype)
+        x = some(m, m, k, dtype=dtype)
+        exact = x.float() @ fmt.dequantize(weight, dtype).float().T
+        for some_bias in (bias, None):
+            result = launch_decode.stored_linear(x, weight, fmt.coding, some_bias)
+            expected = exact if some_bias is None else exact + some_bias.float()
+            assert (result.dtype, result.shape) == (dtype, exact.shape)
+            error = (result.float() - expected).norm() / expected.norm()
+            assert error < (1e-5 if dtype == torch.float32 else 6e-3), (m, n, k)
 
 
 @pytest.mark.parametrize("dtype", [E4M3, E5M2])
-def test_every_fp8_code_is_dequantized(dtype):
+@pytest.mark.parametrize("in_hardware", [False, True])
+def test_every_fp8_code_is_decoded_alike_in_both_ways(dtype, in_hardware, monkeypatch):
+    if INTERPRETED or not in_hardware:
+        monkeypatch.setattr(launch_decode, "reads_float8", lambda device: in_hardware)
+    fmt = Float8(str(dtype).removeprefix("torch."))
+    weight = fmt.quantize(torch.ones(2, 128)).map(lambda part: part.to(DEVICE))
     codes = torch.arange(256).to(torch.uint8).view(dtype).view(2, 128).to(DEVICE)
-    result = launch.dequantize_scaled(codes, torch.ones(2, 1, device=DEVICE), torch.float32)
+    weight = replace(weight, qdata=codes, scale=torch.ones(2, 1, device=DEVICE))
+    result = launch_decode.dequantize(weight, fmt.coding, torch.float32)
     assert torch.equal(result.nan_to_num(nan=1e9), codes.float().nan_to_num(nan=1e9))
-
-
-def int4_weight(seed, n, k, group):
-    generator = torch.Generator().manual_seed(seed)
-    packed = torch.randint(0, 256, (n, k // 2), generator=generator).to(torch.uint8).to(DEVICE)
-    scale = some(seed, n, k // group, std=0.01).abs().bfloat16()
-    return packed, scale, some(seed + 1, n, k // group, std=0.05).bfloat16(), group
-
-
-@pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize(("n", "k", "group"), [(3, 32, 32), (17, 192, 64), (5, 4224, 128)])
-def test_int4_is_dequantized_like_the_twin(n, k, group, dtype):
-    weight = int4_weight(0, n, k, group)
-    expected = plain.dequantize_int4(*weight, dtype)
-    result = launch.dequantize_int4(*weight, dtype)
-    # A GPU may add the zero point without rounding the product before.
-    close = torch.allclose(result.float(), expected.float(), rtol=2e-2, atol=1e-6)
-    assert torch.equal(result, expected) if INTERPRETED else close
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -169,61 +227,9 @@ def test_products_are_scaled_like_the_twin(dtype, kind, bias):
         bias_values = None if bias is None else some(seed + 2, n).to(bias)
         for column in (some(seed + 3, 1, n).abs(), torch.full((1, 1), 0.5, device=DEVICE)):
             arguments = (products, row, column, bias_values, dtype)
-            result, expected = launch.scale_products(*arguments), plain.scale_products(*arguments)
+            result = launch_rows.scale_products(*arguments)
+            expected = plain.scale_products(*arguments)
             assert torch.allclose(result.float(), expected.float(), rtol=1e-2, atol=1e-3)
-
-
-@pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("m", [1, 5, 16])
-def test_the_small_int4_matmul_is_that_of_the_dequantized_weight(m, dtype):
-    for n, k, group in ((20, 128, 32), (33, 384, 128)):
-        weight = int4_weight(m, n, k, group)
-        x, bias = some(m, m, k, dtype=dtype), some(m + 1, n, dtype=dtype)
-        for some_bias in (None, bias):
-            result = launch_matmul.int4_linear(x, *weight, some_bias)
-            expected = plain.int4_linear(x, *weight, some_bias)
-            assert result.dtype == dtype
-            error = (result.float() - expected.float()).norm() / expected.float().norm()
-            assert error < (1e-5 if dtype == torch.float32 else 1e-2)
-
-
-@pytest.fixture(params=["by arithmetic", "in hardware"])
-def decoding(request, monkeypatch):
-    """Both ways to read FP8, where there are two."""
-    in_hardware = request.param == "in hardware"
-    if not in_hardware or INTERPRETED:
-        monkeypatch.setattr(launch, "reads_float8", lambda device: in_hardware)
-
-
-@pytest.mark.parametrize("dtype", [E4M3, E5M2])
-def test_every_fp8_code_is_read_alike_in_both_ways(dtype, decoding):
-    codes = torch.arange(256).to(torch.uint8).view(dtype).view(2, 128).to(DEVICE)
-    result = launch.dequantize_scaled(codes, torch.ones(2, 1, device=DEVICE), torch.float32)
-    assert torch.equal(result.nan_to_num(nan=1e9), codes.float().nan_to_num(nan=1e9))
-
-
-@pytest.mark.parametrize(
-    ("dtype", "codes_dtype"),
-    [
-        (torch.bfloat16, torch.int8),
-        (torch.bfloat16, E4M3),
-        (torch.bfloat16, E5M2),
-        (torch.float16, E4M3),
-        (torch.float32, E4M3),
-    ],
-)
-def test_the_small_matmul_is_that_of_the_dequantized_weight(dtype, codes_dtype, decoding):
-    for m, n, k in ((1, 20, 128), (5, 33, 264), (16, 48, 512)):
-        codes = some(n, n, k, std=20.0).to(codes_dtype)
-        x, bias = some(m, m, k, dtype=dtype), some(m + 1, n, dtype=dtype)
-        of_rows, of_all = some(k, n, 1, std=0.02), torch.tensor(0.01, device=DEVICE)
-        for scale, some_bias in ((of_rows, bias), (of_all, None)):
-            result = launch_matmul.scaled_linear(x, codes, scale, some_bias)
-            exact = x.float() @ (codes.float() * scale).T
-            exact = exact if some_bias is None else exact + some_bias.float()
-            assert (result.dtype, result.shape) == (dtype, exact.shape)
-            error = (result.float() - exact).norm() / exact.norm()
-            assert error < (1e-5 if dtype == torch.float32 else 5e-3), (m, n, k)
 
 
 @pytest.fixture(params=["by addresses", "by descriptors"])
@@ -231,36 +237,43 @@ def loading(request, monkeypatch):
     """Both ways to load tiles, where there are two: GPUs before SM 9.0 have one."""
     if INTERPRETED and request.param == "by descriptors":
         monkeypatch.setattr(
-            launch_matmul, "_takes_descriptors", lambda *xs: all(x.stride(0) % 16 == 0 for x in xs)
+            launch_products, "takes_descriptors", lambda *xs: all(x.stride(0) % 16 == 0 for x in xs)
         )
     if not INTERPRETED and request.param == "by addresses":
-        monkeypatch.setattr(launch_matmul, "_takes_descriptors", lambda *xs: False)
+        monkeypatch.setattr(launch_products, "takes_descriptors", lambda *xs: False)
+
+
+def eight_bits(seed, rows, k, kind):
+    values = some(seed, rows, k, std=50.0).clamp(-128, 127)
+    return values.to(kind)
 
 
 @pytest.mark.parametrize(
-    ("dtype", "bias"),
+    ("kind", "dtype", "bias", "rank"),
     [
-        (torch.bfloat16, torch.bfloat16),
-        (torch.bfloat16, torch.float32),
-        (torch.float16, None),
-        (torch.float32, torch.float32),
+        (torch.int8, torch.bfloat16, torch.bfloat16, 0),
+        (torch.int8, torch.float16, None, 4),
+        (torch.int8, torch.float32, torch.float32, 16),
+        (E4M3, torch.bfloat16, torch.float32, 20),
+        (E4M3, torch.float16, torch.float16, 0),
     ],
 )
-def test_int8_products_scaled_at_once_are_those_scaled_afterwards(dtype, bias, loading):
-    wide, square = launch_matmul.TILES
-    for tile, (m, n, k) in ((square, (17, 24, 64)), (wide, (130, 264, 200))):
-        x = some(m, m, k, std=50.0).clamp(-128, 127).to(torch.int8)
-        codes = some(n, n, k, std=50.0).clamp(-128, 127).to(torch.int8)
+def test_a_product_is_scaled_and_gets_its_lora_and_bias(kind, dtype, bias, rank, loading):
+    tiles = launch_products.ALL_TILES
+    if kind == E4M3 and DEVICE == "cuda" and torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("this GPU has no FP8")
+    for tile, (m, n, k) in zip(tiles, ((17, 24, 64), (70, 130, 200), (5, 66, 144)), strict=False):
+        x, codes = eight_bits(m, m, k, kind), eight_bits(n, n, k, kind)
         bias_values = None if bias is None else some(k + 1, n).to(bias)
-        column = torch.full((1, 1), 0.5, device=DEVICE) if bias is None else some(k, 1, n).abs()
-        arguments = (some(k, m, 1).abs(), column, bias_values, dtype)
-        products = x.cpu().int() @ codes.cpu().int().T
-        expected = plain.scale_products(products, *on_cpu(*arguments))
-        result = launch_matmul.int8_product(x, codes, *arguments, tile).cpu()
+        column = torch.full((1, 1), 0.01, device=DEVICE) if bias is None else some(k, 1, n).abs()
+        row = some(k, m, 1, std=0.01).abs()
+        low = some(1, m, rank, std=9.0, dtype=dtype) if rank else None
+        up = some(2, n, rank, std=9.0, dtype=dtype) if rank else None
+        exact = (x.cpu().double() @ codes.cpu().double().T).to(DEVICE) * row * column
+        exact = exact if up is None else exact + low.double() @ up.double().T
+        exact = exact if bias is None else exact + bias_values.double()
+        arguments = (x, codes, row, column, bias_values, dtype, low, up)
+        result = launch_products.product(*arguments, tile=tile)
         assert result.dtype == dtype
-        close = torch.allclose(result.float(), expected.float(), rtol=1e-2, atol=1e-3)
-        assert torch.equal(result, expected) if INTERPRETED else close, (m, n, k)
-
-
-def on_cpu(*values):
-    return (value.cpu() if isinstance(value, torch.Tensor) else value for value in values)
+        error = (result.double() - exact).norm() / exact.norm()
+        assert error < (1e-6 if dtype == torch.float32 else 4e-3), (m, n, k)

@@ -1,34 +1,23 @@
 """What would run on a GPU, run on tensors that only say that they are there.
 
-PyTorch's fake tensors check devices, dtypes, shapes and strides, the library's matmuls theirs. A
-value that the CPU would have to wait for, or a constant that lies there, is an error.
+A value that the CPU would have to wait for, a constant that lies there, or an operand that the
+library's matmuls refuse is an error.
 """
 
-import inspect
-from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from graphquant.quant_core.formats import LlmInt8, QuantizedWeight, StaticFloat8
+from graphquant.quant_core.formats import LlmInt8, StaticFloat8
 from graphquant.quant_core.formats.float8 import Float8
 from graphquant.quant_core.formats.int4 import Int4
 from graphquant.quant_core.formats.int8 import Int8
-from graphquant.quant_core.kernels import (
-    blocks,
-    dispatch,
-    int8_product,
-    launch,
-    launch_matmul,
-    matmul,
-    plain,
-)
-from graphquant.quant_core.kernels.launch import has_triton
+from graphquant.quant_core.kernels.triton.start import has_triton
+from lab.fake_gpu import ADA_ON_WINDOWS, AMPERE, HOPPER, RX_6000, TURING, fake_gpu
 from lab.formats import EVERY_FORMAT
+from lab.gpu_trace import WaitsForTheGpuError
 
-GPU = torch.device("cuda", 0)
 SHAPE = (384, 512)
 ACTIVATIONS = "float8_e4m3fn"
 RUNNING = [
@@ -38,157 +27,116 @@ RUNNING = [
     Float8(granularity="per-tensor", activations=ACTIVATIONS),
     StaticFloat8(input_scale=0.5),
     LlmInt8(threshold=0.0),
+    LlmInt8(),
 ]
 FLOATS = (torch.bfloat16, torch.float16, torch.float32)
-# Compute capability, and how FP8 is multiplied there.
-GPUS = {"9.0": "row-wise", "8.9": "tensor-wise", "8.0": None}
+WINDOWS_WITH_TRITON = replace(ADA_ON_WINDOWS, triton=True)
+GPUS = {
+    "Hopper": HOPPER,
+    "Hopper by the library": replace(HOPPER, by_kernel=False),
+    "Ada on Windows": ADA_ON_WINDOWS,
+    "Ampere": AMPERE,
+    "Turing": TURING,
+    "RX 6000": RX_6000,
+    "the second of two": replace(HOPPER, index=1),
+}
 # Of what only dequantizes, one of each kind.
-DEQUANTIZING = {type(fmt): fmt for fmt in EVERY_FORMAT}.values()
+DEQUANTIZING = list({type(fmt): fmt for fmt in EVERY_FORMAT}.values())
 CASES = [
-    *((fmt, "9.0") for fmt in (Int8(), Float8(), Float8("float8_e5m2"), *DEQUANTIZING)),
-    *(
-        (fmt, gpu)
-        for fmt in RUNNING
-        for gpu in GPUS
-        # Without an FP8 matmul nothing is planned in it, but for what has scales of activations.
-        if GPUS[gpu] or type(fmt) is not Float8
-    ),
+    *((fmt, "Hopper") for fmt in (Float8(), Float8("float8_e5m2"), *DEQUANTIZING)),
+    *((fmt, "Ada on Windows") for fmt in DEQUANTIZING),
+    *((fmt, "the second of two") for fmt in (Int8(), Int4(128), RUNNING[0], RUNNING[2])),
+    *((fmt, gpu) for fmt in RUNNING for gpu in list(GPUS)[:-1]),
 ]
-every_case = pytest.mark.parametrize(("fmt", "gpu"), CASES, indirect=["gpu"], ids=str)
+every_case = pytest.mark.parametrize(("fmt", "gpu"), CASES, ids=str)
+with_triton = pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
 
 
-@pytest.fixture
-def gpu(request, monkeypatch):
-    monkeypatch.setitem(matmul._float8_ways, GPU, GPUS[request.param])
-    monkeypatch.setattr(launch, "reads_float8", lambda device: request.param != "8.0")
-    with FakeTensorMode():
-        yield request.param
-
-
-def stored(fmt):
-    """A weight of ``fmt`` on the GPU, whose values nobody knows."""
-    with torch._C._DisableTorchDispatch():
-        parts = fmt.parts(SHAPE)
-    tensors = {name: torch.empty(s, dtype=dtype, device=GPU) for name, (dtype, s) in parts.items()}
-    return QuantizedWeight.of_parts(fmt, tensors, SHAPE, torch.bfloat16)
-
-
-def check_linears(fmt, weight):
-    for dtype in FLOATS:
-        assert weight.dequantize(dtype).device == GPU
-        bias = torch.empty(SHAPE[0], dtype=dtype, device=GPU)
-        for size in ((1, 512), (2, 8, 512), (17, 512), (2, 150, 512)):
-            x = torch.empty(size, dtype=dtype, device=GPU)
-            for some in (None, bias):
-                y = fmt.linear(x, weight, some)
-                assert (y.device, y.dtype, y.shape) == (GPU, dtype, (*size[:-1], SHAPE[0]))
-        view = torch.empty(40, 1024, dtype=dtype, device=GPU)[::2, :512]
+def check_linears(session, fmt, dtypes=FLOATS):
+    weight, gpu = session.weight(fmt, SHAPE), session.gpu.device
+    for dtype in dtypes:
+        assert weight.dequantize(dtype).device == gpu
+        bias = session.empty(SHAPE[0], dtype=dtype)
+        up, down = session.empty(SHAPE[0], 16, dtype=dtype), session.empty(16, 512, dtype=dtype)
+        for size in ((1, 512), (2, 8, 512), (17, 512), (2, 300, 512)):
+            x = session.empty(*size, dtype=dtype)
+            results = [fmt.linear(x, weight, some) for some in (None, bias)]
+            results.append(fmt.linear_with_low_rank(x, weight, bias, up, down))
+            for y in results:
+                assert (y.device, y.dtype, y.shape) == (gpu, dtype, (*size[:-1], SHAPE[0]))
+        view = session.empty(40, 1024, dtype=dtype)[::2, :512]
         assert fmt.linear(view, weight, None).is_contiguous()
 
 
 @every_case
 def test_what_torch_compile_traces_stays_on_the_gpu(fmt, gpu):
-    check_linears(fmt, stored(fmt))
+    with fake_gpu(GPUS[gpu], traced=True) as session:
+        check_linears(session, fmt, (torch.bfloat16, torch.float16))
 
 
-class Recorder:
-    """Stands in for a module of Triton kernels: checks what each is started with."""
-
-    def __init__(self, module, started):
-        self.module, self.started = module, started
-
-    def __getattr__(self, name):
-        names = inspect.signature(getattr(self.module, name).fn).parameters
-        return Started(name, tuple(names), self.started)
-
-
-class Started:
-    def __init__(self, name, names, started):
-        self.name, self.names, self.started = name, names, started
-        self.grid = None
-
-    def __getitem__(self, grid):
-        self.grid = grid
-        return self
-
-    def __call__(self, *values, num_warps=4, num_stages=3, **constants):
-        given = dict(zip(self.names, values, strict=False)) | constants
-        assert set(given) == set(self.names), self.name
-        assert all(isinstance(size, int) and size > 0 for size in self.grid)
-        for name, value in given.items():
-            if isinstance(value, torch.Tensor):
-                assert value.device == GPU, (self.name, name)
-                rows_of_a_view = (self.name, name) == ("quantize_rows", "x")
-                assert value.is_contiguous() or rows_of_a_view, (self.name, name)
-                assert value.stride()[-1:] in ((), (1,)), (self.name, name)
-                if "scale" in name and "int4" not in self.name:
-                    assert value.dtype == torch.float32, (self.name, name)
-        self.started.append(self.name)
-
-
-@pytest.fixture
-def started(gpu, monkeypatch):
-    """Names of the Triton kernels that were started, outside torch.compile."""
-    from graphquant.quant_core.kernels import triton_kernels, triton_matmuls
-
-    names = []
-    for module in (dispatch, int8_product, matmul, plain, blocks):
-        monkeypatch.setattr(module, "is_traced", lambda tensor: False)
-    for module in (dispatch, int8_product):
-        monkeypatch.setattr(module, "triton_works", lambda device: True)
-    for module, kernels in ((launch, triton_kernels), (launch_matmul, triton_matmuls)):
-        monkeypatch.setattr(module, "_kernels", lambda kernels=kernels: Recorder(kernels, names))
-        monkeypatch.setattr(module, "on_device_of", lambda tensor: nullcontext())
-    monkeypatch.setattr(launch_matmul, "_takes_descriptors", lambda *matrices: False)
-    monkeypatch.setitem(launch_matmul.CHOSEN_TILES, GPU, launch_matmul.TILES[0])
-    return names
-
-
-@pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
+@with_triton
 @every_case
-def test_what_runs_outside_torch_compile_stays_on_the_gpu(fmt, gpu, started):
-    check_linears(fmt, stored(fmt))
+def test_no_linear_waits_for_the_gpu_or_leaves_it(fmt, gpu):
+    """So that a CUDA graph can capture it; ``test_these_checks_would_find`` what does."""
+    with fake_gpu(GPUS[gpu]) as session:
+        check_linears(session, fmt)
 
 
 KERNELS = {
-    Int8(): ["dequantize_scaled"],
-    Float8(): ["dequantize_scaled"],
-    Int4(128): ["dequantize_int4"],
-    Int8(activations="int8"): ["quantize_rows", "int8_product"],
-    Float8(activations=ACTIVATIONS): ["quantize_rows"],
+    Int8(): ["dequantize"],
+    Float8(): ["dequantize"],
+    Int4(128): ["dequantize"],
+    Int8(activations="int8"): ["quantize_rows", "product"],
+    Float8(activations=ACTIVATIONS): ["quantize_rows", "product"],
+    LlmInt8(threshold=0.0): ["product"],
+}
+WITH_LORA = {
+    **KERNELS,
+    Int8(activations="int8"): ["quantize_rows_low", "product"],
+    Float8(activations=ACTIVATIONS): ["quantize_rows_low", "product"],
 }
 
 
-@pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
+@with_triton
 @pytest.mark.parametrize("fmt", KERNELS, ids=str)
-@pytest.mark.parametrize("gpu", ["9.0"], indirect=True)
-def test_a_layer_starts_these_kernels_and_no_others(fmt, started):
-    weight, bias = stored(fmt), torch.empty(SHAPE[0], dtype=torch.bfloat16, device=GPU)
-    x = torch.empty(1, 300, 512, dtype=torch.bfloat16, device=GPU)
-    fmt.linear(x, weight, bias)
-    assert started == KERNELS[fmt]
-    started.clear()
-    fmt.linear(x[:, :16], weight, bias)
-    assert started == ["int4_linear" if isinstance(fmt, Int4) else "scaled_linear"]
+def test_a_layer_starts_these_kernels_and_no_others(fmt):
+    with fake_gpu() as session:
+        weight, bias = session.weight(fmt, SHAPE), session.empty(SHAPE[0])
+        x = session.empty(1, 600, 512)
+        fmt.linear(x, weight, bias)
+        assert session.started == KERNELS[fmt]
+        session.started.clear()
+        fmt.linear_with_low_rank(x, weight, bias, session.empty(384, 16), session.empty(16, 512))
+        assert session.started == WITH_LORA[fmt]
+        session.started.clear()
+        fmt.linear(x[:, :16], weight, bias)
+        assert session.started == ["stored_linear"]
 
 
-@pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
-@pytest.mark.parametrize("gpu", ["9.0"], indirect=True)
-def test_where_the_library_is_quicker_its_products_are_scaled_afterwards(started, monkeypatch):
-    monkeypatch.setitem(launch_matmul.CHOSEN_TILES, GPU, None)
+@with_triton
+def test_where_the_library_is_quicker_its_products_are_scaled_afterwards():
     fmt = Int8(activations="int8")
-    x = torch.empty(300, 512, dtype=torch.bfloat16, device=GPU)
-    fmt.linear(x, stored(fmt), None)
-    assert started == ["quantize_rows", "scale_products"]
+    with fake_gpu(replace(HOPPER, by_kernel=False)) as session:
+        fmt.linear(session.empty(300, 512), session.weight(fmt, SHAPE), None)
+        assert session.started == ["quantize_rows", "scale_products"]
 
 
-@pytest.mark.parametrize("gpu", ["9.0"], indirect=True)
-def test_these_checks_would_find_what_they_are_for(gpu):
+def test_these_checks_would_find_what_they_are_for():
     fmt = Float8(activations=ACTIVATIONS)
-    weight, x = stored(fmt), torch.empty(300, 512, dtype=torch.bfloat16, device=GPU)
-    with pytest.raises(Exception, match="device"):
-        fmt.linear(x, replace(weight, scale=torch.empty(384, 1)), None)
-    with pytest.raises(RuntimeError):
-        fmt.linear(x, replace(weight, qdata=weight.qdata[:380], scale=weight.scale[:380]), None)
-    with pytest.raises(Exception, match="scalar"):
-        x.amax().item()
+    with fake_gpu(replace(HOPPER, by_kernel=False)) as session:
+        weight, x = session.weight(fmt, SHAPE), session.empty(300, 512)
+        with pytest.raises((AssertionError, RuntimeError)):
+            fmt.linear(x, replace(weight, scale=torch.empty(384, 1)), None)
+        with pytest.raises(RuntimeError):
+            short = replace(weight, qdata=weight.qdata[:380], scale=weight.scale[:380])
+            fmt.linear(x, short, None)
+        for waits in (
+            lambda: x.amax().item(),
+            lambda: x.nonzero(),
+            lambda: x.cpu(),
+            lambda: bool(x.isnan().any()),
+            lambda: x[x > 0],
+            lambda: x.copy_(torch.zeros(300, 512)),
+        ):
+            with pytest.raises(WaitsForTheGpuError):
+                waits()

@@ -9,6 +9,7 @@ import torch
 
 from graphquant.quant_core import METHODS, Hardware
 from graphquant.quant_core.formats import MXFP8, NVFP4, BlockFloat8, Float8, Int8
+from graphquant.quant_core.kernels import float8_way, product
 from graphquant.quant_core.machine import capability
 from graphquant.quant_core.machine.capability import (
     EMULATED,
@@ -41,6 +42,9 @@ def machine(monkeypatch):
         monkeypatch.setattr(capability, "hardware_of", lambda _: hardware)
         monkeypatch.setattr(capability, "fp8_matmul_problem", lambda _: fp8_problem)
         monkeypatch.setattr(capability, "_linear_error", linear_error)
+        way = None if fp8_problem else "row-wise"
+        monkeypatch.setitem(float8_way.WAYS, torch.device(device), way)
+        monkeypatch.setitem(product.INT8_WORKS, torch.device(device), True)
         monkeypatch.setattr(torch.version, "hip", hip)
         if hip:
             found = SimpleNamespace(gcnArchName=f"{architecture}:sramecc+:xnack-")
@@ -84,7 +88,7 @@ def test_an_nvidia_gpu_from_8_9_on_runs_fp8(machine, name, architecture):
     assert (found.fp8_supported, found.recommended) == (True, "fp8-dynamic")
     dynamic = by_method(found)["fp8-dynamic"]
     assert (dynamic.status, dynamic.runs_as) == (NATIVE, "fp8-dynamic")
-    assert dynamic.kernel == "fp8 x fp8 matmul (torch._scaled_mm)"
+    assert dynamic.kernel == "fp8 x fp8 matmul (torch._scaled_mm, row-wise)"
     assert dynamic.reason == dynamic.remedy == ""
 
 

@@ -1,0 +1,194 @@
+"""8-bit codes by 8-bit codes, scaled: INT8 or FP8, by the library or by one kernel.
+
+The library writes the bare products, of INT8 in 32 bits each, and a second kernel reads them again:
+of a FLUX layer as many bytes as all else together. A kernel of Triton's scales before it writes,
+and adds a LoRA and the bias, but its matmul may be slower. Which is quicker is asked once for each
+size on each GPU.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from . import plain
+from .blocks import is_traced
+from .device import DOTS, found, reads_float8
+from .dispatch import runs_triton, scale_products, triton_multiplies
+from .float8_way import float8_way, float8_way_of, scaled_mm, writes_directly
+from .race import known_winner, question, winner
+from .triton import launch_products
+from .triton.start import has_triton
+
+log = logging.getLogger(__name__)
+
+LIBRARY = "library"
+# What ``torch._int_mm`` is tried on: rows, and K and N.
+_TRIED_ROWS, _TRIED = 32, 128
+# By device, whether it runs.
+INT8_WORKS: dict[torch.device, bool] = {}
+
+
+@dataclass(frozen=True)
+class Operands:
+    """x: codes [M, K], int8 or FP8. codes: [N, K] of the same kind. row_scale: float32 [M, 1].
+    column_scale: float32 [1, N] or [1, 1]. bias: [N] or None. dtype: of the result."""
+
+    x: Tensor
+    codes: Tensor
+    row_scale: Tensor
+    column_scale: Tensor
+    bias: Tensor | None
+    dtype: torch.dtype
+
+    @property
+    def kind(self) -> str:
+        """Either "int8" or "fp8": what is multiplied."""
+        return "int8" if self.codes.dtype == torch.int8 else "fp8"
+
+
+def product(
+    x: Tensor,
+    codes: Tensor,
+    row_scale: Tensor,
+    column_scale: Tensor,
+    bias: Tensor | None,
+    dtype: torch.dtype,
+    low: Tensor | None = None,
+    up: Tensor | None = None,
+) -> Tensor:
+    """``plain.product`` of the same: x by codes, times both scales, plus bias; and where they are
+    given plus low [M, R] @ up [N, R].T. Operands as in ``Operands``."""
+    operands = Operands(x, codes, row_scale, column_scale, bias, dtype)
+    if not x.is_cuda:
+        return _with_low(by_library(operands), low, up)
+    if is_traced(x):
+        return _with_low(_traced(operands), low, up)
+    ways = _ways(operands)
+    asked = question(f"{operands.kind} {str(dtype).removeprefix('torch.')}", len(x), *codes.shape)
+    best = known_winner(asked, x.device)
+    best = best if best in ways else winner(asked, x.device, ways)
+    if up is not None and best != LIBRARY and adds_low(up):
+        tile = next(tile for tile in launch_products.ALL_TILES if str(tile) == best)
+        arguments = (x, codes, row_scale, column_scale, bias, dtype)
+        return launch_products.product(*arguments, low, up, tile=tile)
+    return _with_low(ways[best](), low, up)
+
+
+def adds_low(up: Tensor) -> bool:
+    """Whether the one kernel has room for the second product of a LoRA of this rank."""
+    return up.shape[1] <= launch_products.MOST_RANKS
+
+
+def _with_low(y: Tensor, low: Tensor | None, up: Tensor | None) -> Tensor:
+    return y if up is None else y.addmm_(low, up.t())
+
+
+def _traced(operands: Operands) -> Tensor:
+    """Under torch.compile nothing is tried. An operator races when it runs; FP8 that takes a scale
+    a row stays visible."""
+    x = operands.x
+    row_wise = operands.kind == "fp8" and float8_way_of(x) == "row-wise"
+    if row_wise or not has_triton() or not DOTS.get(x.device, True):
+        return by_library(operands)
+    return torch.ops.graphquant.product(
+        x,
+        operands.codes,
+        operands.row_scale,
+        operands.column_scale,
+        operands.bias,
+        operands.dtype,
+    )
+
+
+def _ways(operands: Operands) -> dict[str, Callable[[], Tensor]]:
+    x, ways = operands.x, {}
+    if _library_runs(operands):
+        ways[LIBRARY] = partial(by_library, operands)
+    if triton_multiplies(x.device) and (operands.kind == "int8" or reads_float8(x.device)):
+        arguments = (x, operands.codes, operands.row_scale, operands.column_scale)
+        for tile in launch_products.tiles_for(len(x)):
+            ways[str(tile)] = partial(
+                launch_products.product, *arguments, operands.bias, operands.dtype, tile=tile
+            )
+    return ways or {LIBRARY: partial(by_library, operands)}
+
+
+def _library_runs(operands: Operands) -> bool:
+    if operands.kind == "fp8":
+        return float8_way(operands.x.device) is not None
+    return len(operands.x) > 16 and bool(found(INT8_WORKS, operands.x.device, _try_library))
+
+
+def multiplies_int8(device: torch.device) -> bool:
+    """Whether ``device`` multiplies INT8 by INT8: a small ``torch._int_mm`` is run and compared,
+    once a device; where that does not run, a kernel of Triton's may."""
+    if device.type != "cuda":
+        return device.type == "cpu"
+    return bool(found(INT8_WORKS, device, _try_library)) or triton_multiplies(device)
+
+
+def int8_kernel(device: torch.device) -> str | None:
+    """What multiplies INT8 by INT8 on ``device``, in words; None where nothing does."""
+    if not multiplies_int8(device):
+        return None
+    raced = device.type == "cuda" and triton_multiplies(device)
+    return "int8 x int8 matmul (" + ("Triton or " if raced else "") + "torch._int_mm)"
+
+
+def known_to_multiply_int8(device: torch.device) -> bool:
+    """What ``multiplies_int8`` found before; nothing is tried, as under torch.compile."""
+    return INT8_WORKS.get(device, False) or (has_triton() and DOTS.get(device, False))
+
+
+def _try_library(device: torch.device) -> bool:
+    x = torch.arange(_TRIED_ROWS * _TRIED, device=device).view(-1, _TRIED) % 251 - 125
+    codes = torch.arange(_TRIED * _TRIED, device=device).view(-1, _TRIED) % 241 - 120
+    try:
+        products = torch._int_mm(x.char(), codes.char().t())
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as problem:  # how PyTorch says that the device or its library cannot
+        log.info("torch._int_mm does not run on %s: %s", device, str(problem).partition("\n")[0])
+        return False
+    return bool((products == (x.float() @ codes.float().t()).int()).all())
+
+
+def by_library(operands: Operands) -> Tensor:
+    """The library's matmul, and what scales its result where it does not."""
+    o = operands
+    arguments = (o.row_scale, o.column_scale, o.bias, o.dtype)
+    if o.kind == "int8":
+        if not runs_triton(o.x):
+            return plain.product(o.x, o.codes, *arguments)
+        return scale_products(torch._int_mm(o.x, o.codes.t()), *arguments)
+    if float8_way_of(o.x) == "tensor-wise":
+        one = o.column_scale.new_ones(())
+        # The largest product, 448 ** 2 K, is far within bfloat16's range.
+        narrow = torch.bfloat16 if o.dtype == torch.bfloat16 else torch.float32
+        return scale_products(scaled_mm(o.x, o.codes, one, one, None, narrow), *arguments)
+    column_scale = o.column_scale.expand(1, len(o.codes)).contiguous()
+    return float8_product(o.x, o.codes, o.row_scale, column_scale, o.bias, o.dtype)
+
+
+def float8_product(
+    x: Tensor,
+    codes: Tensor,
+    scale_x: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    dtype: torch.dtype,
+) -> Tensor:
+    """``torch._scaled_mm`` with scales that it takes, in ``dtype``. It adds a bias of the dtype
+    that it writes."""
+    written = dtype if writes_directly(x.device, dtype, is_traced(x)) else torch.bfloat16
+    inside = bias.to(written) if bias is not None and dtype == written else None
+    y = scaled_mm(x, codes, scale_x, scale, inside, written).to(dtype)
+    if inside is None and bias is not None:
+        y += bias
+    return y
