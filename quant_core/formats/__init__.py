@@ -4,6 +4,7 @@ from .base import FORMATS, Format, QuantizedWeight, format_from_dict
 from .block_float8 import BlockFloat8
 from .cast_float8 import CastFloat8
 from .code4 import Code4
+from .fine4 import Fine4
 from .float8 import Float8
 from .float_x import FloatX
 from .int4 import Int4
@@ -26,6 +27,7 @@ __all__ = [
     "BlockFloat8",
     "CastFloat8",
     "Code4",
+    "Fine4",
     "Float8",
     "FloatX",
     "Format",

@@ -10,6 +10,7 @@ from ..formats import (
     NVFP4,
     BlockFloat8,
     Code4,
+    Fine4,
     Float8,
     FloatX,
     Format,
@@ -97,6 +98,12 @@ for _name, _summary, _choose, _weight_only in _METHODS:
     register_method(_name, _summary, weight_only=_weight_only)(_choose)
 
 
+register_method(
+    "nf4-fine",
+    "4-bit codes in groups of 32: 4.25 bits a weight, the least loss at that size.",
+)(in_groups("nf4-fine", Fine4, (32, 16)))
+
+
 @register_family(r"int([1-7])(-symmetric)?(?:-g([1-9]\d*))?")
 def _int_n(match: re.Match[str]) -> Method:
     bits, symmetric = int(match[1]), bool(match[2])
@@ -130,6 +137,14 @@ def _float_x(match: re.Match[str]) -> Method:
 def _code4(match: re.Match[str]) -> Method:
     fmt = Code4(match[1], double_quant=True)
     return Method(match[0], "4-bit codes, double quantization: 4.13 bits.", _linear_only(fmt))
+
+
+@register_family(r"nf4-fine-g(\d+)")
+def _fine4(match: re.Match[str]) -> Method:
+    size = int(match[1])
+    Fine4(size)  # what cannot be is said now
+    summary = f"4-bit codes in groups of {size}, an FP8 scale each."
+    return Method(match[0], summary, in_groups("nf4-fine", Fine4, (size,)))
 
 
 @register_family(r"fp8-e5m2")

@@ -70,6 +70,7 @@ ORDER = (
     "int8-convrot",
     "w4a8",
     "w6a8",
+    "nf4-fine",
 )
 
 # Every registered method by its name, in the order of ORDER whatever the order of imports.

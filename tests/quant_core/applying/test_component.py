@@ -37,6 +37,7 @@ LAYER_ERROR = {
     "int8-convrot": 0.0120,
     "w4a8": 0.0717,
     "w6a8": 0.0219,
+    "nf4-fine": 0.0762,
 }
 # Bytes of what is quantized, as a share of bfloat16; eight bits where nothing is said.
 SHARE = {
@@ -53,6 +54,7 @@ SHARE = {
     "mxfp8": 0.53,
     "w4a8": 0.30,
     "w6a8": 0.43,
+    "nf4-fine": 0.27,
 }
 
 every_method = pytest.mark.parametrize("method", METHODS)
