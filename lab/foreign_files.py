@@ -5,6 +5,8 @@ A writer skips the test that calls it where its library is not installed.
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -76,3 +78,43 @@ def gguf_file(tensors, path, kind="Q8_0", blocks=()):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def convrot(tensors, path, marker=None, scale=None, params=False):
+    """INT8 with ConvRot as convert_to_quant writes it; ``marker`` changes what it says."""
+    from comfy_kitchen.backends.eager.quantization import quantize_int8_convrot_weight
+
+    out = dict(tensors)
+    for name, tensor in tensors.items():
+        if is_linear(name, tensor):
+            codes, steps = quantize_int8_convrot_weight(tensor.float(), 64)
+            out[name], out[f"{name}_scale"] = codes, steps if scale is None else scale(steps)
+            said = {"format": "int8_tensorwise", "orig_dtype": "torch.bfloat16", "per_row": True}
+            options = {"convrot": True, "convrot_groupsize": 64}
+            said |= {"params": options} if params else options
+            said = {k: v for k, v in {**said, **(marker or {})}.items() if v is not None}
+            text = bytearray(json.dumps(said).encode())
+            out[name.replace("weight", "comfy_quant")] = torch.frombuffer(text, dtype=torch.uint8)
+    save_file(out, path)
+
+
+def w4a8(tensors, path, as_octets=False, correction=False):
+    """asym_w4a8_int8 with its markers in the metadata, as comfy-quants and others write it. The
+    codes are of this pack's quantizer: comfy-kitchen 0.2.26 has none."""
+    from graphquant.quant_core.formats.rotated_groups import rotated_groups
+
+    out, layers = dict(tensors), {}
+    for name, tensor in tensors.items():
+        if is_linear(name, tensor):
+            stored = rotated_groups(4).quantize(tensor)
+            scale = stored.scale.view(torch.uint8) if as_octets else stored.scale
+            out |= {name: stored.qdata, f"{name}_s_rel": scale}
+            out |= {f"{name}_s_channel": stored.scale_2, f"{name}_codebook": stored.codebook}
+            if correction:
+                out[f"{name}_correction"] = torch.zeros(stored.scale.shape[::-1])
+            layers[name.removesuffix(".weight")] = {
+                "format": "asym_w4a8_int8", "group_size": 16, "convrot": True,
+                "convrot_groupsize": 256,
+            }  # fmt: skip
+    metadata = {"_quantization_metadata": json.dumps({"format_version": "1.0", "layers": layers})}
+    save_file(out, path, metadata)

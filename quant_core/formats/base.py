@@ -235,6 +235,12 @@ class Format(ABC):
         return None
 
     @property
+    def stock_needs(self) -> str:
+        """What reads ``stock_marker`` without this pack, where not every ComfyUI from 0.30.0 on
+        does: "ComfyUI 0.31.0 or newer"."""
+        return ""
+
+    @property
     def stock_rounds_activations(self) -> bool:
         """Whether ComfyUI alone, reading ``stock_marker``, rounds activations that this format
         leaves as they are."""

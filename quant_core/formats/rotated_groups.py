@@ -230,6 +230,13 @@ class RotatedGroups(Format):
         }
         return marker | ({} if self.activations else {WEIGHT_ONLY: True})
 
+    @property
+    def stock_needs(self) -> str:
+        if self.bits == 4:
+            return "ComfyUI 0.31.0 or newer"
+        # ComfyUI 0.33.0 pins comfy-kitchen 0.2.31, which takes the wider rows for an error.
+        return "a ComfyUI with comfy-kitchen 0.2.36 or newer (0.33.0 has an older one)"
+
     def kernel(self, device: torch.device) -> str:
         way = rotated_kernel(self, device)
         return f"decoded to int8, {way}" if way else super().kernel(device)

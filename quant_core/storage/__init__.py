@@ -7,7 +7,7 @@ from .gguf_file import GGUF_SUFFIX, GGUFFile, GGUFTensor
 from .header import TensorSpec
 from .parts import Part, quantized_part, stock_marker, stock_metadata
 from .reader import INDEX_SUFFIX, TensorFile, TensorFiles
-from .stock import STOCK_MARKER, check_stock_layers
+from .stock import SINCE, STOCK_MARKER, check_stock_layers
 from .stored_layer import (
     ENTRIES,
     LAYERS,
@@ -29,6 +29,7 @@ __all__ = [
     "LAYERS",
     "MARKER",
     "PREFIX",
+    "SINCE",
     "STOCK_MARKER",
     "GGUFFile",
     "GGUFTensor",

@@ -34,6 +34,15 @@ _FORMATS: dict[str, tuple[torch.dtype, tuple[str, ...]]] = {
     "nvfp4": (torch.uint8, ("weight_scale", "weight_scale_2")),
     "int8_tensorwise": (torch.int8, ("weight_scale",)),
     "convrot_w4a4": (torch.int8, ("weight_scale",)),
+    "asym_w4a8_int8": (torch.int8, ("weight_s_rel", "weight_s_channel")),
+}
+
+# The first ComfyUI that reads a format, where 0.30.0 does not; None where no release was found.
+SINCE: dict[str, str | None] = {
+    "asym_w4a8_int8": "0.31.0",
+    "awq_w4a16": "0.38.0",
+    "svdquant_w4a4": None,
+    "int8_blockwise": None,
 }
 
 
@@ -160,7 +169,7 @@ def _check(files: TensorFiles, layer: str, name: str) -> None:
 def _fits(scale: TensorSpec, weight: TensorSpec, name: str) -> bool:
     """Whether the scale's shape goes with a 2-d weight; ComfyUI knows banks of experts besides."""
     count = scale.nbytes // scale.dtype.itemsize
-    if len(weight.shape) != 2 or name in ("mxfp8", "nvfp4"):
+    if len(weight.shape) != 2 or name in ("mxfp8", "nvfp4", "asym_w4a8_int8"):
         return count > 0
     return count == 1 or (name in ("int8_tensorwise", "convrot_w4a4") and count == weight.shape[0])
 

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import comfy.sd
 import comfy.utils
+import comfyui_version
 import torch
 from comfy.model_management import OOM_EXCEPTION, get_torch_device
 from comfy.model_patcher import ModelPatcher
+from comfy.quant_ops import QUANT_ALGOS
 
 from ....quant_core.detect import FLOAT8_DTYPES
 from ....quant_core.errors import StorageError
@@ -24,6 +26,7 @@ from ....quant_core.hardware import check_fp8_support
 from ....quant_core.report import MIB
 from ....quant_core.storage import (
     GGUF_SUFFIX,
+    SINCE,
     STOCK_MARKER,
     StoredLayer,
     TensorFiles,
@@ -72,12 +75,29 @@ def _load_safetensors(path: Path) -> Loaded:
             return load_foreign(files, foreign)
         stock = check_stock_layers(files, {prefix + name for name in layers})
         ours = bool(prefix or layers)
+        require_known(path.name, {k: v for k, v in stock.items() if k not in layers})
         patcher = _load_ours(files, prefix, layers) if ours else _load_stock(files)
         facts = list(_facts(files, layers, {k: v for k, v in stock.items() if k not in layers}))
         if not ours:
             facts += _left_out(require_claimed(files, patcher, stock))
         provenance = read_provenance(files.metadata, None if ours else str(path))
         return Loaded(patcher, provenance, files.nbytes, len(layers), tuple(facts))
+
+
+def require_known(file: str, stock: Mapping[str, str]) -> None:
+    """StorageError where this ComfyUI lacks a format among ``stock``, by layer: it would end in a
+    KeyError."""
+    unknown = next((name for name in stock.values() if name not in QUANT_ALGOS), None)
+    if unknown is None:
+        return
+    since = SINCE.get(unknown)
+    needed = f"ComfyUI {since} or newer" if since else "a ComfyUI that reads it"
+    count = Counter(stock.values())[unknown]
+    here = comfyui_version.__version__
+    raise StorageError(
+        f"{file} stores {count} layers as {unknown}, which needs {needed}, and this is {here}. "
+        "Update ComfyUI; nothing was loaded."
+    )
 
 
 def _fp8_matmul() -> bool:

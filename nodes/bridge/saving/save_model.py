@@ -129,6 +129,8 @@ def _facts(saved: SavedTensors, private: bool) -> Iterator[str]:
             "Load Quantized Model also computes as this model did."
         )
         formats = {layer.format for layer in saved.layers.values()}
+        for needs in sorted({fmt.stock_needs for fmt in formats} - {""}):
+            yield f"Without this pack it takes {needs} to read it."
         if any(fmt.stock_rounds_activations for fmt in formats):
             yield "ComfyUI on its own rounds the activations of int8 layers to int8 as well."
     for dtype, count in saved.narrowed.items():

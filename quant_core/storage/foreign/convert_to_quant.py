@@ -20,6 +20,7 @@ from ..header import TensorSpec
 from ..reader import TensorFiles
 from ..stock import STOCK_MARKER, markers
 from .layer import ForeignLayer, Tensors, fault, require_spec
+from .rotated import int8_layer, option
 
 _E4M3 = torch.float8_e4m3fn
 _ORIGIN = "convert-to-quant"
@@ -100,8 +101,8 @@ def _float8(
 def _int8(
     files: TensorFiles, layer: str, weight: TensorSpec, values: Mapping[str, Any]
 ) -> ForeignLayer:
-    if values.get("convrot"):
-        raise fault(files, f"stores {layer} rotated, beside formats of {_ORIGIN}: not read")
+    if option(values, "convrot"):
+        return int8_layer(files, layer, values)
     scale = _require(files, layer, weight, torch.int8)
     fmt = Int8(_one_or_rows(files, scale, weight.shape[0]))
     return _layer(files, layer, fmt, weight.shape, _scaled(layer, fmt, weight.shape), "INT8")

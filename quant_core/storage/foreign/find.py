@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 from ...formats.float8 import fits_scaled_mm
 from ..reader import TensorFiles
-from . import bitsandbytes, convert_to_quant, modelopt, torchao
+from . import bitsandbytes, convert_to_quant, modelopt, rotated, torchao
 from .layer import ForeignLayer, fault
 
 # ModelOpt's files have no mark of their own, so they come last.
 _RECOGNISERS = (
     torchao.recognise,
     bitsandbytes.recognise,
+    rotated.recognise,
     convert_to_quant.recognise,
     modelopt.recognise,
 )
@@ -24,7 +25,11 @@ _PARTS = _BITSANDBYTES | frozenset(
     (
         "input_scale",
         "pre_quant_scale",
+        "weight_codebook",
+        "weight_correction",
         "weight_format",
+        "weight_s_channel",
+        "weight_s_rel",
         "weight_scale",
         "weight_scale_2",
         "weight_scale_inv",

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from graphquant.quant_core import QuantizationError
-from lab.foreign_files import bnb_int8, gguf_file, modelopt_fp8, nf4, torchao
+from lab.foreign_files import bnb_int8, convrot, gguf_file, modelopt_fp8, nf4, torchao, w4a8
 from lab.sampling import relative_l2
 
 pytestmark = pytest.mark.usefixtures("comfy")
@@ -21,6 +21,8 @@ KINDS = {
     "bitsandbytes INT8": (bnb_int8, "llm.int8 per-row, int8 activations", 0.55, 0.03),
     "torchao INT8": (torchao, "int8 per-row", 0.55, 0.02),
     "ModelOpt FP8": (modelopt_fp8, "float8_e4m3fn per-tensor", 0.55, 0.06),
+    "ComfyUI's int8_tensorwise": (convrot, "int8 per-row, rotated by 64", 0.55, 0.02),
+    "ComfyUI's asym_w4a8_int8": (w4a8, "w4a8 groups of 16, rotated by 256", 0.31, 0.10),
     "GGUF Q8_0": (gguf_file, "GGUF Q8_0", 0.56, 0.02),
 }
 

@@ -90,6 +90,29 @@ def test_comfyuis_own_loader_reads_a_stock_file(
     assert relative_l2(found, latent(quantized)) < bound
 
 
+@pytest.mark.parametrize("method", ["int8-convrot", "w4a8", "w6a8"])
+def test_comfyuis_own_loader_samples_a_rotated_file_bit_by_bit(
+    flux_patcher, latent, file, method, quantize, save, monkeypatch
+):
+    """With comfy-kitchen's plain arithmetic in both; a GPU's products go there too."""
+    import comfy.sd
+    from comfy.quant_ops import QUANT_ALGOS, get_layout_class
+
+    from graphquant.nodes.bridge.tensor import operators
+
+    if method != "int8-convrot" and "asym_w4a8_int8" not in QUANT_ALGOS:
+        pytest.skip("ComfyUI reads W4A8 from 0.31.0 on")
+    if method == "w6a8" and not hasattr(get_layout_class("AsymW4A8Int8Layout"), "bits"):
+        pytest.skip("comfy-kitchen reads W6A8 from 0.2.36 on")
+    quantized = quantize(flux_patcher, method)
+    report = save(quantized, file, file_format="stock")
+    monkeypatch.setattr(operators, "is_native", lambda fmt, x: True)
+    expected = latent(quantized)
+    assert torch.equal(latent(comfy.sd.load_diffusion_model(str(file))), expected)
+    needs = {"w4a8": "ComfyUI 0.31.0", "w6a8": "comfy-kitchen 0.2.36"}.get(method, "format stock")
+    assert any(needs in fact for fact in report.facts)
+
+
 @pytest.mark.parametrize("method", ["int4", "fp8-weight-only"])
 def test_comfyuis_own_loader_finds_no_model_in_a_file_of_ours(
     flux_patcher, file, method, quantize, save
