@@ -35,9 +35,9 @@ def recognise(files: TensorFiles) -> dict[str, ForeignLayer]:
     if not in_metadata and not any(n.endswith(f".{STOCK_MARKER}") for n in files.specs):
         return {}
     marked = {name: _named(files, name, values) for name, values in markers(files).items()}
-    kinds = {values.get("format") for values in marked.values()}
-    rotated = any(v.get("format") == _GROUPS or option(v, "convrot") for v in marked.values())
-    if not rotated or not kinds <= {_INT8, _GROUPS}:
+    if not all(values.get("format") in (_INT8, _GROUPS) for values in marked.values()):
+        return {}
+    if not any(v["format"] == _GROUPS or option(v, "convrot") for v in marked.values()):
         return {}
     readers = {_INT8: int8_layer, _GROUPS: _groups}
     return {n: readers[values["format"]](files, n, values) for n, values in marked.items()}
