@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 
 import torch
 
-from ..kernels.plain import unpack_nibbles
 from .base import (
     WEIGHT_ONLY,
     Format,
@@ -30,6 +29,7 @@ from .base import (
 from .grid import Grid
 from .int8_convrot import require_rotated, rotated_kernel, rotated_linear
 from .minifloat import looked_up
+from .nibble_planes import pack, unpack
 from .rotated_grid import RotatedGrid
 from .rotation import SIZES, rotate
 from .scale_search import least
@@ -41,7 +41,6 @@ CODEBOOK = (  # Lloyd-Max levels of Gaussian groups; comfy-kitchen decodes quick
 )
 # fmt: on
 _GRID = 127.0
-_SIX_BITS_ZERO = 32
 STEPS = (0, -1, 1, 2)
 """In E4M3 numbers from the scale that makes the largest magnitude the largest level."""
 _SMALLEST_SCALE = 1e-30
@@ -90,7 +89,7 @@ class RotatedGroups(Format):
             groups = values.div_(channel[:, None]).unflatten(1, (-1, self.group_size))
             scale, codes = self._searched(groups)
             parts["scale_2"][rows], parts["scale"][rows] = channel, scale
-            parts["qdata"][rows] = _pack(codes.flatten(1), self.bits)
+            parts["qdata"][rows] = pack(codes.flatten(1), self.bits)
         return QuantizedWeight.of_parts(self, parts, shape, weight.dtype)
 
     def in_own_basis(self, matrix: torch.Tensor) -> torch.Tensor:
@@ -117,7 +116,7 @@ class RotatedGroups(Format):
         for rows in row_blocks(values):
             groups = (values[rows] / channel[rows, None]).unflatten(1, (-1, self.group_size))
             codes, _ = self._nearest(groups, scale[rows, :, None])
-            qdata[rows] = _pack(codes.flatten(1), self.bits)
+            qdata[rows] = pack(codes.flatten(1), self.bits)
         parts = {"qdata": qdata, "scale": scale.to(getattr(torch, self.scale_dtype))}
         parts["scale_2"] = channel
         if self.codebook:
@@ -182,7 +181,7 @@ class RotatedGroups(Format):
         n, k = weight.shape
         out = torch.empty(n, k, dtype=torch.int8, device=weight.qdata.device)
         for rows in row_blocks(out):
-            codes = _unpack(weight.qdata[rows], self.bits)
+            codes = unpack(weight.qdata[rows], self.bits)
             if self.codebook:
                 values = weight.codebook.float().index_select(0, codes.reshape(-1).int())
             else:
@@ -280,26 +279,3 @@ def _nearest_level(scaled: torch.Tensor, levels: tuple[float, ...]) -> torch.Ten
     factor = _BINS / (levels[-1] - levels[0])
     index = scaled.sub(levels[0]).mul_(factor).round_().clamp_(0, _BINS).int()
     return places.index_select(0, index.view(-1)).view_as(scaled)
-
-
-def _pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
-    """uint8 [N, K] as int8 [N, K * bits / 8]."""
-    low = codes & 15
-    packed = low[:, ::2] | (low[:, 1::2] << 4)
-    if bits == 6:
-        high = (codes >> 4).unflatten(1, (-1, 4))
-        planes = [high[..., place] << (2 * place) for place in range(4)]
-        packed = torch.cat((packed, planes[0] | planes[1] | planes[2] | planes[3]), dim=1)
-    return packed.view(torch.int8)
-
-
-def _unpack(packed: torch.Tensor, bits: int) -> torch.Tensor:
-    """The inverse of ``_pack``."""
-    octets = packed.view(torch.uint8)
-    if bits == 4:
-        return unpack_nibbles(octets)
-    half = octets.shape[1] * 2 // 3
-    low = unpack_nibbles(octets[:, :half].contiguous())
-    high = octets[:, half:]
-    places = [(high >> (2 * place)) & 3 for place in range(4)]
-    return low | (torch.stack(places, dim=-1).flatten(1) << 4)
