@@ -1,4 +1,7 @@
-"""The pack as ComfyUI sees it: its list of nodes."""
+"""The pack as ComfyUI sees it: its list of nodes.
+
+Tested by tests/nodes/test_start_up.py.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""What every test keeps: it reads no clock and draws no luck."""
+"""What the tests keep: no clock, no luck, and a place for each file that they test."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,38 @@ def test_hypothesis_draws_the_same_examples_in_every_run():
     from hypothesis import settings
 
     assert settings.default.derandomize
+
+
+TESTED_BY = re.compile(r"Tested by (tests/[\w/]+\.py)\.")
+
+
+def has_logic(tree: ast.Module) -> bool:
+    return any(isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) for node in ast.walk(tree))
+
+
+def test_every_file_with_logic_has_its_test_by_name_or_says_which_test_it_has():
+    sources = [p for room in ("quant_core", "nodes") for p in (ROOT / room).rglob("*.py")]
+    named, said, without = 0, 0, []
+    for path in (each.relative_to(ROOT) for each in sources if each.name != "__init__.py"):
+        told = TESTED_BY.findall(ast.get_docstring(tree_of(path)) or "")
+        if (ROOT / "tests" / path.parent / f"test_{path.stem}.py").is_file():
+            named += 1
+        elif told and all((ROOT / test).is_file() for test in told):
+            said += 1
+        elif has_logic(tree_of(path)):
+            without.append(str(path))
+    assert without == []
+    assert named > said > 0
+
+
+@pytest.mark.parametrize("room", ["quant_core", "nodes", "lab", "benchmarks", "docs"])
+def test_every_test_that_is_named_exists(room):
+    """A name with a folder, as tests/lab/test_server.py."""
+    files = [p for p in (ROOT / room).rglob("*") if p.suffix in (".py", ".md")]
+    gone = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in files
+        for name in re.findall(r"tests/[\w/]+\.py", path.read_text(encoding="utf-8"))
+        if not (ROOT / name).is_file()
+    }
+    assert gone == set()

@@ -1,4 +1,7 @@
-"""What the capability check found, as text."""
+"""What the capability check found, as text.
+
+Tested by tests/nodes/test_fp8_capability_check.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The inputs that several Quantize nodes share: one order, one wording."""
+"""The inputs that several Quantize nodes share: one order, one wording.
+
+Tested by tests/nodes/test_quantize_model.py.
+"""
 
 from __future__ import annotations
 

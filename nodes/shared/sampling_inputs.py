@@ -1,4 +1,7 @@
-"""The inputs of nodes that sample in order to measure: KSampler's, by the same names."""
+"""The inputs of nodes that sample in order to measure: KSampler's, by the same names.
+
+Tested by tests/nodes/test_compare_models.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Watch a model's layers while it runs, to calibrate it."""
+"""Watch a model's layers while it runs, to calibrate it.
+
+Tested by tests/quant_core/calibration/test_rows.py.
+"""
 
 from __future__ import annotations
 

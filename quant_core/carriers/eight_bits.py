@@ -3,6 +3,8 @@
 torchao's safetensors writer, diffusers and ``isinstance`` take them for what they derive from;
 products go through the formats (see ``arithmetic``). torch.load needs this package to read them,
 as it needs torchao for torchao's.
+
+Tested by tests/quant_core/carriers/test_torchao_tensors.py.
 """
 
 from __future__ import annotations

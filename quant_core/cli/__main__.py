@@ -1,4 +1,7 @@
-"""Runs one command, and turns what is raised into one line and an exit code."""
+"""Runs one command, and turns what is raised into one line and an exit code.
+
+Tested by tests/quant_core/cli/test_main.py.
+"""
 
 from __future__ import annotations
 

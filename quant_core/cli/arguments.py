@@ -1,4 +1,7 @@
-"""What can be said on the command line."""
+"""What can be said on the command line.
+
+Tested by tests/quant_core/cli/test_main.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The commands: each does its work by ``conversion`` and tells the result."""
+"""The commands: each does its work by ``conversion`` and tells the result.
+
+Tested by tests/quant_core/cli/test_main.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Where the command line's words go: results to stdout, progress and refusals to stderr."""
+"""Where the command line's words go: results to stdout, progress and refusals to stderr.
+
+Tested by tests/quant_core/cli/test_main.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Results in words, for a terminal."""
+"""Results in words, for a terminal.
+
+Tested by tests/quant_core/cli/test_main.py.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 A check takes the key and the value as it was read, and gives back the value as it is kept: lists as
 tuples, dtypes as their names. ConfigError names the key, the value and what is valid.
+
+Tested by tests/quant_core/config/test_quant_config.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""GGUF, as diffusers writes it down: it describes files that are quantized already."""
+"""GGUF, as diffusers writes it down: it describes files that are quantized already.
+
+Tested by tests/quant_core/config/test_quant_config.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A quantization in this pack's own words."""
+"""A quantization in this pack's own words.
+
+Tested by tests/quant_core/config/test_quant_config.py.
+"""
 
 from __future__ import annotations
 

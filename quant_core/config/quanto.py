@@ -1,4 +1,7 @@
-"""optimum-quanto, as diffusers writes it down: weights only."""
+"""optimum-quanto, as diffusers writes it down: weights only.
+
+Tested by tests/quant_core/config/test_quant_config.py.
+"""
 
 from __future__ import annotations
 

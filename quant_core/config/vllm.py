@@ -1,4 +1,7 @@
-"""vLLM-Omni's FP8: dynamic or static activation scales, whole rows or blocks of the weight."""
+"""vLLM-Omni's FP8: dynamic or static activation scales, whole rows or blocks of the weight.
+
+Tested by tests/quant_core/config/test_quant_config.py.
+"""
 
 from __future__ import annotations
 

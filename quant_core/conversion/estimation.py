@@ -1,4 +1,7 @@
-"""How large a model file would be by each method: from its header, in a fraction of a second."""
+"""How large a model file would be by each method: from its header, in a fraction of a second.
+
+Tested by tests/quant_core/cli/test_main.py.
+"""
 
 from __future__ import annotations
 

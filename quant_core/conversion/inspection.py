@@ -1,4 +1,7 @@
-"""What is in a model file: its architecture, its layers' formats, and who reads it."""
+"""What is in a model file: its architecture, its layers' formats, and who reads it.
+
+Tested by tests/quant_core/cli/test_main.py.
+"""
 
 from __future__ import annotations
 

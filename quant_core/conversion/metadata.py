@@ -1,4 +1,7 @@
-"""What a file of a quantized model says of itself: its source, and what was done to it."""
+"""What a file of a quantized model says of itself: its source, and what was done to it.
+
+Tested by tests/quant_core/conversion/test_convert.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A model file as something to plan on: its layers by name, shape and dtype, none of them read."""
+"""A model file as something to plan on: its layers by name, shape and dtype, none of them read.
+
+Tested by tests/quant_core/conversion/test_convert.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The quantized layers of a file, ours and ComfyUI's, as something that can be dequantized."""
+"""The quantized layers of a file, ours and ComfyUI's, as something that can be dequantized.
+
+Tested by tests/quant_core/conversion/test_convert.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Is a quantized file whole, and how far is it from the model that it was made of?"""
+"""Is a quantized file whole, and how far is it from the model that it was made of?
+
+Tested by tests/quant_core/cli/test_main.py.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 A row of a weight is cut into blocks of 32, 64 or 256 weights; a block holds its codes and scales.
 Values are those of the package ``gguf`` to the last bit, in float32. The types whose codes are
 indices into grids (IQ1, IQ2, IQ3) are decoded by that package, which holds the grids.
+
+Tested by tests/quant_core/formats/test_gguf.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The values that rotated groups can be stored as."""
+"""The values that rotated groups can be stored as.
+
+Tested by tests/quant_core/formats/test_rotated_groups.py.
+"""
 
 from __future__ import annotations
 

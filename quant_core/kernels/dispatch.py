@@ -4,6 +4,8 @@ Under torch.compile the plain twin is traced, which Inductor fuses with what com
 it. Where that would not compile (FP8 weights before SM 8.9) or be slow (few rows, INT8 products)
 the kernel is called, as an operator ``torch.ops.graphquant`` with shapes for tracing and without
 gradients. Outside torch.compile nothing goes through an operator, which costs 10 microseconds.
+
+Tested by tests/quant_core/kernels/test_without_a_gpu.py.
 """
 
 from __future__ import annotations

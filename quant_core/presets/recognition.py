@@ -1,4 +1,7 @@
-"""Which model a file holds, from the names and shapes of its tensors alone."""
+"""Which model a file holds, from the names and shapes of its tensors alone.
+
+Tested by tests/nodes/bridge/architecture/test_recognition.py.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 One or two names that every member of a family has and no other family. Where names do not decide, a
 width does, as in ComfyUI. Each model matches one signature at most: two in one file are two models.
+
+Tested by tests/nodes/bridge/architecture/test_recognition.py.
 """
 
 from __future__ import annotations

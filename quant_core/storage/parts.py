@@ -1,4 +1,7 @@
-"""What a file of a quantized model consists of, each tensor made when its turn comes."""
+"""What a file of a quantized model consists of, each tensor made when its turn comes.
+
+Tested by tests/quant_core/storage/test_stock.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Layers that a configuration names as diffusers does, in the names of ComfyUI's model."""
+"""Layers that a configuration names as diffusers does, in the names of ComfyUI's model.
+
+Tested by tests/nodes/test_quantization_config.py.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 In it are the model file's hash, the patches that are pending, every layer's format, this pack's and
 PyTorch's version, and the kind of device that does the arithmetic.
+
+Tested by tests/nodes/bridge/cache/test_weight_cache.py.
 """
 
 from __future__ import annotations

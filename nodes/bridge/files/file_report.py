@@ -1,4 +1,7 @@
-"""What the save and load nodes report: the model as Quantize Model reports it, and the file."""
+"""What the save and load nodes report: the model as Quantize Model reports it, and the file.
+
+Tested by tests/nodes/bridge/loading/test_load_model.py.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 The loader recognises the model and reads what is not quantized. The quantized layers it sees as
 placeholders, so that their full-precision weights never exist.
+
+Tested by tests/nodes/bridge/loading/test_load_model.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A model as a file holds it: plain tensors, and quantized layers that are read one at a time."""
+"""A model as a file holds it: plain tensors, and quantized layers that are read one at a time.
+
+Tested by tests/nodes/bridge/loading/test_load_foreign.py.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 ComfyUI hands a layer the patched weight alone. The change is looked for among the adapters of the
 live patchers first, then as a low-rank product of its own.
+
+Tested by tests/nodes/bridge/lora/test_adapter_kinds.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Watch the activations of a MODEL's layers while ComfyUI's own sampler runs."""
+"""Watch the activations of a MODEL's layers while ComfyUI's own sampler runs.
+
+Tested by tests/nodes/test_calibrate_activations.py.
+"""
 
 from __future__ import annotations
 

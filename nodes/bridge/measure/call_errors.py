@@ -5,6 +5,8 @@ Then the other MODEL goes through the same run. At each call it predicts, is com
 reference predicted goes to the sampler in its place. So the sampler's next inputs are, bit by bit,
 the reference's; each MODEL gets the conditioning, patches and memory that ComfyUI gives it; and one
 is loaded at a time.
+
+Tested by tests/nodes/test_compare_models.py.
 """
 
 from __future__ import annotations

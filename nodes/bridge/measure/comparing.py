@@ -1,4 +1,7 @@
-"""Two MODELs through ComfyUI's sampler with the same noise, seed by seed."""
+"""Two MODELs through ComfyUI's sampler with the same noise, seed by seed.
+
+Tested by tests/nodes/test_compare_models.py.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 A layer's output is compared on the activations that the quantized model itself gives it, with what
 the reference's weight makes of them in float32. So one model is loaded, not two, and the
 reference's weights pass through the device a layer at a time.
+
+Tested by tests/nodes/test_quantization_report.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A quantized MODEL's layers, read off it and measured beside the MODEL it was made from."""
+"""A quantized MODEL's layers, read off it and measured beside the MODEL it was made from.
+
+Tested by tests/nodes/test_quantization_report.py.
+"""
 
 from __future__ import annotations
 

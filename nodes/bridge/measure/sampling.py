@@ -1,4 +1,7 @@
-"""ComfyUI's own sampler, as KSampler calls it, for nodes that measure."""
+"""ComfyUI's own sampler, as KSampler calls it, for nodes that measure.
+
+Tested by tests/nodes/test_quantization_report.py.
+"""
 
 from __future__ import annotations
 

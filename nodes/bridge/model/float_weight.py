@@ -1,4 +1,7 @@
-"""A weight of a ModelPatcher in floats, with the LoRAs that wait on the patcher."""
+"""A weight of a ModelPatcher in floats, with the LoRAs that wait on the patcher.
+
+Tested by tests/nodes/test_quantization_report.py.
+"""
 
 from __future__ import annotations
 

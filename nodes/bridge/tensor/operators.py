@@ -2,6 +2,8 @@
 
 Importing this file registers them with comfy-kitchen's ``QuantizedTensor``. An operator without a
 handler here dequantizes.
+
+Tested by tests/nodes/bridge/tensor/test_layout.py.
 """
 
 from __future__ import annotations

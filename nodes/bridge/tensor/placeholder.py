@@ -1,4 +1,7 @@
-"""A weight that is only a shape, for ComfyUI's detection and loading to go by."""
+"""A weight that is only a shape, for ComfyUI's detection and loading to go by.
+
+Tested by tests/nodes/bridge/loading/test_load_foreign.py.
+"""
 
 from __future__ import annotations
 

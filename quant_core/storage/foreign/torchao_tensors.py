@@ -1,5 +1,8 @@
 """What each of torchao's tensor subclasses is here: the same codes and scales where a format has
-them, and otherwise the dequantized weight, rounded again to INT8 per row."""
+them, and otherwise the dequantized weight, rounded again to INT8 per row.
+
+Tested by tests/quant_core/storage/foreign/test_torchao.py.
+"""
 
 from __future__ import annotations
 
