@@ -1,4 +1,7 @@
-"""How a stored weight is decoded, as data: what kernels need to know of a format."""
+"""How a stored weight is decoded, as data: what kernels need to know of a format.
+
+Tested by tests/quant_core/kernels/test_triton.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Who a GPU is, and what was found out about it by trying."""
+"""Who a GPU is, and what was found out about it by trying.
+
+Tested by tests/quant_core/kernels/test_hazards.py.
+"""
 
 from __future__ import annotations
 

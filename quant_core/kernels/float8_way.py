@@ -1,4 +1,7 @@
-"""How PyTorch multiplies FP8 by FP8 on a device: tried once, on a small matmul."""
+"""How PyTorch multiplies FP8 by FP8 on a device: tried once, on a small matmul.
+
+Tested by tests/quant_core/kernels/test_matmul.py.
+"""
 
 from __future__ import annotations
 

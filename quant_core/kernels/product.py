@@ -4,6 +4,8 @@ The library writes the bare products, of INT8 in 32 bits each, and a second kern
 of a FLUX layer as many bytes as all else together. A kernel of Triton's scales before it writes,
 and adds a LoRA and the bias, but its matmul may be slower. Which is quicker is asked once for each
 size on each GPU.
+
+Tested by tests/quant_core/kernels/test_hazards.py.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Sizes that are alike share an answer. Answers are kept with Triton's compiled kernels, in its own
 cache folder, by the GPU's name and the versions of all that computes.
+
+Tested by tests/quant_core/kernels/test_hazards.py.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Of few rows one kernel reads the weight as it is stored. Of more the weight is decoded, with a LoRA
 added to it on the way, for the library's matmul, which the time of an image is spent in: some rows
 of it at a time where that keeps the decoded rows in the GPU's cache.
+
+Tested by tests/quant_core/kernels/test_hazards.py.
 """
 
 from __future__ import annotations

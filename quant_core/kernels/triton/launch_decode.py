@@ -1,4 +1,7 @@
-"""Starts the kernels of ``decode``, for any format that has a ``Coding``."""
+"""Starts the kernels of ``decode``, for any format that has a ``Coding``.
+
+Tested by tests/quant_core/kernels/test_triton.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Starts the product of 8-bit codes, in one of several tiles."""
+"""Starts the product of 8-bit codes, in one of several tiles.
+
+Tested by tests/quant_core/kernels/test_triton.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Starts the kernels of ``rows``: the same arguments and results as their twins in ``plain``."""
+"""Starts the kernels of ``rows``: the same arguments and results as their twins in ``plain``.
+
+Tested by tests/quant_core/kernels/test_triton.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The product of 8-bit codes by 8-bit codes, INT8 or FP8, scaled before it is written."""
+"""The product of 8-bit codes by 8-bit codes, INT8 or FP8, scaled before it is written.
+
+Tested by tests/quant_core/kernels/test_triton.py.
+"""
 
 from __future__ import annotations
 

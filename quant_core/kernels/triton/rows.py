@@ -2,6 +2,8 @@
 
 Magnitudes are compared as the integers that their bits are: NaN is then the largest of all, and
 stays visible.
+
+Tested by tests/quant_core/kernels/test_triton.py.
 """
 
 from __future__ import annotations

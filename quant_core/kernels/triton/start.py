@@ -1,4 +1,7 @@
-"""Where kernels of Triton are found, and started on the right GPU."""
+"""Where kernels of Triton are found, and started on the right GPU.
+
+Tested by tests/quant_core/kernels/test_triton.py.
+"""
 
 from __future__ import annotations
 
