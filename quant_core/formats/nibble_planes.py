@@ -2,6 +2,8 @@
 
 Two codes a byte, the first in the low nibble; at 6 bits a second plane of K / 4 bytes follows with
 the two high bits of four codes, those of the first lowest.
+
+Tested by tests/quant_core/formats/test_rotated_groups.py.
 """
 
 from __future__ import annotations

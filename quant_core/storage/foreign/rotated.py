@@ -5,6 +5,8 @@ convert_to_quant, comfy-quants, ComfyUI-INT8-Fast and other tools write them: a 
 ``L.weight_s_channel`` and perhaps ``L.weight_codebook``. What they are stands in ``L.comfy_quant``
 or in the file's metadata. ComfyUI-INT8-Fast leaves the name of the format out, and such a file
 loads nowhere else. ComfyUI reads the others too, but rounds a LoRA in, and older ones know no W4A8.
+
+Tested by tests/quant_core/storage/foreign/test_convert_to_quant.py.
 """
 
 from __future__ import annotations
