@@ -36,6 +36,17 @@ def supported_layers(model: nn.Module, component_type: str) -> Iterator[tuple[st
             yield name, kind, module
 
 
+def submodule(model: nn.Module, name: str) -> nn.Module:
+    """The module of ``model`` called ``name``, as ``named_modules`` tells it; "" is ``model``.
+
+    It is found also where it is called like a method of nn.Module, such as "half". KeyError for a
+    name that no module has.
+    """
+    for part in filter(None, name.split(".")):
+        model = model._modules[part]
+    return model
+
+
 def is_fp8_compatible_layer(module: nn.Module) -> bool:
     """Whether an FP8 x FP8 matmul can run this layer: a Linear with K and N in sixteens."""
     from .formats.float8 import fits_scaled_mm

@@ -105,4 +105,9 @@ class Report:
         for action, word in ((KEEP, "kept"), (ALREADY, "left")):
             reasons = Counter(layer.reason for layer in self.plan.with_action(action))
             lines += [f"- {word}: {count} x {reason}" for reason, count in reasons.most_common()]
+        lines += [
+            f"- no layer: {len(each.names)} x {each.kind}, {each.bytes / MIB:.2f} MiB: "
+            f"{each.reason} ({each.names[0]})"
+            for each in self.plan.remainder
+        ]
         return "\n".join(lines)

@@ -16,6 +16,7 @@ from ..config import QuantConfig, config_of
 from ..detect import module_bytes
 from ..formats import QuantizedWeight
 from ..hardware import Hardware, default_device, hardware_of
+from ..layers import submodule
 from ..machine.fastest import Search
 from ..patterns import parse_patterns
 from ..planning.plan import LayerPlan, Plan, plan_component
@@ -147,7 +148,7 @@ def attach(model: nn.Module, weights: dict[str, QuantizedWeight]) -> None:
         if id(weight) not in made:
             made[id(weight)] = nn.Parameter(to_torchao(weight), requires_grad=False)
     for name, weight in weights.items():
-        model.get_submodule(name).weight = made[id(weight)]
+        submodule(model, name).weight = made[id(weight)]
 
 
 def calibrated_rounding(
@@ -170,7 +171,7 @@ def calibrated_rounding(
     biased = [
         layer.name
         for layer in plan.quantized
-        if getattr(model.get_submodule(layer.name), "bias", None) is not None
+        if getattr(submodule(model, layer.name), "bias", None) is not None
     ]
     return CalibratedRounding(calibration, rounding, biased, on_progress)
 
@@ -178,7 +179,7 @@ def calibrated_rounding(
 def shift_biases(model: nn.Module, shifts: Mapping[str, torch.Tensor]) -> None:
     """Add to the bias of each named layer, in float32, rounded once to the bias's dtype."""
     for name, shift in shifts.items():
-        layer = model.get_submodule(name)
+        layer = submodule(model, name)
         shifted = (layer.bias.float() + shift.to(layer.bias.device)).to(layer.bias.dtype)
         layer.bias = nn.Parameter(shifted, requires_grad=layer.bias.requires_grad)
 
@@ -193,7 +194,7 @@ def kernel_of(plan: Plan, device: torch.device) -> str:
 
 
 def _reader(model: nn.Module) -> Callable[[str], torch.Tensor]:
-    return lambda name: model.get_submodule(name).weight.detach()
+    return lambda name: submodule(model, name).weight.detach()
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -18,6 +18,7 @@ from torch import nn
 
 from ..detect import module_bytes
 from ..errors import CastingError, UnknownNameError
+from ..layers import submodule
 from ..planning.layerwise_plan import (
     COMPUTE_DTYPES,
     DEFAULT_SKIP_PATTERNS,
@@ -66,7 +67,8 @@ def apply_layerwise_casting(
         plan = plan_layerwise(module, _name(storage_dtype), scaled, skip_patterns, skip_classes)
 
     def parameter(name: str) -> nn.Parameter:
-        return module.get_parameter(name if whole else f"{name}.weight".lstrip("."))
+        owner, _, part = name.rpartition(".") if whole else (name, "", "weight")
+        return submodule(module, owner)._parameters[part]
 
     before, started = module_bytes(module), time.perf_counter()
     # Parameters made in inference mode could never again be moved or saved outside it.
@@ -76,7 +78,7 @@ def apply_layerwise_casting(
             parameter(name): Stored(nn.Parameter(weight.qdata, requires_grad=False), weight.scale)
             for name, weight in weights.items()
         }
-        for hooked in [module] if whole else map(module.get_submodule, weights):
+        for hooked in [module] if whole else [submodule(module, name) for name in weights]:
             hooked._layerwise_casting = Casting(hooked, stored, compute_dtype, non_blocking)
     report = Report(
         plan=plan,

@@ -20,6 +20,8 @@ COMPONENT_KEEP: dict[str, tuple[str, ...]] = {
     "vae": (),
 }
 
+_NOT_INCLUDED, _EXCLUDED = "not included", "excluded by "
+
 
 @dataclass(frozen=True)
 class LayerFilter:
@@ -49,9 +51,14 @@ class LayerFilter:
             if self.preset.only and not first_match(self.preset.only, name):
                 return f"preset {self.preset.name} quantizes other layers only"
         if self.include and not first_match(self.include, name):
-            return "not included"
+            return _NOT_INCLUDED
         pattern = first_match(self.exclude, name)
-        return f"excluded by {pattern}" if pattern else None
+        return f"{_EXCLUDED}{pattern}" if pattern else None
+
+
+def is_by_pattern(reason: str) -> bool:
+    """Whether a layer is kept for ``reason`` because of the user's include or exclude."""
+    return reason == _NOT_INCLUDED or reason.startswith(_EXCLUDED)
 
 
 def unmatched(patterns: Iterable[str], names: Sequence[str]) -> list[str]:

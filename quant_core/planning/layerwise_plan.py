@@ -17,6 +17,7 @@ from ..formats import CastFloat8
 from ..layers import layer_kind
 from ..methods import Choice
 from .plan import ALREADY, KEEP, QUANTIZE, LayerPlan, Plan, checked, plan_layers
+from .remainder import Remainder, remainder_of
 
 METHOD = "layerwise-fp8"
 STORAGE_DTYPES = ("float8_e4m3fn", "float8_e5m2")
@@ -54,7 +55,8 @@ def plan_layerwise(
         reasons[name] = reason
     choice = Choice(CastFloat8(storage_dtype, scaled=scaled))
     planned = plan_layers(layers, lambda shape: choice, reasons.get)
-    return checked(_plan(planned, _unmatched(module, patterns, classes)), _REMEDY)
+    remainder = remainder_of(module, layers)
+    return checked(_plan(planned, _unmatched(module, patterns, classes), remainder), _REMEDY)
 
 
 def plan_whole(module: nn.Module, storage_dtype: str, scaled: bool) -> Plan:
@@ -78,8 +80,15 @@ def plan_whole(module: nn.Module, storage_dtype: str, scaled: bool) -> Plan:
     return checked(_plan(tuple(planned)), "Give a module with parameters.")
 
 
-def _plan(layers: tuple[LayerPlan, ...], warnings: tuple[str, ...] = ()) -> Plan:
-    return Plan(METHOD, METHOD, METHOD, "module", "per-tensor", None, layers, warnings)
+def _plan(
+    layers: tuple[LayerPlan, ...],
+    warnings: tuple[str, ...] = (),
+    remainder: tuple[Remainder, ...] = (),
+) -> Plan:
+    return Plan(
+        *(METHOD, METHOD, METHOD, "module", "per-tensor", None, layers, warnings),
+        remainder=remainder,
+    )
 
 
 def _layers(

@@ -6,7 +6,7 @@ A plan is a frozen value. Making one reads no weight, so it works on the meta de
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -22,7 +22,8 @@ from ..machine.fastest import Search, fastest_choice
 from ..methods import FASTEST, GRANULARITIES, Choice, method_for, named_method, with_algorithm
 from ..patterns import parse_patterns
 from ..presets import Preset, generic_preset, get_preset
-from .filters import LayerFilter, check_include, unmatched
+from .filters import LayerFilter, check_include, is_by_pattern, unmatched
+from .remainder import Remainder, other_owners, remainder_of
 from .vae_rules import MEMORY_NOTE, SCOPES, require_vae_method
 
 QUANTIZE, KEEP, ALREADY = "quantize", "keep", "already quantized"
@@ -60,7 +61,7 @@ class Plan:
 
     requested: the name as given. method: what it resolves to. runs_as: the method that the hardware
     runs instead, or the same. notes: sentences that hold for every such plan. warnings: sentences
-    about what is not as it was asked for.
+    about what is not as it was asked for. remainder: what is no layer's weight, and why it is kept.
     """
 
     requested: str
@@ -72,6 +73,22 @@ class Plan:
     layers: tuple[LayerPlan, ...] = ()
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    remainder: tuple[Remainder, ...] = ()
+
+    @property
+    def bytes_before(self) -> int:
+        """Bytes of the whole component: every layer's weight and every other tensor."""
+        return sum(each.bytes_before for each in self.layers) + self.remaining_bytes
+
+    @property
+    def bytes_after(self) -> int:
+        """Bytes of the whole component when the plan is carried out."""
+        return sum(each.bytes_after for each in self.layers) + self.remaining_bytes
+
+    @property
+    def remaining_bytes(self) -> int:
+        """Bytes of all tensors that are no layer's weight."""
+        return sum(each.bytes for each in self.remainder)
 
     def with_action(self, action: str) -> tuple[LayerPlan, ...]:
         """The layers whose action is QUANTIZE, KEEP or ALREADY."""
@@ -85,7 +102,9 @@ class Plan:
     def to_dict(self) -> dict:
         """Plain values, for JSON."""
         layers = [layer.to_dict() for layer in self.layers]
-        return {**asdict(replace(self, layers=())), "layers": layers}
+        remainder = [each.to_dict() for each in self.remainder]
+        own = asdict(replace(self, layers=(), remainder=()))
+        return {**own, "layers": layers, "remainder": remainder}
 
 
 def plan_component(
@@ -124,7 +143,8 @@ def plan_component(
     if component_type == "vae":
         require_vae_method(resolved)
     if resolved == "none":
-        return Plan(method, "none", "none", component_type, granularity, preset=None)
+        everything = remainder_of(model, ())
+        return Plan(method, "none", "none", component_type, granularity, None, remainder=everything)
     granularity = named.granularity or granularity
     chosen, fallback = method_for(resolved, hardware or hardware_of())
     choose = chosen.choose
@@ -146,7 +166,9 @@ def plan_component(
             layers,
             lambda shape: with_algorithm(choose(shape, granularity), int4_algorithm),
             LayerFilter(component_type, preset, include, exclude, scope).reason_to_keep,
+            other_owners(model, layers),
         ),
+        remainder=remainder_of(model, layers),
         warnings=(
             *named.notes,
             *([fallback] if fallback else []),
@@ -162,22 +184,31 @@ def plan_layers(
     layers: Iterable[tuple[str, str, nn.Module]],
     choose: Callable[[tuple[int, ...]], Choice],
     reason_to_keep: Callable[[str], str | None],
+    shared: Mapping[int, str] | None = None,
 ) -> tuple[LayerPlan, ...]:
     """Decides for each layer (name, kind, module).
 
     choose: gives the format for a weight's shape. reason_to_keep: gives a reason for a layer's
-    name, or None.
+    name, or None. shared: weights that others hold too (see ``other_owners``), which are kept.
     """
-    plans: list[LayerPlan] = []
-    seen: dict[int, LayerPlan] = {}
-    for name, kind, module in layers:
-        plan = _plan_layer(name, kind, module, choose, reason_to_keep)
-        if plan.action == QUANTIZE:
-            first = seen.setdefault(id(module.weight), plan)
-            if first is not plan:
-                plan = replace(plan, tied_to=first.name, bytes_before=0, bytes_after=0)
-        plans.append(plan)
-    return tuple(plans)
+    shared = shared or {}
+    layers = list(layers)
+    plans = [_plan_layer(*layer, choose, reason_to_keep) for layer in layers]
+    parameters = [id(module._parameters.get("weight", module)) for _, _, module in layers]
+    pairs = list(zip(parameters, plans, strict=True))
+    kept = {key: plan.name for key, plan in reversed(pairs) if plan.action != QUANTIZE} | {**shared}
+    settled: dict[int, LayerPlan] = {}
+    done = []
+    for key, plan in pairs:
+        if plan.action == QUANTIZE and key in kept:
+            reason = f"its weight is also {kept[key]}'s, which stays: both would be stored"
+            size = plan.bytes_before
+            plan = replace(plan, action=KEEP, reason=reason, format=None, bytes_after=size)
+        first = settled.setdefault(key, plan)
+        if first is not plan:
+            plan = replace(plan, tied_to=first.name, bytes_before=0, bytes_after=0)
+        done.append(plan)
+    return tuple(done)
 
 
 def _plan_layer(
@@ -188,7 +219,7 @@ def _plan_layer(
     reason_to_keep: Callable[[str], str | None],
 ) -> LayerPlan:
     weight = module.weight
-    size = stored_bytes(weight)
+    size = stored_bytes(weight) if "weight" in module._parameters else 0
     shape = tuple(weight.shape)
 
     def layer(action: str, reason: str, after: int = size, fmt: Format | None = None) -> LayerPlan:
@@ -239,7 +270,8 @@ def checked(plan: Plan, remedy: str) -> Plan:
     if plan.method == FASTEST:
         note = "No method is faster than the unquantized layers within the error allowed."
         return replace(plan, warnings=(*plan.warnings, note))
-    if plan.with_action(ALREADY):
+    by_pattern = [layer for layer in plan.with_action(KEEP) if is_by_pattern(layer.reason)]
+    if len(plan.with_action(ALREADY)) > len(by_pattern):
         return replace(plan, method=ALREADY_QUANTIZED, runs_as=ALREADY_QUANTIZED)
     raise NothingToQuantizeError(_nothing_left(plan, remedy))
 

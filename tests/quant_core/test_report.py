@@ -86,6 +86,7 @@ def test_the_markdown_counts_formats_and_reasons(report):
         "- quantized: 1 x int4 groups of 64",
         "- kept: 2 x transformer filter: *norm[0-9]*",
         "- kept: 1 x excluded by final_layer",
+        "- no layer: 13 x bias, 0.01 MiB: a bias is added, not multiplied (blocks.0.mlp.0.bias)",
     ]
 
 

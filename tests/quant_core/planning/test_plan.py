@@ -269,7 +269,8 @@ def test_tied_weights_are_planned_once_and_counted_once(cpu):
     assert sum(layer.bytes_after for layer in made.quantized) == 2 * (64 * 64 + 4 * 64)
 
 
-def test_tied_weights_stay_tied_where_the_first_of_them_is_kept(cpu):
-    made = plan_component(tied("a", "b", "c", tie="abc"), "int8", hardware=cpu, exclude="a")
-    assert [layer.action for layer in made.layers] == ["keep", "quantize", "quantize"]
-    assert [layer.tied_to for layer in made.layers] == [None, None, "b"]
+def test_a_weight_that_one_of_its_layers_keeps_is_kept_by_all_so_that_it_is_stored_once(cpu):
+    made = plan_component(tied("a", "b", "c", "d", tie="abc"), "int8", hardware=cpu, exclude="b")
+    assert [layer.action for layer in made.layers] == ["keep", "keep", "keep", "quantize"]
+    assert [layer.tied_to for layer in made.layers] == [None, "a", "a", None]
+    assert made.layers[2].reason == "its weight is also b's, which stays: both would be stored"
