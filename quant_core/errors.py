@@ -55,6 +55,10 @@ class CastingError(QuantizationError):
     """Layerwise casting was applied twice, or removed where it was not applied."""
 
 
+class ModuleError(QuantizationError):
+    """What was given as ``model`` is no nn.Module, or a weight of it holds no values."""
+
+
 class NothingToQuantizeError(QuantizationError):
     """Every layer was filtered out."""
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from .errors import ModuleError
+
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 COMPONENT_TYPES = ("encoder", "transformer", "vae")
@@ -26,6 +28,15 @@ def layer_kind(module: nn.Module) -> str | None:
         return next(cls.__name__ for cls in CONVOLUTIONS if isinstance(module, cls))
     is_linear = hasattr(module, "in_features") and hasattr(module, "out_features")
     return "Linear" if is_linear and weight.dim() == 2 else None
+
+
+def require_module(model: object) -> None:
+    """ModuleError where ``model`` is no nn.Module."""
+    if not isinstance(model, nn.Module):
+        raise ModuleError(
+            f"model is a {type(model).__name__}, not an nn.Module. Give the module itself, such as "
+            "pipeline.transformer."
+        )
 
 
 def supported_layers(model: nn.Module, component_type: str) -> Iterator[tuple[str, str, nn.Module]]:

@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
+from .errors import PatternError
+
 _WILDCARDS = frozenset("*?[")
 
 
@@ -30,9 +32,26 @@ def first_match(patterns: Iterable[str], name: str) -> str | None:
     return next((pattern for pattern in patterns if matches(pattern, name)), None)
 
 
-def parse_patterns(text: str | Iterable[str] | None) -> tuple[str, ...]:
-    """Patterns from a text of one a line (commas also separate), or from any iterable of them."""
+def parse_patterns(text: str | Iterable[str] | None, argument: str = "") -> tuple[str, ...]:
+    """The patterns in a text with one a line (commas separate too), or in an iterable of texts.
+
+    PatternError, with the name of the ``argument``, for anything else.
+    """
     if text is None:
         return ()
-    lines = text.replace(",", "\n").splitlines() if isinstance(text, str) else text
+    try:
+        lines = list(text.replace(",", "\n").splitlines() if isinstance(text, str) else text)
+    except TypeError:
+        raise _no_patterns(argument, text) from None
+    for line in lines:
+        if not isinstance(line, str):
+            raise _no_patterns(argument, line)
     return tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
+
+
+def _no_patterns(argument: str, value: object) -> PatternError:
+    where = f"{argument} has" if argument else "There is"
+    return PatternError(
+        f"{where} {value!r:.80}, which is no pattern. Give a text with one pattern a line, or a "
+        "list of texts."
+    )

@@ -66,7 +66,8 @@ def test_the_bridge_knows_quant_core_and_comfyui_and_no_node():
 # Each room may import those before it in its list, and no other room of that list.
 FLOORS = {
     "quant_core": (
-        ("errors", "detect", "patterns", "timing", "version"),
+        ("errors", "detect", "timing", "version"),
+        ("patterns",),
         ("kernels", "presets"),
         ("formats", "hardware"),
         ("layers", "methods", "storage", "carriers"),

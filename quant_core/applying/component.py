@@ -78,7 +78,7 @@ def quantize_component(
         method, notes = meaning.method, meaning.notes
         granularity = meaning.granularity or granularity
         include = include or meaning.include
-        exclude = (*parse_patterns(exclude), *meaning.exclude)
+        exclude = (*parse_patterns(exclude, "exclude"), *meaning.exclude)
         calibration = calibration or run_forward_loop(model, config)
     plan = plan_component(
         model,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from ..errors import NonFiniteWeightError
+from ..errors import ModuleError, NonFiniteWeightError
 from ..formats import QuantizedWeight
 from ..planning.plan import LayerPlan, Plan
 from .transfer import Transfer
@@ -54,6 +54,11 @@ def layer_quantizer(
     def quantize(layer: LayerPlan) -> QuantizedWeight:
         weight = read_weight(layer.name)
         home = weight.device
+        if weight.is_meta:
+            raise ModuleError(
+                f"{layer.name}.weight is on the meta device and has no values. Load the weights of "
+                "the model first; plan_component needs none."
+            )
         try:
             quantized = round_layer(layer, transfer.to(weight, device or home))
         except NonFiniteWeightError as error:

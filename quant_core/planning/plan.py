@@ -17,11 +17,11 @@ from ..errors import NothingToQuantizeError, UnknownNameError
 from ..formats import Format
 from ..formats.affine import ALGORITHMS
 from ..hardware import Hardware, hardware_of
-from ..layers import COMPONENT_TYPES, supported_layers
+from ..layers import COMPONENT_TYPES, require_module, supported_layers
 from ..machine.fastest import Search, fastest_choice
 from ..methods import FASTEST, GRANULARITIES, Choice, method_for, named_method, with_algorithm
 from ..patterns import parse_patterns
-from ..presets import Preset, generic_preset, get_preset
+from ..presets import PRESETS, Preset, generic_preset, get_preset
 from .filters import LayerFilter, check_include, is_by_pattern, unmatched
 from .remainder import Remainder, other_owners, remainder_of
 from .vae_rules import MEMORY_NOTE, SCOPES, require_vae_method
@@ -134,6 +134,7 @@ def plan_component(
     UnknownNameError, UnsupportedMethodError (not for this component), PatternError (an include
     pattern that means nothing) and NothingToQuantizeError (all layers filtered out): ValueErrors.
     """
+    require_module(model)
     named = named_method(method)
     resolved = named.method.name
     _require(component_type, "component type", COMPONENT_TYPES)
@@ -152,7 +153,7 @@ def plan_component(
         choose = partial(fastest_choice, search=search or Search())
     layers = list(supported_layers(model, component_type))
     names = [name for name, _, _ in layers]
-    include, exclude = parse_patterns(include), parse_patterns(exclude)
+    include, exclude = parse_patterns(include, "include"), parse_patterns(exclude, "exclude")
     check_include(include, names)
     preset = resolve_preset(preset, names)
     plan = Plan(
@@ -231,8 +232,7 @@ def _plan_layer(
         return layer(ALREADY, f"already quantized: {quantized}")
     if "weight" not in module._parameters:
         return layer(KEEP, "its weight is computed from others (weight norm)")
-    reason = reason_to_keep(name)
-    if reason:
+    if reason := reason_to_keep(name):
         return layer(KEEP, reason)
     choice = choose(shape)
     if choice.format is None:
@@ -246,9 +246,11 @@ def _plan_layer(
 def resolve_preset(preset: str | Preset | None, names: list[str]) -> Preset | None:
     """The preset that ``preset`` means for a model whose layers have ``names``. UnknownNameError
     for an unknown name."""
-    if preset == "generic":
-        return generic_preset(names)
-    return get_preset(preset) if isinstance(preset, str) else preset
+    if isinstance(preset, Preset) or preset is None:
+        return preset
+    if not isinstance(preset, str):
+        raise UnknownNameError("preset", preset, ("generic", *PRESETS))
+    return generic_preset(names) if preset == "generic" else get_preset(preset)
 
 
 def exclude_warnings(exclude: tuple[str, ...], names: list[str]) -> list[str]:
@@ -260,9 +262,7 @@ def exclude_warnings(exclude: tuple[str, ...], names: list[str]) -> list[str]:
 
 
 def checked(plan: Plan, remedy: str) -> Plan:
-    """Returns ``plan`` if it quantizes something, or if its method says that there is nothing to
-    do.
-
+    """Returns ``plan`` if it quantizes something, or its method says that nothing is left to do.
     Otherwise NothingToQuantizeError, which ends with ``remedy``: every layer was filtered out.
     """
     if plan.quantized:
@@ -270,9 +270,15 @@ def checked(plan: Plan, remedy: str) -> Plan:
     if plan.method == FASTEST:
         note = "No method is faster than the unquantized layers within the error allowed."
         return replace(plan, warnings=(*plan.warnings, note))
-    by_pattern = [layer for layer in plan.with_action(KEEP) if is_by_pattern(layer.reason)]
-    if len(plan.with_action(ALREADY)) > len(by_pattern):
-        return replace(plan, method=ALREADY_QUANTIZED, runs_as=ALREADY_QUANTIZED)
+    already = plan.with_action(ALREADY)
+    if already:
+        kept = sum(is_by_pattern(layer.reason) for layer in plan.with_action(KEEP))
+        note = (
+            f"{len(already)} of {len(plan.layers)} layers are quantized already, and include or "
+            f"exclude keeps {kept} that are not: nothing was done."
+        )
+        warnings, done = (*plan.warnings, *([note] if kept else [])), ALREADY_QUANTIZED
+        return replace(plan, method=done, runs_as=done, warnings=warnings)
     raise NothingToQuantizeError(_nothing_left(plan, remedy))
 
 

@@ -6,7 +6,6 @@ from torch import nn
 
 from graphquant.quant_core import (
     VALID_METHODS,
-    NothingToQuantizeError,
     apply_layerwise_casting,
     plan_component,
     plan_layerwise,
@@ -155,9 +154,14 @@ def test_the_report_tells_them_the_largest_first(everything):
 
 def test_one_layer_of_many_that_is_quantized_already_does_not_stand_for_all(transformer):
     quantize_component(transformer, "int8", include="vace_blocks")
-    with pytest.raises(NothingToQuantizeError, match="No layer is left to quantize"):
-        quantize_component(transformer, "int8", exclude=["blocks", "img_in", "final_layer"])
-    _, stats = quantize_component(transformer, "int8")
-    assert stats["quantized_layers"] > 0
-    _, stats = quantize_component(transformer, "int8")
+    others = ["blocks", "img_in", "final_layer"]
+    _, stats = quantize_component(transformer, "int8", exclude=others)
     assert stats["method"] == "already_quantized"
+    assert stats["warnings"] == [
+        "1 of 13 layers are quantized already, and include or exclude keeps 10 that are not: "
+        "nothing was done."
+    ]
+    _, stats = quantize_component(transformer, "int8")
+    assert stats["quantized_layers"] == 10
+    _, stats = quantize_component(transformer, "int8")
+    assert (stats["method"], stats["warnings"]) == ("already_quantized", [])

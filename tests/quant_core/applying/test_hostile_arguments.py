@@ -1,0 +1,91 @@
+"""Whatever Python gives quantize_component, it works or one sentence says what is wrong."""
+
+import random
+
+import pytest
+import torch
+from torch import nn
+
+from graphquant.quant_core import VALID_METHODS, QuantizationError, quantize_component
+from graphquant.quant_core.detect import module_bytes
+
+ARGUMENTS = [
+    ({"include": 5}, "include has 5, which is no pattern."),
+    ({"include": ["a", 3]}, "include has 3, which is no pattern."),
+    ({"exclude": [None]}, "exclude has None, which is no pattern."),
+    ({"exclude": object}, "exclude has <class 'object'>"),
+    ({"preset": 3}, "Unknown preset 3."),
+    ({"preset": ["flux1"]}, "Unknown preset ['flux1']."),
+    ({"component_type": ["vae"]}, "Unknown component type ['vae']."),
+    ({"granularity": {"row"}}, "Unknown granularity {'row'}."),
+    ({"scope": None, "component_type": "vae"}, "Unknown scope None."),
+    ({"int4_algorithm": []}, "Unknown INT4 algorithm []."),
+    ({"method": ["int8"]}, "Unknown method ['int8']."),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), ARGUMENTS, ids=[m for _, m in ARGUMENTS])
+def test_an_argument_of_another_type_is_named(arguments, message, transformer):
+    before = list(transformer.parameters())
+    with pytest.raises(QuantizationError) as error:
+        quantize_component(transformer, **{"method": "int8", **arguments})
+    assert str(error.value).startswith(message) and "\n" not in str(error.value)
+    assert all(a is b for a, b in zip(before, transformer.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("model", [None, "model.safetensors", torch.zeros(3), {}, nn.Linear])
+def test_what_is_no_module_is_named(model):
+    with pytest.raises(QuantizationError, match=r"^model is a \w+, not an nn\.Module\."):
+        quantize_component(model, "int8")
+
+
+@pytest.mark.parametrize("method", ["int8", "fp6", "nf4", "int4"])
+def test_weights_without_values_are_named(method):
+    model = nn.Sequential(nn.Linear(64, 64)).to("meta")
+    with pytest.raises(QuantizationError, match=r"^0\.weight is on the meta device"):
+        quantize_component(model, method)
+
+
+# Modules may be called like methods of nn.Module, and weights have any size.
+_NAMES = ("half", "float", "type", "norm", "blocks", "to", "lm_head", "train", "data", "0x")
+
+
+def _leaf(random):
+    n, k = (random.choice((1, 7, 16, 32, 64)) for _ in range(2))
+    makers = (
+        lambda: nn.Linear(k, n, bias=random.random() < 0.5),
+        lambda: nn.Linear(64, 32, dtype=random.choice((torch.float16, torch.float64))),
+        lambda: nn.Embedding(n, k),
+        lambda: nn.Conv2d(k, n, 1),
+        lambda: nn.MultiheadAttention(16, 2),
+        lambda: nn.utils.parametrizations.weight_norm(nn.Linear(16, 8)),
+    )
+    return random.choice(makers)()
+
+
+def _tree(random, depth=0):
+    if depth == 3 or random.random() < 0.2:
+        return _leaf(random)
+    module = nn.Module()
+    for name in random.sample(_NAMES, random.randrange(1, 5)):
+        module._modules[name] = _tree(random, depth + 1)
+    return module
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_any_tree_is_quantized_and_counted_or_refused_untouched(seed):
+    choose = random.Random(seed)
+    torch.manual_seed(seed)
+    model = _tree(choose).requires_grad_(False)
+    before = [(name, id(each)) for name, each in model.named_parameters()]
+    method = choose.choice([m for m in VALID_METHODS if m != "fastest"])
+    kind = choose.choice(("encoder", "transformer", "vae"))
+    try:
+        _, stats = quantize_component(model, method, kind)
+    except QuantizationError as error:
+        assert "\n" not in str(error)
+        assert [(name, id(each)) for name, each in model.named_parameters()] == before
+        return
+    layers = sum(layer["bytes_after"] for layer in stats["layers"])
+    rest = sum(each["bytes"] for each in stats["remainder"])
+    assert layers + rest == stats["model_bytes_after"] == module_bytes(model)
