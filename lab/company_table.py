@@ -48,7 +48,8 @@ Not in the table, with tests of their own:
   behind.
 - **MultiGPU CFG Split** was run with one device, where it has nothing to split. A second GPU's copy
   is made from the quantized model (`test_dynamic_patcher.py`, on a CPU).
-- **ModelSave** is not for quantized models: use Save Quantized Model.
+- **ModelSave**, CheckpointSave, CLIPSave, VAESave ([saving.md](saving.md)): the file holds what the
+  model computes, LoRA included (`test_stock_saving.py`, every method).
 """
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from ....quant_core.errors import NonFiniteWeightError
+
 # Elements that ``distance`` takes at a time: 4 MiB of float32.
 _BLOCK = 2**20
 
@@ -108,6 +110,13 @@ class Change:
         if self.kron_left is not None:
             y = y + _kron_linear(x, self.kron_left.to(x.dtype), self.kron_right.to(x.dtype))
         return y
+
+
+def with_lora_not_finite(key: str) -> NonFiniteWeightError:
+    """The error that the weight called ``key`` can't be rounded with its LoRA."""
+    return NonFiniteWeightError(
+        f"{key} is NaN or infinite with its LoRA added. Remove the LoRA, or lower its strength."
+    )
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Change))

@@ -15,12 +15,13 @@ def low_rank_factors(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] |
     """The factors up [N, r] and down [r, K] whose product is ``delta`` [N, K] within 0.1 %, or
     None.
 
-    r is at most MAX_RANK and a quarter of the smaller side; an all-zero delta has no factors.
+    r is at most MAX_RANK and a quarter of the smaller side; a delta of zeros alone, or with NaN or
+    infinity in it, has no factors.
     Randomized SVD (Halko, Martinsson and Tropp 2011), seeded: equal deltas give equal factors.
     """
     limit = min(MAX_RANK, min(delta.shape) // 4)
     size = delta.norm()
-    if limit == 0 or size == 0:
+    if limit == 0 or size == 0 or not size.isfinite():
         return None
     # svd_lowrank draws from the global generator, which belongs to the user's workflow.
     with torch.random.fork_rng(devices=[delta.device] if delta.is_cuda else []):

@@ -57,3 +57,8 @@ def effective_weight(patcher: ModelPatcher, layer: str, device: torch.device) ->
     if isinstance(weight, QuantizedTensor):
         weight = weight.dequantize()
     return patched_weight(patcher, key, weight, device)
+
+
+def patched_shape(patcher: ModelPatcher, key: str, weight: torch.Tensor) -> torch.Size:
+    """The shape of ``weight``, called ``key``, with the patches of that name: some widen it."""
+    return comfy.lora.calculate_shape(patcher.patches.get(key, ()), weight, key)

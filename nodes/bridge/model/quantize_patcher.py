@@ -12,6 +12,7 @@ import comfy.hooks
 import comfy.model_management
 import comfy.utils
 import torch
+from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
@@ -27,6 +28,7 @@ from ..files.provenance import note_provenance, quantized_by
 from ..lora.adapters import LivePatchers, PatchSource
 from ..tensor.quantized_layer import quantize_layer
 from .float_weight import source_weight, unload
+from .stock_saving import stock_saved_class
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +109,8 @@ def with_weights(
         patcher.model, lambda name, parameter: None if name in replaced else parameter
     )
     model.device = patcher.offload_device
+    if isinstance(model, BaseModel):
+        model.__class__ = stock_saved_class(type(model))
     patchers = LivePatchers()
     for name, weight in weights.items():
         source = PatchSource(f"{name}.weight", patchers)

@@ -17,21 +17,18 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.quant_ops import QuantizedTensor
 
-from ....quant_core.errors import NonFiniteWeightError
 from ....quant_core.formats import QuantizedWeight
-from ....quant_core.formats.base import PARTS
 from ....quant_core.storage import (
-    MARKER,
     STOCK_MARKER,
     Part,
     StoredLayer,
     TensorSpec,
-    entry,
     quantized_part,
     raw_bytes,
     stock_marker,
 )
 from ..model.float_weight import MODEL, patched_weight
+from ..model.stock_saving import requantized
 from ..tensor.layout import is_ours, weight_of
 
 _NARROW = (torch.bfloat16, torch.float16)
@@ -57,8 +54,9 @@ class ModelTensors:
     """All tensors of a diffusion model, told apart in one walk over it.
 
     weights: the quantized ones, ours and ComfyUI's, by layer name. parts: for each of these layers
-    its entries in the state dict by name: codes, scales, marker. plain: all other tensors, with
-    what ComfyUI keeps in a file beside the diffusion model, such as the flag of a v-prediction.
+    its entries in the state dict by name: of ComfyUI's, codes, scales, marker. plain: all other
+    tensors, with what ComfyUI keeps in a file beside the diffusion model, such as the flag of a
+    v-prediction.
     """
 
     weights: dict[str, QuantizedTensor]
@@ -74,8 +72,7 @@ def model_tensors(patcher: ModelPatcher) -> ModelTensors:
         weight = getattr(module, "weight", None)
         if isinstance(weight, QuantizedTensor):
             weights[name] = weight.data
-            own = (entry(weight._params.format, part) for part in PARTS) if is_ours(weight) else ()
-            entries = (*weight.data.state_dict("weight"), MARKER, STOCK_MARKER, *own)
+            entries = (*weight.data.state_dict("weight"), STOCK_MARKER)
             keys = (f"{name}.{each}" for each in entries)
             parts[name] = {key: state.pop(key) for key in keys if key in state}
     return ModelTensors(weights, parts, state | patcher.model.state_dict_for_saving({}))
@@ -120,12 +117,7 @@ def _add_ours(
 
 def _requantize(patcher: ModelPatcher, key: str, stored: QuantizedWeight) -> QuantizedWeight:
     patched = patched_weight(patcher, key, stored.dequantize(torch.float32), patcher.load_device)
-    try:
-        return stored.format.quantize(patched)
-    except NonFiniteWeightError as error:
-        raise NonFiniteWeightError(
-            f"{key} is NaN or infinite with its LoRA added. Remove the LoRA, or lower its strength."
-        ) from error
+    return requantized(key, stored.format, patched)
 
 
 def _add_stock(

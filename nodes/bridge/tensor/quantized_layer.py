@@ -13,23 +13,14 @@ import torch
 from comfy.quant_ops import QuantizedTensor
 from torch import nn
 
-from ....quant_core.formats import FORMATS, Format, QuantizedWeight
-from ....quant_core.storage import (
-    ENTRIES,
-    MARKER,
-    STOCK_MARKER,
-    marker_tensor,
-    stock_marker,
-)
+from ....quant_core.errors import NonFiniteWeightError
+from ....quant_core.formats import QuantizedWeight
 from ..lora.adapters import PatchSource
+from ..lora.changes import with_lora_not_finite
 from ..lora.pending_patches import NOTHING_PENDING, pending_change
 from .direct import computes_directly, direct_linear
-from .layout import TENSOR_FIELDS, quantized_tensor
-
-# A state dict's entry by what the tensor calls it.
-_NAMES = {f"weight_{field}": ENTRIES.get(field, f"weight_{field}") for field in TENSOR_FIELDS}
-_OTHER_NAMES = {name for fmt in FORMATS.values() for name in fmt.entries.values()}
-_ENTRIES = frozenset((MARKER, STOCK_MARKER, *_NAMES.values(), *_OTHER_NAMES))
+from .layout import quantized_tensor
+from .state_dicts import readable_weight, weight_from_state
 
 
 class QuantizedLayer:
@@ -48,8 +39,13 @@ class QuantizedLayer:
         **_,
     ) -> torch.Tensor | None:
         """Take ``weight`` [N, K], the dequantized one with patches added, as a rule float32.
-        inplace_update: it belongs to a hook, which will take it off again."""
-        new = self.weight.requantize_from_float(weight).to(self.weight.dtype)
+        inplace_update: it belongs to a hook, which will take it off again.
+        NonFiniteWeightError."""
+        try:
+            new = self.weight.requantize_from_float(weight).to(self.weight.dtype)
+        except NonFiniteWeightError as error:
+            source = self.weight._params.patches
+            raise with_lora_not_finite(source.key if source else "weight") from error
         if return_weight:
             return new
         if inplace_update:
@@ -74,21 +70,6 @@ class QuantizedLayer:
             setattr(self, place, waiting)
         return change.add_branches(input, y)
 
-    def __getattr__(self, name: str):
-        # ComfyUI's model merging reads an attribute for every key of the state dict.
-        if name in _ENTRIES and name in (entries := self._entries()):
-            return entries[name]
-        return super().__getattr__(name)
-
-    def _entries(self) -> dict[str, torch.Tensor]:
-        """The state dict's entries of the quantized weight, by name: stored tensors and marker."""
-        fmt = self.weight._params.format
-        key, values = marker(fmt, self.weight.dim())
-        names = _NAMES | {f"weight_{part}": name for part, name in fmt.entries.items()}
-        parts = self.weight.state_dict("weight")
-        named = {names.get(name, name): part for name, part in parts.items()}
-        return named | {key: marker_tensor(values)}
-
     def state_dict(self, *args, destination=None, prefix="", keep_vars=False):
         """``nn.Module``'s own state dict, with what ``_save_to_state_dict`` adds."""
         # Layers of quantized checkpoints bring a state_dict of their own, for stock layouts only.
@@ -99,17 +80,26 @@ class QuantizedLayer:
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if isinstance(self.weight, QuantizedTensor):
-            destination.update({prefix + name: part for name, part in self._entries().items()})
+            destination[f"{prefix}weight"] = readable_weight(self)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        key = f"{prefix}weight"
+        if not isinstance(self.weight, QuantizedTensor) or key not in state_dict:
+            return super()._load_from_state_dict(state_dict, prefix, *args)
+        value, rest = state_dict[key], {k: v for k, v in state_dict.items() if k != key}
+        *_, missing, _, errors = args
+        nn.Module._load_from_state_dict(self, rest, prefix, *args)
+        missing.remove(key)
+        if value.shape != self.weight.shape:
+            errors.append(
+                f"size mismatch for {key}: {list(value.shape)} in the state dict, "
+                f"{list(self.weight.shape)} in the quantized layer."
+            )
+            return None
+        self.weight = nn.Parameter(weight_from_state(self.weight.detach(), value), False)
 
     def _apply(self, fn, recurse=True):
         return comfy.ops._quantized_apply(self, fn, recurse)
-
-
-def marker(fmt: Format, dimensions: int = 2) -> tuple[str, dict]:
-    """The key and JSON values that tell a reader how a layer is stored: stock's where stock reads
-    the format, else ours. Stock reads no quantized convolution."""
-    stock = stock_marker(fmt, dimensions)
-    return (MARKER, fmt.to_dict()) if stock is None else (STOCK_MARKER, stock)
 
 
 class QuantizedLinear(QuantizedLayer):

@@ -54,8 +54,7 @@ def test_bytes_are_those_of_each_encoder_and_of_the_whole(clip):
     saved = clip.patcher.model_size() - quantized.patcher.model_size()
     t5 = reports["t5xxl.transformer"]
     assert saved == t5.model_bytes_before - t5.model_bytes_after
-    markers = 12 * len(b'{"format": "int8_tensorwise"}')
-    assert saved == t5.quantized_bytes_before - t5.quantized_bytes_after - markers
+    assert saved == t5.quantized_bytes_before - t5.quantized_bytes_after
     assert t5.quantized_bytes_after <= 0.51 * t5.quantized_bytes_before  # float16 before
 
 
@@ -180,3 +179,19 @@ def test_cancelling_leaves_the_clip_as_it_was(clip, monkeypatch):
         with pytest.raises(comfy.model_management.InterruptProcessingException):
             quantize(clip)
     assert all(map(torch.equal, encode(clip), before))
+
+
+@pytest.mark.parametrize("method", ["int8", "fp8-weight-only", "int4", "nf4"])
+def test_clip_save_writes_plain_encoders_with_the_lora(clip, tmp_path, method):
+    from comfy_extras.nodes_model_merging import CLIPSave
+
+    from lab.nodes.clip import load_dual_clip
+
+    quantized = with_lora(quantize(clip, method)[0])
+    expected = encode(quantized)[0]
+    assert relative_l2(encode(quantize(clip, method)[0])[0], expected) > 0.01  # the LoRA counts
+    node = CLIPSave()
+    node.output_dir = str(tmp_path)
+    node.save(quantized, "saved")
+    files = [next(tmp_path.glob(f"saved_{name}_*")) for name in ("clip_l", "t5xxl")]
+    assert relative_l2(encode(load_dual_clip(*files))[0], expected) < 2e-3
