@@ -71,5 +71,9 @@ class StorageError(QuantizationError):
     """A file cannot be written, or is not what it says it is."""
 
 
+class ClusterError(QuantizationError):
+    """Ray is not installed, or no cluster answers."""
+
+
 class TorchAOError(ImportError):
     """torchao is missing or too old."""

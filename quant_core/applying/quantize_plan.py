@@ -23,17 +23,19 @@ def quantize_plan(
     device: torch.device | str | None = None,
     on_layer: Callable[[LayerPlan], None] | None = None,
     round_layer: Callable[[LayerPlan, torch.Tensor], QuantizedWeight] | None = None,
+    quantizer: Callable[[LayerPlan], QuantizedWeight] | None = None,
 ) -> dict[str, QuantizedWeight]:
     """Quantizes every layer that ``plan`` says, in its order; returns the weights by layer name.
 
     read_weight(layer name) gives the float weight. device: where the arithmetic runs (default:
     where the weight is); results return to where the weight was. on_layer is called before each
     layer and may raise, to cancel. round_layer: gives a layer's weight in its format, such as a
-    ``CalibratedRounding``; without it, ``layer.format.quantize``. NonFiniteWeightError names the
-    layer.
+    ``CalibratedRounding``; without it, ``layer.format.quantize``. quantizer: quantizes a layer
+    elsewhere, such as a ``RayQuantizer``; then the arguments before it but the plan are its own.
+    NonFiniteWeightError names the layer.
     """
     results: dict[str, QuantizedWeight] = {}
-    quantize = layer_quantizer(read_weight, device, round_layer)
+    quantize = quantizer or layer_quantizer(read_weight, device, round_layer)
     for layer in plan.quantized:
         if on_layer is not None:
             on_layer(layer)

@@ -25,6 +25,9 @@ _TO = (
     aten.to.other,
 )
 
+# What FSDP2 and tensor parallelism divide a weight by.
+_DIVISIONS = (aten.split.Tensor, aten.split_with_sizes.default, aten.new_zeros.default)
+
 
 def computed_by_format(cls: type[torch.Tensor]) -> type[torch.Tensor]:
     """Class decorator for a torchao tensor that has ``quantized_weight()``, and names the attribute
@@ -34,7 +37,16 @@ def computed_by_format(cls: type[torch.Tensor]) -> type[torch.Tensor]:
     cls.implements_torch_function([F.conv1d, F.conv2d, F.conv3d])(_convolution)
     cls.implements(list(_TO))(_to)
     cls.implements(aten.copy_.default)(_copy)
+    cls.implements(list(_DIVISIONS))(_refuse_to_divide)
     return cls
+
+
+def _refuse_to_divide(func, types, args, kwargs):
+    raise NotImplementedError(
+        "A quantized weight cannot be divided like a plain one. With fully_shard pass "
+        "ignored_params=quantized_parameters(model), with parallelize_module use QuantizedColwise "
+        "and QuantizedRowwise, all of quant_core.applying.parallel."
+    )
 
 
 def _linear(func, types, args, kwargs):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from ..applying.ray_quantizer import LOCAL
 from ..conversion.convert import AUTO, FILE_FORMATS
 from ..methods import GRANULARITIES, METHODS
 from ..version import VERSION
@@ -45,6 +46,13 @@ def _convert(parser: argparse.ArgumentParser) -> None:
         help="stock: ComfyUI reads it without this pack; auto (default): stock where possible",
     )
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 (default: what is there)")
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const=LOCAL,
+        metavar="ADDRESS",
+        help="spread the layers over a Ray cluster: local (default), auto, or its address",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT when it is there")
     _output(parser)
 

@@ -45,6 +45,7 @@ def convert_command(options: argparse.Namespace, output: Output) -> bool:
         file_format=options.format,
         overwrite=options.overwrite,
         device=options.device,
+        ray=options.ray,
         on_bytes=output.bytes,
     )
     kind = "graphquant" if done.private else "stock"

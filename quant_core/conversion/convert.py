@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,9 +13,11 @@ import torch
 
 from ..applying.component import kernel_of
 from ..applying.quantize_plan import layer_quantizer
+from ..applying.ray_quantizer import RayQuantizer, ray_cluster
 from ..errors import StorageError, UnknownNameError
+from ..formats import QuantizedWeight
 from ..hardware import Hardware, default_device
-from ..planning.plan import Plan, plan_component
+from ..planning.plan import LayerPlan, Plan, plan_component
 from ..report import Report
 from ..storage import (
     PREFIX,
@@ -90,6 +93,7 @@ def convert(
     file_format: str = AUTO,
     overwrite: bool = False,
     device: torch.device | str | None = None,
+    ray: str | None = None,
     on_bytes: Callable[[int, int], None] | None = None,
 ) -> Conversion:
     """Quantize the model in the file ``source`` and write it to ``target``.
@@ -97,7 +101,8 @@ def convert(
     Of a whole checkpoint the diffusion model is quantized; all else goes along byte for byte, and
     so do the layers that are kept, the names, and the metadata. Arguments as in ``plan_file`` and
     Save Quantized Model. device: where the arithmetic runs (default: the accelerator, else the
-    CPU). on_bytes: (bytes done, bytes in all), of reading, writing and verifying together.
+    CPU). ray: spread the layers over the Ray cluster at this address, as in ``ray_cluster``; the
+    file stays the same. on_bytes: (bytes done, bytes in all), of reading, writing and verifying.
 
     Peak memory: the largest tensor of the file, and what it is quantized to. StorageError and the
     errors of ``plan_component``; whatever is raised, what ``target`` was before stays.
@@ -118,9 +123,11 @@ def convert(
             )
         private = is_private(plan, file_format)
         device = torch.device(device or default_device())
-        parts = list(_parts(model, plan, private, device))
+        refuse_to_replace(target, overwrite)
         metadata = _metadata(model, plan, private)
-        size = _write(model, parts, metadata, private, target, overwrite, on_bytes)
+        with _quantizer(model, plan, device, ray) as quantize:
+            parts = list(_parts(model, plan, private, quantize))
+            size = _write(model, parts, metadata, private, target, overwrite, on_bytes)
         before = model.files.nbytes
     after = before - sum(layer.bytes_before - layer.bytes_after for layer in plan.quantized)
     seconds = time.perf_counter() - started
@@ -154,10 +161,32 @@ def _require_another_file(model: ModelFile, target: Path) -> None:
             )
 
 
-def _parts(model: ModelFile, plan: Plan, private: bool, device: torch.device) -> Iterator[Part]:
+@contextmanager
+def _quantizer(
+    model: ModelFile, plan: Plan, device: torch.device, ray: str | None
+) -> Iterator[Callable[[LayerPlan], QuantizedWeight]]:
+    """What quantizes a layer: this process, or a cluster."""
+
+    def read(layer: str) -> torch.Tensor:
+        return model.files.read(model.weight_name(layer))
+
+    if ray is None:
+        yield layer_quantizer(read, device)
+        return
+    layers = {model.weight_name(layer.name): layer for layer in plan.quantized}
+    order = [layers[name] for name in model.files.specs if name in layers]
+    with ray_cluster(ray) as cluster:
+        yield RayQuantizer(cluster, order, read)
+
+
+def _parts(
+    model: ModelFile,
+    plan: Plan,
+    private: bool,
+    quantize: Callable[[LayerPlan], QuantizedWeight],
+) -> Iterator[Part]:
     """In the order of the source, so that its disk is read from start to end."""
     prefix = model.model.prefix
-    quantize = layer_quantizer(lambda layer: model.files.read(model.weight_name(layer)), device)
     layers = {model.weight_name(layer.name): layer for layer in plan.quantized}
     for name, spec in model.files.specs.items():
         layer = layers.get(name)
@@ -195,7 +224,6 @@ def _write(
     overwrite: bool,
     on_bytes: Callable[[int, int], None] | None,
 ) -> int:
-    refuse_to_replace(target, overwrite)
     prefix = PREFIX if private else ""
     specs = [renamed(spec, prefix) for part in parts for spec in part.specs]
     source = str(model.path)

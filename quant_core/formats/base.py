@@ -224,6 +224,14 @@ class Format(ABC):
         of it. ValueError where rows share codes or scales."""
         raise ValueError(f"{self} has scales that several rows share")
 
+    def take_rows(self, weight: QuantizedWeight, rows: slice) -> QuantizedWeight:
+        """Some rows of ``weight``, none of them rounded again. ValueError as in ``in_rows``."""
+        from .stack_rows import stack_rows
+
+        if weight.input_scale is not None:
+            raise ValueError("its activations have a static scale")
+        return stack_rows([(weight, rows)])
+
     def torchao_tensor(self, weight: QuantizedWeight) -> torch.Tensor | None:
         """torchao's own tensor of ``weight``, over the same storage; None where torchao has none
         that works."""

@@ -18,7 +18,14 @@ import torch.nn.functional as F
 from ..kernels import Coding
 from .base import WEIGHT_ONLY, Format, QuantizedWeight, register_format, require_finite, row_blocks
 from .grid import Grid, snap_float8
-from .swizzle import multiplies_blocks, padded_to, swizzle, swizzled_shape, unswizzle
+from .swizzle import (
+    multiplies_blocks,
+    padded_to,
+    swizzle,
+    swizzled_shape,
+    take_swizzled_rows,
+    unswizzle,
+)
 
 BLOCK = 32
 _LARGEST_CODE = 448.0
@@ -77,6 +84,9 @@ class MXFP8(Format):
     @property
     def coding(self) -> Coding:
         return Coding(8, "e4m3", "swizzled", BLOCK, scale_values="e8m0")
+
+    def take_rows(self, weight: QuantizedWeight, rows: slice) -> QuantizedWeight:
+        return take_swizzled_rows(weight, rows, weight.qdata.shape[1] // BLOCK, BLOCK)
 
     def parts(self, shape: tuple[int, ...]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         n, k = shape

@@ -30,7 +30,14 @@ from .base import (
 from .grid import Grid, snap_table
 from .minifloat import encode, looked_up, values_of
 from .scale_search import least
-from .swizzle import multiplies_blocks, padded_to, swizzle, swizzled_shape, unswizzle
+from .swizzle import (
+    multiplies_blocks,
+    padded_to,
+    swizzle,
+    swizzled_shape,
+    take_swizzled_rows,
+    unswizzle,
+)
 
 BLOCK = 16
 LARGEST_CODE, LARGEST_SCALE = 6.0, 448.0
@@ -133,6 +140,9 @@ class NVFP4(Format):
             high_first=True,
             table=values_of(2, 1),
         )
+
+    def take_rows(self, weight: QuantizedWeight, rows: slice) -> QuantizedWeight:
+        return take_swizzled_rows(weight, rows, 2 * weight.qdata.shape[1] // BLOCK, BLOCK)
 
     def parts(self, shape: tuple[int, ...]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         n, k = shape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -133,6 +134,14 @@ class CalibratedRounding:
         if best.shift is not None:
             self.bias_shifts[layer.name] = best.shift
         return best.stored
+
+    def order_of(self, layer: str) -> dict[str, Any]:
+        """What another process needs to round ``layer`` as this object would: plain values."""
+        return {
+            "way": self._rounding,
+            "rows": self._calibration.rows.get(layer),
+            "biased": layer in self._biased,
+        }
 
     def _reason_not_to(self, layer: LayerPlan) -> str | None:
         """Why the calibration says nothing of ``layer``."""

@@ -236,6 +236,8 @@ def test_a_conversion_that_is_stopped_leaves_nothing(tmp_path, sent, code):
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background jobs ignore it, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not (out.parent.is_dir() and list(out.parent.iterdir())) and process.poll() is None:
         time.sleep(0.02)

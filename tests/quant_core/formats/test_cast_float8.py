@@ -68,9 +68,8 @@ def test_casting_again_gives_the_same_codes(scaled):
     assert again.scale == once.scale
 
 
-def test_a_plain_cast_saturates_where_torch_gives_nan():
+def test_a_plain_cast_saturates_where_torch_before_2_14_gives_nan():
     weight = torch.tensor([[1000.0, -1000.0]])
-    assert weight.to(torch.float8_e4m3fn).isnan().all()
     assert CastFloat8(scaled=False).quantize(weight).dequantize().tolist() == [[448.0, -448.0]]
 
 

@@ -38,7 +38,7 @@ def test_the_product_is_that_of_the_rounded_operands(shape, granularity, bias, d
         assert relative_l2(y, expected) < (1e-5 if dtype == torch.float32 else 4e-3)
 
 
-def test_a_cpu_multiplies_fp8_with_one_scale_a_tensor_alone():
+def test_a_cpu_multiplies_fp8_with_one_scale_a_tensor():
     assert float8_way(torch.device("cpu")) == "tensor-wise"
 
 
