@@ -233,8 +233,7 @@ class Format(ABC):
         return stack_rows([(weight, rows)])
 
     def torchao_tensor(self, weight: QuantizedWeight) -> torch.Tensor | None:
-        """torchao's own tensor of ``weight``, over the same storage; None where torchao has none
-        that works."""
+        """torchao's own tensor of ``weight``, over the same storage; None where none works."""
         return None
 
     def stock_marker(self) -> dict[str, Any] | None:
@@ -299,8 +298,3 @@ def torchao_scale(weight: QuantizedWeight, granularity: str) -> tuple[torch.Tens
 def scale_shape(shape: tuple[int, ...], granularity: str) -> tuple[int, ...]:
     """The shape of the scales of a weight: [N, 1, ...] per row, [] per tensor."""
     return (shape[0],) + (1,) * (len(shape) - 1) if granularity == "per-row" else ()
-
-
-def scale_count(shape: tuple[int, ...], granularity: str) -> int:
-    """How many scales a weight of ``shape`` has."""
-    return math.prod(scale_shape(shape, granularity))

@@ -25,7 +25,6 @@ from .base import (
     absolute_maximum,
     register_format,
     row_blocks,
-    scale_count,
     scale_shape,
     torchao_scale,
 )
@@ -86,7 +85,7 @@ class Int8(Format):
         return dequantize_scaled(weight.qdata, weight.scale, dtype)
 
     def nbytes(self, shape: tuple[int, ...]) -> int:
-        return math.prod(shape) + 4 * scale_count(shape, self.granularity)
+        return math.prod(shape) + 4 * math.prod(scale_shape(shape, self.granularity))
 
     def linear(
         self, x: torch.Tensor, weight: QuantizedWeight, bias: torch.Tensor | None
