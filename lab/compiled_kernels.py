@@ -157,7 +157,7 @@ def _decoding_parts(name: str, architecture: int) -> tuple[dict, dict]:
     constants = {
         "BITS": coding.bits,
         "VALUES": coding.values,
-        "HIGH_FIRST": coding.high_first,
+        "PACKING": coding.packing,
         "SCALES": coding.scales,
         "GROUP": coding.group,
         "GROUP_ROWS": coding.group_rows,
@@ -175,10 +175,10 @@ def decoding(architecture: int, names=tuple(CODED)) -> Iterator[Case]:
         arguments, constants = _decoding_parts(name, architecture)
         sizes = dict.fromkeys(("FIRST", "N", "K", "R", "ROW_BYTES", "GROUPS"), "i32")
         arguments = {**arguments, "up": "*bf16", "down": "*bf16", "out": "*bf16", **sizes}
-        plain = {**constants, "RANK": 0, "BLOCK_N": 4, "BLOCK_K": 512}
+        plain = {**constants, "WHOLE": False, "RANK": 0, "BLOCK_N": 4, "BLOCK_K": 512}
         yield Case("dequantize", arguments, plain, label=name)
         if name == "int8" and architecture >= 80:
-            ranks = {**constants, "RANK": 16, "BLOCK_N": 32, "BLOCK_K": 128}
+            ranks = {**constants, "WHOLE": False, "RANK": 16, "BLOCK_N": 32, "BLOCK_K": 128}
             yield Case("dequantize", arguments, ranks, label=f"{name} with a LoRA")
 
 

@@ -88,10 +88,12 @@ _OVERWRITES = {"copy_", "fill_", "zero_", "normal_"}
 
 class GpuTrace(TorchDispatchMode):
     """operations: what was started. peak: the most bytes held at a time, beside what ``hold`` was
-    told of. cache: bytes of the second-level cache."""
+    told of. cache: bytes of the second-level cache. may_wait: code that is not a linear may ask
+    for a value, and is told 1."""
 
-    def __init__(self, cache: int = 32 * MIB):
+    def __init__(self, cache: int = 32 * MIB, may_wait: bool = False):
         super().__init__()
+        self.may_wait = may_wait
         self.operations: list[Operation] = []
         self.cache = Cache(cache)
         self.storages: dict[int, tuple[StorageWeakRef, int]] = {}
@@ -135,6 +137,8 @@ class GpuTrace(TorchDispatchMode):
         name = func._schema.name.partition("::")[2]
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         on_gpu = any(tensor.is_cuda for tensor in inputs)
+        if on_gpu and self.may_wait and name == "_local_scalar_dense":
+            return inputs[0].dtype == torch.bool or 1
         if on_gpu and name in ("nonzero", "_local_scalar_dense", "is_nonzero", "masked_select"):
             raise WaitsForTheGpuError(f"{name} makes the CPU wait for the GPU.")
         if name == "index" and any(t.dtype == torch.bool for t in inputs[1:]):
@@ -144,7 +148,7 @@ class GpuTrace(TorchDispatchMode):
         crosses = any(not tensor.is_cuda and tensor.device.type != "meta" for tensor in outputs)
         if on_gpu and (crosses or (name == "copy_" and not args[0].is_cuda)):
             raise WaitsForTheGpuError(f"{name} brings a tensor from the GPU to the CPU.")
-        if name == "copy_" and args[0].is_cuda and not args[1].is_cuda and args[1].dim():
+        if name == "copy_" and args[0].is_cuda and _sends(args[1]) and not self.may_wait:
             raise WaitsForTheGpuError("copy_ sends a tensor to the GPU at every call.")
         for tensor in outputs:
             self._note(tensor)
@@ -186,6 +190,11 @@ class GpuTrace(TorchDispatchMode):
     def _piece(self, tensor: torch.Tensor) -> tuple:
         place = tensor.untyped_storage()._cdata
         return place, tensor.storage_offset() * tensor.element_size(), _distinct_bytes(tensor)
+
+
+def _sends(source: torch.Tensor) -> bool:
+    """A tensor without dimensions goes to the GPU as a constant."""
+    return not source.is_cuda and source.dim() > 0
 
 
 def _distinct_bytes(tensor: torch.Tensor) -> int:

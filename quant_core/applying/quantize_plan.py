@@ -6,14 +6,37 @@ was never touched; what lives meanwhile is the result and one layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Container
 
 import torch
 
 from ..errors import ModuleError, NonFiniteWeightError
 from ..formats import QuantizedWeight
+from ..kernels.blocks import GPU_BLOCK
 from ..planning.plan import LayerPlan, Plan
 from .transfer import Transfer
+
+# Beside a weight and one copy of it, which some formats pad: no format takes more bytes for each of
+# the values that it looks at together.
+_WORKING_BYTES = 64 * GPU_BLOCK
+
+
+def quantizing_bytes(plan: Plan, patched: Container[str] = ()) -> int:
+    """The most bytes that ``quantize_plan`` holds on a GPU at a time: its results return to where
+    the weights wait.
+
+    That is for the layer that takes most its weight, twice, its result, and 256 MiB. patched:
+    layers whose weights arrive in float32, with patches added on the GPU.
+    """
+    layers = [_layer_bytes(layer, layer.name in patched) for layer in plan.quantized]
+    return max(layers, default=0) + _WORKING_BYTES
+
+
+def _layer_bytes(layer: LayerPlan, patched: bool) -> int:
+    # A patch is added to a float32 copy, out of place, and is as large itself.
+    weight = 3 * 4 * math.prod(layer.shape) if patched else 2 * layer.bytes_before
+    return weight + layer.bytes_after
 
 
 def quantize_plan(

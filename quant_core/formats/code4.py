@@ -137,7 +137,7 @@ class Code4(Format):
             "flat",
             self.block_size,
             scale_values="dynamic" if self.double_quant else "float",
-            high_first=True,
+            packing="high first",
             table=CODES[self.code],
             scale_table=DYNAMIC_CODE if self.double_quant else (),
         )

@@ -19,6 +19,7 @@ from typing import ClassVar
 
 import torch
 
+from ..kernels import Coding
 from ..kernels.plain import pack_nibbles, unpack_nibbles
 from .base import Format, QuantizedWeight, absolute_maximum, register_format, row_blocks
 from .grid import Grid
@@ -95,6 +96,10 @@ class Fine4(Format):
             step = (weight.scale[rows].float() * weight.scale_2).unsqueeze(-1)
             out[rows] = values.unflatten(1, (-1, self.group_size)).mul_(step).flatten(1)
         return out
+
+    @property
+    def coding(self) -> Coding:
+        return Coding(4, "table", "group", self.group_size, scale_values="e4m3", table=LEVELS)
 
     def parts(self, shape: tuple[int, ...]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         n, k = shape

@@ -137,7 +137,7 @@ class NVFP4(Format):
             "swizzled",
             BLOCK,
             scale_values="e4m3",
-            high_first=True,
+            packing="high first",
             table=values_of(2, 1),
         )
 

@@ -18,6 +18,8 @@ from typing import Any, ClassVar
 
 import torch
 
+from ..kernels import Coding
+from ..kernels.weight_only import decoded_codes
 from .base import (
     WEIGHT_ONLY,
     Format,
@@ -176,8 +178,23 @@ class RotatedGroups(Format):
             values = codes.float() - 2 ** (self.bits - 1)
         return (values * scale).round_().clamp_(-_GRID, _GRID)
 
+    def _whole_coding(self) -> Coding:
+        return Coding(
+            self.bits,
+            "table" if self.codebook else "integer",
+            "group",
+            self.group_size,
+            scale_values="e4m3" if self.scale_dtype == "float8_e4m3fn" else "float",
+            zero="none" if self.codebook else "middle",
+            packing="planes" if self.bits == 6 else "low first",
+            whole=True,
+        )
+
     def int8_codes(self, weight: QuantizedWeight) -> torch.Tensor:
         """The INT8 weight [N, K] that the product takes; scale_2 is its scale."""
+        decoded = decoded_codes(weight, self._whole_coding())
+        if decoded is not None:
+            return decoded
         n, k = weight.shape
         out = torch.empty(n, k, dtype=torch.int8, device=weight.qdata.device)
         for rows in row_blocks(out):

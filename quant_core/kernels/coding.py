@@ -17,14 +17,16 @@ import torch
 class Coding:
     """Codes, their values, and their scales.
 
-    bits: of a code; eight codes lie in ``bits`` bytes, the first in the lowest bits. high_first:
-    of 4 bits, the first code of a byte is its high nibble.
+    bits: of a code. packing: eight codes lie in ``bits`` bytes, the first in the lowest bits,
+    "low first"; of 4 bits, the first code of a byte is its high nibble, "high first"; of 6 bits,
+    the low nibbles of a row come first, then four pairs of high bits a byte, "planes".
     values: "integer", "e4m3", "e5m2", or "table", one float32 for each code.
     scales: one a "tensor"; a "row"; a "group" of ``group`` along K; a "flat" group of the weight's
     elements in a row without regard to rows, whose codes then run on too; a "square" of
     ``group_rows`` x ``group``; or "swizzled", a group each, where tensor cores look for them.
     scale_values: "float"; "e4m3" or "e8m0", as bytes; "dynamic": codes into ``scale_table``, times
     ``scale_2`` for each 256 of them, plus ``zero_point``.
+    whole: code * scale is rounded to an integer, which is the code of an INT8 matmul.
     zero: added to code * scale. "none"; "stored", one for each scale; "middle": of the middle code.
     """
 
@@ -35,7 +37,8 @@ class Coding:
     group_rows: int = 1
     scale_values: str = "float"
     zero: str = "none"
-    high_first: bool = False
+    packing: str = "low first"
+    whole: bool = False
     table: tuple[float, ...] = ()
     scale_table: tuple[float, ...] = ()
 
@@ -59,6 +62,7 @@ class Stored(Protocol):
     zero_point: torch.Tensor | None
     scale_2: torch.Tensor | None
     shape: tuple[int, ...]
+    codebook: torch.Tensor | None
 
 
 @dataclass(frozen=True)
@@ -70,3 +74,4 @@ class StoredParts:
     zero_point: torch.Tensor | None
     scale_2: torch.Tensor | None
     shape: tuple[int, ...]
+    codebook: torch.Tensor | None = None

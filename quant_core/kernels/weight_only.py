@@ -97,6 +97,15 @@ def decoded(weight, dtype: torch.dtype) -> Tensor:
     return launch_decode.dequantize(weight, coding, dtype).view(weight.shape)
 
 
+def decoded_codes(weight, coding: Coding) -> Tensor | None:
+    """The INT8 codes that a weight of whole ``coding`` decodes to; None where no kernel does that
+    here."""
+    codes = weight.qdata
+    if not codes.is_cuda or is_traced(codes) or not triton_works(codes.device):
+        return None
+    return launch_decode.dequantize(weight, coding, torch.int8)
+
+
 def _has_kernels(x: Tensor, traced: bool) -> bool:
     return has_triton() and (traced or triton_works(x.device))
 

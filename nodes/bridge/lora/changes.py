@@ -41,6 +41,13 @@ class Change:
         parts = {n: part for n in FIELDS if (part := getattr(holder, n)) is not None}
         return cls(**parts) if parts else None
 
+    @property
+    def is_low_rank(self) -> bool:
+        """Whether ``lora_up @ lora_down`` is all of it, which a format may add within a kernel."""
+        return self.lora_up is not None and all(
+            part is None for name, part in self.parts().items() if not name.startswith("lora_")
+        )
+
     def parts(self) -> dict[str, torch.Tensor | None]:
         """Every field by its name."""
         return {name: getattr(self, name) for name in FIELDS}

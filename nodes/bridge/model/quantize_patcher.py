@@ -17,7 +17,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import nn
 
 from ....quant_core.applying.component import kernel_of
-from ....quant_core.applying.quantize_plan import quantize_plan
+from ....quant_core.applying.quantize_plan import quantize_plan, quantizing_bytes
 from ....quant_core.formats import QuantizedWeight
 from ....quant_core.planning.plan import LayerPlan, Plan
 from ....quant_core.report import Report
@@ -49,9 +49,11 @@ def quantize_patcher(
     weight is). cache: where results are kept on disk.
 
     The input patcher is unloaded, because a loaded clone's LoRA sits in the shared weights; nothing
-    else about it changes. Cancelling in ComfyUI, or any error, leaves it as it was.
+    else about it changes. Cancelling in ComfyUI, or any error, leaves it as it was. ComfyUI first
+    makes room for what ``quantizing_bytes`` tells.
     """
     unload(patcher)
+    _make_room(patcher, plans, device)
     on_layer = _progress(sum(len(plan.quantized) for plan in plans.values()))
     before = patcher.model_size()
     weights: dict[str, QuantizedWeight] = {}
@@ -85,6 +87,20 @@ def quantize_patcher(
     for report in reports.values():
         log.info("%s", report.summary())
     return quantized, reports
+
+
+def _make_room(
+    patcher: ModelPatcher, plans: Mapping[str, Plan], device: torch.device | None
+) -> None:
+    """Ask ComfyUI to unload other models where the arithmetic on a GPU needs their memory."""
+    if device is None or device.type == "cpu":
+        return
+    most = 0
+    for prefix, plan in plans.items():
+        names = {layer.name for layer in plan.quantized}
+        patched = {name for name in names if f"{prefix}{name}.weight" in patcher.patches}
+        most = max(most, quantizing_bytes(plan, patched))
+    comfy.model_management.free_memory(most, device)
 
 
 def _progress(layers: int) -> Callable[[LayerPlan], None]:

@@ -35,9 +35,14 @@ def linear(
     stored: ``weight_of`` the weight, where that is at hand.
     """
     params = weight._params
-    product = partial(_product, stored or weight_of(weight._qdata, params))
+    stored = stored or weight_of(weight._qdata, params)
     change = Change.of(params)
-    return product(x, bias) if change is None else change.linear(x, bias, product)
+    if change is None:
+        return _product(stored, x, bias)
+    if change.is_low_rank and not is_native(stored.format, x):
+        factors = change.lora_up.to(x.dtype), change.lora_down.to(x.dtype)
+        return stored.format.linear_with_low_rank(x, stored, bias, *factors)
+    return change.linear(x, bias, partial(_product, stored))
 
 
 def _product(weight: QuantizedWeight, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -43,12 +43,18 @@ def float8(
 @triton.jit
 def _code(
     codes, row, column, inside, K, ROW_BYTES, BITS: tl.constexpr, FLAT: tl.constexpr,
-    HIGH_FIRST: tl.constexpr,
+    PACKING: tl.constexpr,
 ):
-    """The codes at [row, column]. Of fewer than 8 bits: eight of them lie in BITS bytes, the first
-    lowest; HIGH_FIRST turns the two of a byte round. FLAT: rows follow each other without gaps."""
+    """The codes at [row, column]; PACKING as in ``coding.Coding``. FLAT: rows follow each other
+    without gaps."""
     if BITS == 8:
         code = tl.load(codes + row * ROW_BYTES + column, mask=inside, other=0)
+    elif PACKING == "planes":
+        half = codes + row * ROW_BYTES + column // 2
+        low = tl.load(half, mask=inside, other=0).to(tl.int32) >> ((column % 2) * 4)
+        high = codes + row * ROW_BYTES + K // 2 + column // 4
+        high = tl.load(high, mask=inside, other=0).to(tl.int32) >> ((column % 4) * 2)
+        code = (low & 15) | ((high & 3) << 4)
     else:
         if FLAT:
             place = row * K + column
@@ -60,7 +66,7 @@ def _code(
         octet = first + (place // 8) * BITS + bit // 8
         shift = (bit % 8).to(tl.int32)
         word = tl.load(octet, mask=inside, other=0).to(tl.int32)
-        if HIGH_FIRST:
+        if PACKING == "high first":
             shift = 4 - shift
         if (8 % BITS) != 0:
             beyond = shift + BITS > 8
@@ -109,12 +115,12 @@ def _scale(
 @triton.jit
 def decoded(
     codes, table, scales, zeros, scale_2, dynamic, row, column, inside, K, ROW_BYTES, GROUPS,
-    BITS: tl.constexpr, VALUES: tl.constexpr, HIGH_FIRST: tl.constexpr, SCALES: tl.constexpr,
+    BITS: tl.constexpr, VALUES: tl.constexpr, PACKING: tl.constexpr, SCALES: tl.constexpr,
     GROUP: tl.constexpr, GROUP_ROWS: tl.constexpr, SCALE_VALUES: tl.constexpr, ZERO: tl.constexpr,
     HAS_SCALE_2: tl.constexpr, IN_HARDWARE: tl.constexpr,
 ):
     """The weights at [row, column] in float32, for places that broadcast; see ``coding.Coding``."""
-    code = _code(codes, row, column, inside, K, ROW_BYTES, BITS, SCALES == "flat", HIGH_FIRST)
+    code = _code(codes, row, column, inside, K, ROW_BYTES, BITS, SCALES == "flat", PACKING)
     if VALUES == "e4m3":
         values = float8(code, 3, 7, 127, IN_HARDWARE)
     elif VALUES == "e5m2":
@@ -144,20 +150,22 @@ def decoded(
 @triton.jit
 def dequantize(
     codes, table, scales, zeros, scale_2, dynamic, up, down, out, FIRST, N, K, R, ROW_BYTES,
-    GROUPS, BITS: tl.constexpr, VALUES: tl.constexpr, HIGH_FIRST: tl.constexpr,
+    GROUPS, BITS: tl.constexpr, VALUES: tl.constexpr, PACKING: tl.constexpr,
     SCALES: tl.constexpr, GROUP: tl.constexpr, GROUP_ROWS: tl.constexpr,
     SCALE_VALUES: tl.constexpr, ZERO: tl.constexpr, HAS_SCALE_2: tl.constexpr,
-    IN_HARDWARE: tl.constexpr, RANK: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    IN_HARDWARE: tl.constexpr, WHOLE: tl.constexpr, RANK: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
 ):
     """N rows of the weight from row FIRST on, plus up @ down where RANK is not 0: out [N, K] is
-    rounded once. up [all rows, R], down [R, K], RANK a power of two from R on."""
+    rounded once. up [all rows, R], down [R, K], RANK a power of two from R on. WHOLE: rounded to
+    INT8 instead."""
     rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     columns = tl.program_id(1) * BLOCK_K + tl.arange(0, BLOCK_K)
     inside = (rows < N)[:, None] & (columns < K)[None, :]
     row = (FIRST + rows).to(tl.int64)[:, None]
     values = decoded(
         codes, table, scales, zeros, scale_2, dynamic, row, columns[None, :], inside, K, ROW_BYTES,
-        GROUPS, BITS, VALUES, HIGH_FIRST, SCALES, GROUP, GROUP_ROWS, SCALE_VALUES, ZERO,
+        GROUPS, BITS, VALUES, PACKING, SCALES, GROUP, GROUP_ROWS, SCALE_VALUES, ZERO,
         HAS_SCALE_2, IN_HARDWARE,
     )
     if RANK:
@@ -167,6 +175,9 @@ def dequantize(
         mask = (ranks < R)[:, None] & (columns < K)[None, :]
         right = tl.load(down + ranks[:, None] * K + columns[None, :], mask=mask, other=0.0)
         values = tl.dot(left, right, values, input_precision="ieee")
+    if WHOLE:
+        values = (values + 12582912.0) - 12582912.0  # to nearest, ties to even
+        values = tl.minimum(tl.maximum(values, -127.0), 127.0)
     target = out + rows.to(tl.int64)[:, None] * K + columns[None, :]
     tl.store(target, values.to(out.dtype.element_ty), mask=inside)
 
@@ -174,7 +185,7 @@ def dequantize(
 @triton.jit
 def stored_linear(
     x, codes, table, scales, zeros, scale_2, dynamic, bias, out, M, N, K, ROW_BYTES, GROUPS,
-    BITS: tl.constexpr, VALUES: tl.constexpr, HIGH_FIRST: tl.constexpr, SCALES: tl.constexpr,
+    BITS: tl.constexpr, VALUES: tl.constexpr, PACKING: tl.constexpr, SCALES: tl.constexpr,
     GROUP: tl.constexpr, GROUP_ROWS: tl.constexpr, SCALE_VALUES: tl.constexpr, ZERO: tl.constexpr,
     HAS_SCALE_2: tl.constexpr, IN_HARDWARE: tl.constexpr, HAS_BIAS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
@@ -191,7 +202,7 @@ def stored_linear(
         inside = (k < K)[:, None] & (columns < N)[None, :]
         weight = decoded(
             codes, table, scales, zeros, scale_2, dynamic, row, k[:, None], inside, K, ROW_BYTES,
-            GROUPS, BITS, VALUES, HIGH_FIRST, SCALES, GROUP, GROUP_ROWS, SCALE_VALUES, ZERO,
+            GROUPS, BITS, VALUES, PACKING, SCALES, GROUP, GROUP_ROWS, SCALE_VALUES, ZERO,
             HAS_SCALE_2, IN_HARDWARE,
         )
         mask = (rows < M)[:, None] & (k < K)[None, :]

@@ -41,12 +41,18 @@ def _tensors(weight: Stored, coding: Coding) -> tuple[torch.Tensor, ...]:
     scales, device = _octets(weight.scale), weight.qdata.device
     return (
         _octets(weight.qdata),
-        _table(coding.table, device) if coding.table else scales,
+        _values(weight, coding, scales),
         scales,
         scales if weight.zero_point is None else weight.zero_point.contiguous(),
         scales if weight.scale_2 is None else weight.scale_2.contiguous(),
         _table(coding.scale_table, device) if coding.scale_table else scales,
     )
+
+
+def _values(weight: Stored, coding: Coding, scales: torch.Tensor) -> torch.Tensor:
+    if weight.codebook is not None:
+        return weight.codebook.contiguous()
+    return _table(coding.table, scales.device) if coding.table else scales
 
 
 def _layout(weight: Stored, coding: Coding) -> dict:
@@ -57,13 +63,13 @@ def _layout(weight: Stored, coding: Coding) -> dict:
         "GROUPS": weight.scale.shape[-1] if grouped else 1,
         "BITS": coding.bits,
         "VALUES": coding.values,
-        "HIGH_FIRST": coding.high_first,
+        "PACKING": coding.packing,
         "SCALES": coding.scales,
         "GROUP": coding.group,
         "GROUP_ROWS": coding.group_rows,
         "SCALE_VALUES": coding.scale_values,
         "ZERO": coding.zero,
-        "HAS_SCALE_2": weight.scale_2 is not None,
+        "HAS_SCALE_2": weight.scale_2 is not None and not coding.whole,
         "IN_HARDWARE": reads_float8(weight.qdata.device),
     }
 
@@ -100,6 +106,7 @@ def dequantize(
         k,
         0 if up is None else up.shape[1],
         **_layout(weight, coding),
+        WHOLE=coding.whole,
         RANK=rank,
         BLOCK_N=high,
         BLOCK_K=wide,

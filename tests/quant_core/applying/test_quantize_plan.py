@@ -7,7 +7,11 @@ import torch
 from torch import nn
 
 from graphquant.quant_core import NonFiniteWeightError, plan_component
-from graphquant.quant_core.applying.quantize_plan import quantize_plan
+from graphquant.quant_core.applying.quantize_plan import quantize_plan, quantizing_bytes
+from graphquant.quant_core.formats import Int4, Int8
+from graphquant.quant_core.planning.plan import QUANTIZE, LayerPlan, Plan
+from lab.fake_gpu import fake_gpu
+from lab.formats import EACH_KIND
 
 
 @pytest.fixture
@@ -104,3 +108,16 @@ def test_the_arithmetic_runs_on_the_device_asked_for_and_the_result_comes_home(p
     for name, weight in on_gpu.items():
         assert {part.device.type for part in weight.tensors.values()} == {"cpu"}
         assert torch.equal(weight.qdata, on_cpu[name].qdata)
+
+
+@pytest.mark.parametrize("fmt", [Int8(), Int4(128), *EACH_KIND], ids=str)
+def test_quantizing_on_a_gpu_stays_within_the_bytes_that_are_asked_for(fmt):
+    """On tensors without values, of the largest layer of FLUX.1."""
+    with fake_gpu() as session:
+        session.trace.may_wait = True
+        weight = session.empty(12288, 3072)
+        session.trace.hold(weight)
+        stored = fmt.quantize(weight).nbytes
+        layer = LayerPlan("a", "Linear", weight.shape, "", QUANTIZE, "", weight.nbytes, stored, fmt)
+        plan = Plan("", "", "", "transformer", "per-row", None, (layer,))
+        assert stored + weight.nbytes < session.trace.peak <= quantizing_bytes(plan)

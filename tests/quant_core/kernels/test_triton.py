@@ -13,12 +13,14 @@ from graphquant.quant_core.formats import (
     NVFP4,
     BlockFloat8,
     Code4,
+    Fine4,
     Float8,
     FloatX,
     Int4,
     Int8,
     IntN,
 )
+from graphquant.quant_core.formats.rotated_groups import W4A8, W6A8
 from graphquant.quant_core.kernels import plain
 from graphquant.quant_core.kernels.triton import launch_decode, launch_products, launch_rows
 from graphquant.quant_core.kernels.triton.start import has_triton
@@ -156,6 +158,7 @@ CODED = [
     BlockFloat8("float8_e5m2"),
     MXFP8(),
     NVFP4(),
+    Fine4(),
 ]
 
 
@@ -175,6 +178,13 @@ def test_a_stored_weight_is_decoded_like_the_twin(fmt):
         some_rows = slice(n // 3, n)
         part = launch_decode.dequantize(weight, fmt.coding, dtype, rows=some_rows)
         assert torch.equal(part, result[some_rows])
+
+
+@pytest.mark.parametrize("fmt", [W4A8, W6A8, replace(W4A8, codebook=False)], ids=str)
+def test_rotated_groups_are_decoded_to_the_twins_int8_codes(fmt):
+    weight = stored(fmt, 1, 33, 512)
+    result = launch_decode.dequantize(weight, fmt._whole_coding(), torch.int8)
+    assert torch.equal(result, fmt.int8_codes(weight.map(torch.Tensor.cpu)).to(DEVICE))
 
 
 @pytest.mark.parametrize("fmt", [Int8(), Float8(), Code4("nf4"), IntN(5, group_size=32)], ids=str)

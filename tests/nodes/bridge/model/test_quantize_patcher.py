@@ -241,3 +241,36 @@ def test_an_error_in_the_middle_leaves_the_model_and_the_next_run_as_they_were(
     assert torch.equal(sample(flux_patcher), before)
     quantized, _ = quantize(flux_patcher)
     assert relative(sample(quantized), before) < 0.02
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_memory_is_asked_for_before_the_first_weight_goes_to_a_gpu(flux_patcher, monkeypatch):
+    """As much as the largest layer takes, and more where a LoRA is added on the GPU."""
+    import comfy.model_management
+
+    from graphquant.nodes.bridge.model import quantize_patcher as room
+
+    asked, gpu = [], torch.device("cuda", 0)
+
+    def free_memory(needed, device, *_):
+        if device == gpu:  # to unload the model ComfyUI frees its own device
+            asked.append((needed, device))
+            raise Stopped
+
+    monkeypatch.setattr(comfy.model_management, "free_memory", free_memory)
+    plan = plan_component(flux_patcher.model.diffusion_model, "int8", preset="flux1")
+    largest = max(plan.quantized, key=lambda layer: layer.bytes_before)
+    for patcher in (flux_patcher, with_lora(flux_patcher, layer=largest.name)):
+        with pytest.raises(Stopped):
+            room.quantize_patcher(
+                patcher, {"diffusion_model.": plan}, compute_dtype=torch.float32, device=gpu
+            )
+    working = 256 * 2**20
+    assert asked[0] == (2 * largest.bytes_before + largest.bytes_after + working, gpu)
+    assert asked[1][0] > asked[0][0]
+    asked.clear()
+    quantize(flux_patcher)  # on the CPU nobody has to go
+    assert asked == []
