@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import folder_paths
 from comfy_api.latest import io
 
-from .shared.node_inputs import CALIBRATION
+from .shared.node_inputs import CALIBRATION, ROWS
 from .shared.sampling_inputs import sampler_inputs
 
 if TYPE_CHECKING:
     from ..quant_core.calibration import Calibration
+
+FOLDER, SUFFIX = "graphquant_calibrations", ".safetensors"
+MIB = 2**20
 
 
 class GQCalibrateActivations(io.ComfyNode):
@@ -23,10 +28,11 @@ class GQCalibrateActivations(io.ComfyNode):
             display_name="Calibrate Activations",
             category="model/quantization",
             description=(
-                "Samples with the unquantized MODEL and notes how large the activations of every "
-                "layer get, for the methods fp8-static and fastest of Quantize Model."
+                "Samples with the MODEL and keeps what reaches every layer, so that Quantize Model "
+                "can round weights by what they do to the layer's output. fp8-static and fastest "
+                "use it too."
             ),
-            search_aliases=["static", "input_scale", "fp8", "quant", "calibration", "fastest"],
+            search_aliases=["static", "input_scale", "quant", "calibration", "GPTQ", "imatrix"],
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL that will be quantized; not changed."),
                 io.Conditioning.Input(
@@ -50,6 +56,36 @@ class GQCalibrateActivations(io.ComfyNode):
                     tooltip="How many percent of the activations the scale covers; larger ones are "
                     "clipped. 100: all that were seen.",
                 ),
+                io.Int.Input(
+                    "rows",
+                    default=ROWS,
+                    min=0,
+                    max=65536,
+                    optional=True,
+                    tooltip="How many rows of each layer's inputs are kept for rounding, drawn "
+                    "evenly from the whole run; narrow layers keep more. 0: none, which does for "
+                    "fp8-static and fastest.",
+                ),
+                io.Float.Input(
+                    "memory_gib",
+                    default=6.0,
+                    min=0.0,
+                    max=1024.0,
+                    step=0.5,
+                    round=0.01,
+                    optional=True,
+                    advanced=True,
+                    tooltip="How much main memory the rows may take, in GiB. Where they need more, "
+                    "fewer are kept of every layer.",
+                ),
+                io.String.Input(
+                    "file",
+                    default="",
+                    optional=True,
+                    tooltip="A name under which the calibration is kept in "
+                    "models/graphquant_calibrations. Where it exists it is read and nothing is "
+                    "sampled; another model's is refused. Empty: not kept.",
+                ),
             ],
             outputs=[
                 CALIBRATION.Output(
@@ -72,13 +108,33 @@ class GQCalibrateActivations(io.ComfyNode):
         sampler_name="euler",
         scheduler="simple",
         percentile=100.0,
+        rows=ROWS,
+        memory_gib=6.0,
+        file="",
     ) -> io.NodeOutput:
-        from .bridge.measure.calibrating import calibrate
+        from .bridge.measure.calibrating import calibrate, keep_calibration, kept_calibration
         from .bridge.measure.sampling import Sampling
 
+        path = file_path(file) if file.strip() else None
+        kept = None if path is None else kept_calibration(model, path)
+        if kept is not None:
+            return io.NodeOutput(kept, f"{describe(kept)}\n- read from {path.name}")
         sampling = Sampling(positive, negative, latent_image, steps, cfg, sampler_name, scheduler)
-        calibration = calibrate(model, sampling, seed, percentile)
-        return io.NodeOutput(calibration, describe(calibration))
+        calibration = calibrate(model, sampling, seed, percentile, rows, memory_gib)
+        report = describe(calibration)
+        if path is not None:
+            report += (
+                f"\n- kept in {path.name}, {keep_calibration(calibration, path) / MIB:.1f} MiB"
+            )
+        return io.NodeOutput(calibration, report)
+
+
+def file_path(name: str) -> Path:
+    """Where a calibration called ``name`` is kept. ValueError for what is no plain name."""
+    name = name.strip().removesuffix(SUFFIX)
+    if not name or name.startswith(".") or set(name) & set('/\\:*?"<>|'):
+        raise ValueError(f"file is {name!r}. Write a name without a folder, such as flux-dev.")
+    return Path(folder_paths.models_dir) / FOLDER / f"{name}{SUFFIX}"
 
 
 def describe(calibration: Calibration) -> str:
@@ -86,6 +142,11 @@ def describe(calibration: Calibration) -> str:
     largest = sorted(calibration.layers.items(), key=lambda item: -item[1].maximum)[:10]
     covered = "all" if calibration.percentile == 100 else f"{calibration.percentile:g} %"
     lines = [f"{len(calibration.layers)} layers calibrated; {covered} of each one's activations."]
+    if calibration.rows:
+        most = max(map(len, calibration.rows.values()))
+        lines.append(
+            f"- rows of inputs: up to {most} a layer, {calibration.row_bytes / MIB:.1f} MiB in all"
+        )
     lines += [
         f"- {name}: up to {seen.maximum:.4g}, {seen.rows} rows, {seen.calls} calls"
         for name, seen in largest

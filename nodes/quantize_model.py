@@ -10,6 +10,7 @@ from ..quant_core.presets import PRESETS
 from .shared.node_inputs import (
     AUTO,
     CALIBRATION,
+    ROUNDINGS,
     config_input,
     fingerprint,
     method_input,
@@ -55,8 +56,9 @@ class GQQuantizeModel(io.ComfyNode):
                 CALIBRATION.Input(
                     "calibration",
                     optional=True,
-                    tooltip="From Calibrate Activations of the same MODEL. fp8-static needs its "
-                    "scales; fastest measures with its row counts.",
+                    tooltip="From Calibrate Activations of the same MODEL: weights are rounded by "
+                    "what they do to each layer's output. fp8-static needs its scales; fastest "
+                    "measures with its row counts.",
                 ),
                 io.Float.Input(
                     "max_error",
@@ -69,6 +71,15 @@ class GQQuantizeModel(io.ComfyNode):
                     advanced=True,
                     tooltip="For the method fastest: the largest error that a layer's output may "
                     "have, relative to its size. int8 has about 0.01, fp8-dynamic 0.04, int4 0.1.",
+                ),
+                io.Combo.Input(
+                    "rounding",
+                    options=list(ROUNDINGS),
+                    default=AUTO,
+                    optional=True,
+                    tooltip="auto: with a calibration, compensated where it lessens a layer's "
+                    "error; without one, nearest. nearest: each weight by itself, quick. "
+                    "compensated: each column makes good what the others lost; takes minutes.",
                 ),
             ],
             outputs=[
@@ -97,10 +108,12 @@ class GQQuantizeModel(io.ComfyNode):
         calibration=None,
         max_error=DEFAULT_MAX_ERROR,
         config=None,
+        rounding=AUTO,
     ) -> io.NodeOutput:
         from ..quant_core.hardware import hardware_of
         from ..quant_core.planning.plan import plan_component
         from ..quant_core.planning.static_scales import with_static_scales
+        from ..quant_core.rounding import require_rounding
         from .bridge.architecture.detected import preset_name
         from .bridge.cache.weight_cache import WeightCache, cache_folder
         from .bridge.measure.calibrating import fastest_search
@@ -122,6 +135,7 @@ class GQQuantizeModel(io.ComfyNode):
             search=fastest_search(model, calibration, max_error),
         )
         plan = with_static_scales(plan, calibration)
+        require_rounding(rounding, calibration)
         warnings = get_quant_compile_warnings(chosen.method, compile_mode)
         if not plan.quantized:
             return unchanged(model, model, plan, warnings, chosen.notes)
@@ -132,6 +146,8 @@ class GQQuantizeModel(io.ComfyNode):
             compute_dtype=model.model.get_dtype_inference(),
             device=resolve_device(compute_device, model.load_device),
             cache=kept,
+            calibration=calibration,
+            rounding=rounding,
         )
         notes = chosen.notes
         if kept:

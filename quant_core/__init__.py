@@ -8,7 +8,7 @@ from importlib import import_module
 _ROOMS = {
     "applying.component": ("quantize_component", "quantize_vae"),
     "applying.layerwise": ("apply_layerwise_casting", "remove_layerwise_casting"),
-    "calibration": ("Calibration", "observe"),
+    "calibration": ("Calibration", "load_calibration", "observe", "save_calibration"),
     "config": (
         "BitsAndBytesConfig",
         "ComponentConfig",

@@ -17,6 +17,9 @@ from ...quant_core.methods import GRANULARITIES, METHODS
 AUTO = "auto"
 NONE = "none"
 COMPUTE_DEVICES = (AUTO, "gpu", "cpu")
+# As quant_core.rounding and quant_core.calibration have them, which a start need not load.
+ROUNDINGS = (AUTO, "nearest", "compensated")
+ROWS = 1024
 
 DEFAULTS_FILE = "graphquant.toml"
 DEFAULT = f"default ({DEFAULTS_FILE})"

@@ -177,11 +177,16 @@ def calibrated_rounding(
 
 
 def shift_biases(model: nn.Module, shifts: Mapping[str, torch.Tensor]) -> None:
-    """Add to the bias of each named layer, in float32, rounded once to the bias's dtype."""
+    """Adds to the bias of each named layer."""
     for name, shift in shifts.items():
         layer = submodule(model, name)
-        shifted = (layer.bias.float() + shift.to(layer.bias.device)).to(layer.bias.dtype)
+        shifted = shifted_bias(layer.bias.detach(), shift)
         layer.bias = nn.Parameter(shifted, requires_grad=layer.bias.requires_grad)
+
+
+def shifted_bias(bias: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """``bias`` + ``shift``, both [N], in float32 and rounded once to the bias's dtype."""
+    return (bias.float() + shift.to(bias.device)).to(bias.dtype)
 
 
 def kernel_of(plan: Plan, device: torch.device) -> str:

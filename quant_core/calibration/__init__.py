@@ -1,6 +1,7 @@
 """What reached the layers of a model while it ran: magnitudes, and rows of their inputs."""
 
 from .activations import ActivationStatistics, Calibration, LayerActivations
+from .file import load_calibration, save_calibration
 from .fingerprint import Fingerprint, fingerprint_of, require_same_model
 from .observe import Observation, observe
 from .rows import planned_rows, row_bytes
@@ -12,8 +13,10 @@ __all__ = [
     "LayerActivations",
     "Observation",
     "fingerprint_of",
+    "load_calibration",
     "observe",
     "planned_rows",
     "require_same_model",
     "row_bytes",
+    "save_calibration",
 ]

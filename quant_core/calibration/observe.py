@@ -54,7 +54,8 @@ def observe(
         quantize_component(model, "int4", calibration=seen.calibration)
 
     rows: of each layer's inputs to keep, in main memory, drawn evenly from all calls; 0 for none,
-    None for as many as rounding gains from (K / 4, at most 1024). limit: bytes that they may take.
+    None for 1024. Layers narrower than 4096 keep up to eight times as many (``planned_rows``).
+    limit: bytes that they may take.
     percentile: see ``Calibration``. on_call is called at each call of a layer and may raise.
 
     The model may be quantized already. CalibrationError for activations that are not finite. The

@@ -1,7 +1,14 @@
 """Rounding that looks at what reaches a layer: columns make good each other's errors, biases the
 mean."""
 
-from .calibrated import AUTO, ROUNDINGS, CalibratedRounding, cost_of, require_rounding
+from .calibrated import (
+    AUTO,
+    ROUNDINGS,
+    CalibratedRounding,
+    cost_of,
+    require_rounding,
+    rounding_bytes,
+)
 from .outcome import LayerRounding, rounding_lines
 
 __all__ = [
@@ -11,5 +18,6 @@ __all__ = [
     "LayerRounding",
     "cost_of",
     "require_rounding",
+    "rounding_bytes",
     "rounding_lines",
 ]

@@ -29,6 +29,13 @@ def cost_of(layer: LayerPlan) -> int:
     return 0 if layer.tied_to is not None else n * k * (k + _OVERHEAD) + k**3 // 3
 
 
+def rounding_bytes(layer: LayerPlan) -> int:
+    """About the most bytes that compensating ``layer`` takes beside what rounding it to nearest
+    does: its Hessian in two orders, the factor, and six float32 copies of the layer."""
+    n, k = layer.shape[0], layer.shape[-1]
+    return 4 * (3 * k * k + 6 * n * k)
+
+
 def require_rounding(rounding: str, calibration: Calibration | None) -> None:
     """UnknownNameError for a ``rounding`` that does not exist, CalibrationError for "compensated"
     without rows of a calibration."""

@@ -40,7 +40,7 @@ def feedback_of(hessian: torch.Tensor) -> Feedback | None:
     """
     order = torch.argsort(hessian.diagonal(), descending=True)
     places = order.flip(0)
-    factor, info = torch.linalg.cholesky_ex(hessian[places][:, places])
+    factor, info = torch.linalg.cholesky_ex(hessian[places[:, None], places])
     if info.item() or not torch.isfinite(factor.diagonal()).all():
         return None
     return Feedback(order, factor.div_(factor.diagonal().clone()))

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 
 import comfy.hooks
 import comfy.model_management
@@ -16,11 +17,13 @@ from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
-from ....quant_core.applying.component import kernel_of
+from ....quant_core.applying.component import calibrated_rounding, kernel_of, shifted_bias
 from ....quant_core.applying.quantize_plan import quantize_plan, quantizing_bytes
+from ....quant_core.calibration import Calibration
 from ....quant_core.formats import QuantizedWeight
 from ....quant_core.planning.plan import LayerPlan, Plan
 from ....quant_core.report import Report
+from ....quant_core.rounding import AUTO, cost_of, rounding_bytes
 from ..cache.weight_cache import WeightCache
 from ..copying.model_copy import copy_modules
 from ..copying.rebinding import copy_to_devices, rebind
@@ -28,6 +31,7 @@ from ..files.provenance import note_provenance, quantized_by
 from ..lora.adapters import LivePatchers, PatchSource
 from ..tensor.quantized_layer import quantize_layer
 from .float_weight import source_weight, unload
+from .progress import Progress
 from .stock_saving import stock_saved_class
 
 log = logging.getLogger(__name__)
@@ -40,20 +44,35 @@ def quantize_patcher(
     compute_dtype: torch.dtype,
     device: torch.device | None = None,
     cache: WeightCache | None = None,
+    calibration: Calibration | None = None,
+    rounding: str = AUTO,
 ) -> tuple[ModelPatcher, dict[str, Report]]:
     """Carry out ``plans``, by the prefix of their layer names ("diffusion_model."), on a copy.
 
     Pending patches (LoRAs added before) of quantized layers are added in float32 and rounded once
     with the weight; the others stay pending. compute_dtype: what the model computes in, which the
     quantized weights present themselves as. device: where the arithmetic runs (default: where each
-    weight is). cache: where results are kept on disk.
+    weight is). cache: where results are kept on disk. calibration: of the diffusion model, whose
+    layers are rounded by it as ``rounding`` says, and their biases corrected; such results are not
+    cached, because a cache keeps weights alone.
 
     The input patcher is unloaded, because a loaded clone's LoRA sits in the shared weights; nothing
     else about it changes. Cancelling in ComfyUI, or any error, leaves it as it was. ComfyUI first
     makes room for what ``quantizing_bytes`` tells.
     """
     unload(patcher)
-    _make_room(patcher, plans, device)
+    _make_room(patcher, plans, device, calibration is not None)
+    rounds = {
+        prefix: calibrated_rounding(
+            comfy.utils.get_attr(patcher.model, prefix.removesuffix(".")),
+            plan,
+            calibration,
+            rounding,
+            Progress(sum(map(cost_of, plan.quantized))).advance,
+        )
+        for prefix, plan in plans.items()
+        if calibration is not None
+    }
     on_layer = _progress(sum(len(plan.quantized) for plan in plans.values()))
     before = patcher.model_size()
     weights: dict[str, QuantizedWeight] = {}
@@ -65,13 +84,25 @@ def quantize_patcher(
             plan,
             lambda name, prefix=prefix: source_weight(patcher, f"{prefix}{name}.weight", device),
             device=device,
-            on_layer=on_layer,
+            on_layer=check_cancelled if rounds.get(prefix) else on_layer,
+            round_layer=rounds.get(prefix),
         )
+        if cache and rounds.get(prefix):
+            cache.warnings.append(
+                "cache: not used with the rows of a calibration. Save the result."
+            )
+            cache = None
         kept = cache and partial(cache.weights, patcher, prefix, plan, device, quantize)
         done = (kept or quantize)()
         weights |= {prefix + name: weight for name, weight in done.items()}
         seconds[prefix] = time.perf_counter() - started
-    quantized = with_weights(patcher, weights, compute_dtype)
+    biases = {
+        prefix + name: shift
+        for prefix, each in rounds.items()
+        if each is not None
+        for name, shift in each.bias_shifts.items()
+    }
+    quantized = with_weights(patcher, weights, compute_dtype, biases)
     for plan in plans.values():
         note_provenance(quantized, quantized_by(patcher, plan))
     reports = {
@@ -81,6 +112,7 @@ def quantize_patcher(
             seconds=seconds[prefix],
             model_bytes_before=before,
             model_bytes_after=quantized.model_size(),
+            rounding={} if rounds.get(prefix) is None else rounds[prefix].outcomes,
         )
         for prefix, plan in plans.items()
     }
@@ -90,7 +122,10 @@ def quantize_patcher(
 
 
 def _make_room(
-    patcher: ModelPatcher, plans: Mapping[str, Plan], device: torch.device | None
+    patcher: ModelPatcher,
+    plans: Mapping[str, Plan],
+    device: torch.device | None,
+    calibrated: bool,
 ) -> None:
     """Ask ComfyUI to unload other models where the arithmetic on a GPU needs their memory."""
     if device is None or device.type == "cpu":
@@ -99,7 +134,8 @@ def _make_room(
     for prefix, plan in plans.items():
         names = {layer.name for layer in plan.quantized}
         patched = {name for name in names if f"{prefix}{name}.weight" in patcher.patches}
-        most = max(most, quantizing_bytes(plan, patched))
+        rounding = max(map(rounding_bytes, plan.quantized), default=0) if calibrated else 0
+        most = max(most, quantizing_bytes(plan, patched) + rounding)
     comfy.model_management.free_memory(most, device)
 
 
@@ -113,17 +149,28 @@ def _progress(layers: int) -> Callable[[LayerPlan], None]:
     return on_layer
 
 
+def check_cancelled(layer: LayerPlan) -> None:
+    """Raises where the user has cancelled."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
 def with_weights(
     patcher: ModelPatcher,
     weights: Mapping[str, QuantizedWeight],
     compute_dtype: torch.dtype,
+    bias_shifts: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> ModelPatcher:
-    """A ModelPatcher of a copy of ``patcher``'s model, with the quantized ``weights`` in it, by the
-    names of their layers."""
+    """A ModelPatcher of a copy of ``patcher``'s model, with the quantized ``weights`` in it and
+    ``bias_shifts`` added to its biases, both by the names of their layers."""
     replaced = {f"{name}.weight" for name in weights}
-    model = copy_modules(
-        patcher.model, lambda name, parameter: None if name in replaced else parameter
-    )
+    shifted = {f"{name}.bias": shift for name, shift in bias_shifts.items()}
+
+    def parameter_of(name: str, parameter: nn.Parameter) -> torch.Tensor | None:
+        if name in replaced:
+            return None
+        return shifted_bias(parameter, shifted[name]) if name in shifted else parameter
+
+    model = copy_modules(patcher.model, parameter_of)
     model.device = patcher.offload_device
     if isinstance(model, BaseModel):
         model.__class__ = stock_saved_class(type(model))
