@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -155,6 +155,7 @@ class Casting:
         compute_dtype: torch.dtype,
         non_blocking: bool,
     ):
+        self.module = module
         self.compute_dtype = compute_dtype
         self.non_blocking = non_blocking
         self.waiting: list[nn.Parameter] = []
@@ -168,6 +169,22 @@ class Casting:
             module.register_forward_pre_hook(self._before),
             module.register_forward_hook(self._after, always_call=True),
         )
+        module._apply = self._apply
+
+    def _apply(self, function: Callable, recurse: bool = True) -> nn.Module:
+        """In place of the module's own, which ``.to``, ``.half`` and ``.cuda`` call: codes and
+        their scales move, and keep their dtypes. Another dtype would undo the storage."""
+        self._restore()
+        cast = [slot for slot in self.slots if slot.cast]
+        kept = {id(slot.owner._parameters[slot.name]) for slot in cast}
+        kept |= {id(slot.owner._buffers[slot.scale_name]) for slot in cast}
+
+        def keeping(tensor: torch.Tensor) -> torch.Tensor:
+            made = function(tensor)
+            same = id(tensor) not in kept or made.dtype == tensor.dtype
+            return made if same else tensor.to(made.device)
+
+        return type(self.module)._apply(self.module, keeping, recurse)
 
     def _before(self, module: nn.Module, inputs: tuple) -> None:
         self._restore()  # KeyboardInterrupt ends a forward without its hooks
@@ -190,6 +207,7 @@ class Casting:
         self._restore()
         for handle in self.handles:
             handle.remove()
+        del self.module._apply
         for slot in filter(lambda slot: slot.cast, self.slots):
             codes = slot.owner._parameters[slot.name]
             if codes not in restored:

@@ -74,6 +74,8 @@ def test_quantize_model_goes_by_the_config_instead_of_its_own_inputs(
             {f"single_blocks.0.{la}" for la in ("linear1", "linear2", "modulation.lin")},
         ),
         ("transformer_blocks.1.attn.to_q", {"double_blocks.1.img_attn.qkv"}),
+        ("transformer_blocks.1.attn.to_qkv", {"double_blocks.1.img_attn.qkv"}),
+        ("transformer_blocks.0.attn.add_kv_proj", {"double_blocks.0.txt_attn.qkv"}),
         ("double_blocks.0.img_attn.qkv", {"double_blocks.0.img_attn.qkv"}),
         ("transformer_blocks.0.no_such", set()),
     ],

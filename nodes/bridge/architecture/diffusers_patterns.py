@@ -15,6 +15,11 @@ from ....quant_core.patterns import matches
 from ....quant_core.planning.filters import unmatched
 
 _DIFFUSERS, _COMFYUI = "transformer.", "diffusion_model."
+# vLLM-Omni joins what diffusers has apart, and names it in a configuration.
+_JOINED = {
+    "to_qkv": ("to_q", "to_k", "to_v"),
+    "add_kv_proj": ("add_q_proj", "add_k_proj", "add_v_proj"),
+}
 
 
 def in_comfyuis_names(
@@ -28,12 +33,19 @@ def in_comfyuis_names(
     names = _diffusers_names(model, layers) if foreign else {}
     replaced, notes = [], []
     for pattern in patterns:
-        found = dict.fromkeys(names[n] for n in names if pattern in foreign and matches(pattern, n))
+        meant = _apart(pattern) if pattern in foreign else ()
+        found = dict.fromkeys(names[n] for n in names if any(matches(each, n) for each in meant))
         replaced += found or [pattern]
         if found:
             told = next(iter(found)) + (f" and {len(found) - 1} more" if len(found) > 1 else "")
             notes.append(f"config: {pattern!r} is diffusers' name of {told}.")
     return tuple(replaced), tuple(notes)
+
+
+def _apart(pattern: str) -> tuple[str, ...]:
+    """``pattern``, or one for each layer of diffusers' that vLLM-Omni joins under its last part."""
+    rest, dot, last = pattern.rpartition(".")
+    return tuple(f"{rest}{dot}{each}" for each in _JOINED.get(last, (last,)))
 
 
 def _diffusers_names(model: BaseModel, layers: Sequence[str]) -> dict[str, str]:
