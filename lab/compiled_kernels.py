@@ -1,6 +1,6 @@
 """Triton's kernels compiled for GPUs that are not there, and what their machine code says.
 
-    python -m lab.compiled_kernels    # every tile and coding, for every GPU: minutes
+python -m lab.compiled_kernels    # every tile and coding, for every GPU: minutes
 
 """
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 
+from .kernels.dispatch import triton_works
 from .kernels.float8_way import float8_problem
+from .kernels.product import unscaled_kinds
 
 
 @dataclass(frozen=True)
@@ -16,12 +19,32 @@ class Hardware:
     """The device that a model will run on, and what it can do.
 
     device: "cpu", "cuda", "mps" and so on (ROCm also says "cuda"). fp8_matmul: whether the device
-    itself multiplies FP8 by FP8 with a scale for each row.
+    itself multiplies FP8 by FP8 with a scale for each row. triton: whether Triton's kernels run.
+    unscaled: of "fp8" and "int8" those whose products no kernel scales before they are written,
+    which makes them slow (``product.unscaled_kinds``).
     """
 
     device: str
     name: str
     fp8_matmul: bool
+    triton: bool = False
+    unscaled: tuple[str, ...] = ()
+
+    def speed_problems(self, layers: Iterable) -> list[str]:
+        """``speed_problem`` of each kind of product that ``layers``, planned, will use."""
+        kinds = (layer.format.product_kind for layer in layers)
+        return [text for kind in dict.fromkeys(kinds) if (text := self.speed_problem(kind))]
+
+    def speed_problem(self, kind: str | None) -> str | None:
+        """Why products of a ``Format.product_kind`` make no layer faster here, and what helps, in
+        words; None where they may."""
+        if kind not in self.unscaled:
+            return None
+        return (
+            f"{kind.upper()} products are written before they are scaled and read again here, "
+            "which moves over 1.5 times bfloat16's bytes. Install Triton (on Windows: "
+            "pip install triton-windows)."
+        )
 
 
 def default_device() -> torch.device:
@@ -33,7 +56,8 @@ def hardware_of(device: torch.device | str | None = None) -> Hardware:
     """Finds out what ``device`` can do (default: the accelerator, else the CPU)."""
     device = default_device() if device is None else torch.device(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
-    return Hardware(device.type, name, check_fp8_support(device))
+    fp8, triton = check_fp8_support(device), device.type == "cuda" and triton_works(device)
+    return Hardware(device.type, name, fp8, triton, unscaled_kinds(device))
 
 
 def check_fp8_support(device: torch.device | str | None = None) -> bool:
@@ -62,6 +86,8 @@ def in_short(problem: Exception) -> str:
 
 
 def get_recommended_method(hardware: Hardware | None = None) -> str:
-    """The method to start with: "fp8-dynamic" where FP8 matmuls run in hardware, else "int8"."""
+    """The method to start with: "fp8-dynamic" where FP8 matmuls run in hardware and their results
+    are scaled before they are written, else "int8"."""
     hardware = hardware_of() if hardware is None else hardware
-    return "fp8-dynamic" if hardware.fp8_matmul else "int8"
+    quick = hardware.fp8_matmul and "fp8" not in hardware.unscaled
+    return "fp8-dynamic" if quick else "int8"

@@ -23,7 +23,7 @@ export function methodLabel(method, kind) {
 /** In a sentence: what the method is here, if not what its name says. */
 export function methodNote(method, kind) {
   const { status, runs_as, reason, remedy } = here(method, kind)
-  if (status === "native") return null
+  if (status === "native") return reason ? `${method}: ${reason} ${remedy}` : null
   if (status === "encoder") return t("encoderNote", { method, runs_as })
   if (status === "fallback") return t("fallbackNote", { method, runs_as, device: machine.device })
   return `${method}: ${reason} ${remedy}`

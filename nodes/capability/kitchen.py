@@ -15,7 +15,7 @@ import torch
 from comfy_kitchen import registry
 from comfy_kitchen.scaled_mm_v2 import scaled_mm_v2
 
-from ...quant_core.hardware import in_short
+from ...quant_core.hardware import Hardware, in_short
 from ...quant_core.timing import wait_for
 
 PLAIN = "eager"  # comfy-kitchen's word for plain PyTorch, without kernels of its own
@@ -87,6 +87,16 @@ def kitchen_backends() -> tuple[Backend, ...]:
     """All backends by name; they are the same for every device."""
     states = comfy_kitchen.list_backends()
     return tuple(_backend(name, states[name]) for name in sorted(states))
+
+
+def installed_kernels(hardware: Hardware) -> str:
+    """What computes quantized layers on a GPU beside PyTorch, in a sentence."""
+    compiled = any(each.used and each.name == "cuda" for each in kitchen_backends())
+    there = ["Triton"] if hardware.triton else []
+    there += ["comfy-kitchen's CUDA kernels"] if compiled else []
+    if not there:
+        return "Neither Triton nor comfy-kitchen's CUDA kernels run here."
+    return " and ".join(there) + (" run here." if len(there) > 1 or compiled else " runs here.")
 
 
 def _backend(name: str, state: dict) -> Backend:

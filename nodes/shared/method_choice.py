@@ -22,6 +22,7 @@ from ..bridge.architecture.pipeline_names import (
     encoder_architectures,
     vae_architectures,
 )
+from ..capability.kitchen import installed_kernels
 from .node_inputs import AUTO, COMPUTE_DEVICES, DEFAULT, NONE, defaults_path, fingerprint
 
 # ComfyUI computes text encoders in full precision, so that memory is all there is to gain: the
@@ -71,6 +72,9 @@ def choose_for_model(
     method = get_recommended_method(hardware)
     runs = "runs" if hardware.fp8_matmul else "does not run"
     note = f"auto chose {method}: {hardware.name} {runs} FP8 matmuls in hardware."
+    if hardware.device == "cuda":
+        slow = hardware.speed_problem("fp8") if hardware.fp8_matmul else None
+        note = " ".join(filter(None, (note, installed_kernels(hardware), slow)))
     return chosen.noting(note, method=method)
 
 

@@ -137,7 +137,7 @@ class Format(ABC):
 
     @property
     def coding(self) -> Coding | None:
-        """What kernels need to know to decode a matrix of this format; None where none can."""
+        """What kernels need to know to decode a matrix of this format, if they can."""
         return None
 
     def grid(self, weight: torch.Tensor, importance: torch.Tensor | None = None) -> Grid | None:
@@ -200,6 +200,12 @@ class Format(ABC):
         """What activations are rounded to when a layer runs ("int8", "float8_e4m3fn", "mxfp8",
         "nvfp4"); None where they stay as they are."""
         return None
+
+    @property
+    def product_kind(self) -> str | None:
+        """Which codes ``linear`` multiplies whose products are then scaled by rows and columns,
+        "int8" or "fp8"; None for any other way."""
+        return {"int8": "int8", "float8_e4m3fn": "fp8"}.get(self.activations)
 
     def weight_only(self) -> Format:
         """The format that stores the same weights and leaves activations as they are."""
@@ -286,13 +292,6 @@ def require_finite(extremes: torch.Tensor) -> None:
         raise NonFiniteWeightError(
             "The weight holds NaN or infinity. Repair or re-download the checkpoint."
         )
-
-
-def torchao_scale(weight: QuantizedWeight, granularity: str) -> tuple[torch.Tensor, list[int]]:
-    """The scale as torchao has it, with as many dimensions as the weight, and the size of the block
-    of weights that shares one."""
-    scale = weight.scale.reshape(weight.scale.shape or (1,) * len(weight.shape))
-    return scale, [1, *weight.shape[1:]] if granularity == "per-row" else list(weight.shape)
 
 
 def scale_shape(shape: tuple[int, ...], granularity: str) -> tuple[int, ...]:

@@ -26,9 +26,9 @@ from .base import (
     register_format,
     row_blocks,
     scale_shape,
-    torchao_scale,
 )
 from .grid import Grid, snap_float8
+from .torchao_blocks import torchao_scale
 
 _SMALLEST_MAXIMUM = 1e-30
 # torch._scaled_mm works in 16-byte rows on both sides.

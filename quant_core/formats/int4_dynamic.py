@@ -41,6 +41,10 @@ class Int4Dynamic(IntN):
     def weight_only(self) -> Format:
         return IntN(self.bits, self.group_size, self.symmetric, self.algorithm)
 
+    @property
+    def product_kind(self) -> str | None:
+        return None
+
     def __str__(self) -> str:
         return f"{super().__str__()}, int8 activations"
 

@@ -26,9 +26,9 @@ from .base import (
     register_format,
     row_blocks,
     scale_shape,
-    torchao_scale,
 )
 from .grid import Grid, snap_integers
+from .torchao_blocks import torchao_scale
 
 _HALF_RANGE = 127.5
 # An all-zero row gets a harmless scale, whose reciprocal is finite.

@@ -95,5 +95,9 @@ class StaticFloat8(Float8):
         runs = device.type == "cuda" and float8_way(device)
         return "fp8 x fp8 matmul (torch._scaled_mm)" if runs else Format.kernel(self, device)
 
+    @property
+    def product_kind(self) -> str | None:
+        return None
+
     def __str__(self) -> str:
         return f"{self.dtype} {self.granularity}, {self.activations} activations of static scale"

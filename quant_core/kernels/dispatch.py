@@ -141,10 +141,11 @@ def scale_products(
     column_scale: Tensor,
     bias: Tensor | None,
     dtype: torch.dtype,
+    out: Tensor | None = None,
 ) -> Tensor:
     """See ``plain.scale_products``."""
     way = launch_rows if runs_triton(products) else plain
-    return way.scale_products(products, row_scale, column_scale, bias, dtype)
+    return way.scale_products(products, row_scale, column_scale, bias, dtype, out)
 
 
 FEW_ROWS = 16

@@ -7,18 +7,19 @@ in the whole row, and rows of zeros stay zeros.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 
-from .blocks import in_one_block, is_traced, row_blocks
+from .blocks import GPU_BLOCK, in_one_block, is_traced, row_blocks
 from .float8_bits import decode_float8, has_bits
 
 # Under the largest magnitude of a row: its scale stays above zero, its reciprocal finite.
 SMALLEST_MAXIMUM = 1e-30
 # Stored bytes of a weight.
 _SMALL = 4096
-# Elements of an INT8 matmul's result that wait to be scaled at a time on a GPU: 64 MiB.
-MOST_PRODUCTS = 2**24
+# Of an INT8 matmul's result that waits to be scaled on a GPU.
 _FEWEST_ROWS = 32
 # As tensors: a Python number costs each operation two microseconds more.
 _FOUR, _NIBBLES = torch.tensor(4, dtype=torch.int16), torch.tensor(0x0F0F, dtype=torch.int16)
@@ -186,16 +187,19 @@ def scale_products(
     column_scale: torch.Tensor,
     bias: torch.Tensor | None,
     dtype: torch.dtype,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """``products * row_scale * column_scale + bias`` in float32, rounded once to ``dtype``.
 
-    products: int32 or float32 [M, N]. row_scale: [M, 1]. column_scale: [1, N] or [1, 1]. bias: [N].
+    products: int32 or float [M, N]. row_scale: [M, 1]. column_scale: [1, N] or [1, 1]. bias: [N].
+    out: where to write; it may be ``products``.
     """
     bias = None if bias is None else bias.float()
-    if in_one_block(products):
+    if out is None and in_one_block(products):
         values = _scale_block(products, row_scale, column_scale, bias)
         return values if dtype == torch.float32 else values.to(dtype)
-    out = torch.empty(products.shape, dtype=dtype, device=products.device)
+    if out is None:
+        out = torch.empty(products.shape, dtype=dtype, device=products.device)
     for block in row_blocks(products):
         out[block] = _scale_block(products[block], row_scale[block], column_scale, bias)
     return out
@@ -223,21 +227,22 @@ def product(
     column_scale: torch.Tensor,
     bias: torch.Tensor | None,
     dtype: torch.dtype,
+    scale: Callable = scale_products,
 ) -> torch.Tensor:
     """``scale_products`` of ``x @ codes.T``, int8 [M, K] and [N, K].
 
     On a GPU some rows at a time: products have four bytes, which would make the largest tensor of
-    all.
+    all. scale: what scales them, as ``scale_products`` does.
     """
-    step = max(MOST_PRODUCTS // len(codes), _FEWEST_ROWS)
+    step = max(GPU_BLOCK // len(codes), _FEWEST_ROWS)
     if x.device.type == "cpu" or is_traced(x) or len(x) <= step:
         products = torch._int_mm(x, codes.t())
-        return scale_products(products, row_scale, column_scale, bias, dtype)
+        return scale(products, row_scale, column_scale, bias, dtype)
     out = torch.empty(len(x), len(codes), dtype=dtype, device=x.device)
     # The last block is no smaller than the library takes.
     starts = range(0, max(1, len(x) - _FEWEST_ROWS), step)
     for start, stop in zip(starts, (*starts[1:], len(x)), strict=True):
         rows = slice(start, stop)
         products = torch._int_mm(x[rows], codes.t())
-        out[rows] = scale_products(products, row_scale[rows], column_scale, bias, dtype)
+        scale(products, row_scale[rows], column_scale, bias, dtype, out=out[rows])
     return out

@@ -21,7 +21,7 @@ from torch import Tensor
 from . import plain
 from .blocks import is_traced
 from .device import DOTS, found, reads_float8
-from .dispatch import runs_triton, scale_products, triton_multiplies
+from .dispatch import scale_products, triton_multiplies
 from .float8_way import float8_way, float8_way_of, scaled_mm, writes_directly
 from .race import known_winner, question, winner
 from .triton import launch_products
@@ -127,6 +127,20 @@ def _library_runs(operands: Operands) -> bool:
     return len(operands.x) > 16 and bool(found(INT8_WORKS, operands.x.device, _try_library))
 
 
+def unscaled_kinds(device: torch.device) -> tuple[str, ...]:
+    """Of "fp8" and "int8" those whose bare products are written to memory and read again on
+    ``device``, since neither the library nor a kernel of Triton's scales them at once: they move
+    more than 1.5 times bfloat16's bytes (``test_traffic.py``)."""
+    if device.type != "cuda":
+        return ()
+    kinds, kernels = [], triton_multiplies(device)
+    if float8_way(device) == "tensor-wise" and not (kernels and reads_float8(device)):
+        kinds.append("fp8")
+    if multiplies_int8(device) and not kernels:
+        kinds.append("int8")
+    return tuple(kinds)
+
+
 def multiplies_int8(device: torch.device) -> bool:
     """Whether ``device`` multiplies INT8 by INT8: a small ``torch._int_mm`` is run and compared,
     once a device; where that does not run, a kernel of Triton's may."""
@@ -166,14 +180,13 @@ def by_library(operands: Operands) -> Tensor:
     o = operands
     arguments = (o.row_scale, o.column_scale, o.bias, o.dtype)
     if o.kind == "int8":
-        if not runs_triton(o.x):
-            return plain.product(o.x, o.codes, *arguments)
-        return scale_products(torch._int_mm(o.x, o.codes.t()), *arguments)
+        return plain.product(o.x, o.codes, *arguments, scale=scale_products)
     if float8_way_of(o.x) == "tensor-wise":
         one = o.column_scale.new_ones(())
         # The largest product, 448 ** 2 K, is far within bfloat16's range.
         narrow = torch.bfloat16 if o.dtype == torch.bfloat16 else torch.float32
-        return scale_products(scaled_mm(o.x, o.codes, one, one, None, narrow), *arguments)
+        products = scaled_mm(o.x, o.codes, one, one, None, narrow)
+        return scale_products(*(products, *arguments), products if narrow == o.dtype else None)
     column_scale = o.column_scale.expand(1, len(o.codes)).contiguous()
     return float8_product(o.x, o.codes, o.row_scale, column_scale, o.bias, o.dtype)
 

@@ -132,6 +132,10 @@ def examine_method(name: str, device: torch.device, machine: Machine) -> MethodC
         reason = f"PyTorch has no such matmul on {machine.hardware.name}."
         remedy = f"Use {chosen.weight_only}: as fast here, and it never rounds activations."
         return MethodCapability(name, EMULATED, chosen.name, kernel, reason, remedy)
+    slow = machine.hardware.speed_problem(fmt.product_kind)
+    if slow is not None:
+        reason, _, remedy = slow.partition(". ")
+        return MethodCapability(name, NATIVE, chosen.name, kernel, f"{reason}.", remedy)
     return MethodCapability(name, NATIVE, chosen.name, kernel)
 
 

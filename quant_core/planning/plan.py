@@ -91,7 +91,7 @@ class Plan:
         return sum(each.bytes for each in self.remainder)
 
     def with_action(self, action: str) -> tuple[LayerPlan, ...]:
-        """The layers whose action is QUANTIZE, KEEP or ALREADY."""
+        """The layers of that action: QUANTIZE, KEEP or ALREADY."""
         return tuple(layer for layer in self.layers if layer.action == action)
 
     @property
@@ -126,10 +126,9 @@ def plan_component(
     component_type: "encoder", "transformer" or "vae". granularity: "per-row" or "per-tensor" (int4
     has groups instead); what ``method`` itself says of it, as float8dq_e4m3_tensor does, counts
     more. preset: a name, "generic", a Preset, or None for the component's own filter alone.
-    include, exclude: patterns (see ``patterns``), as a text of one a line or an iterable.
-    scope: which half of a vae, "decoder", "encoder" or "both". int4_algorithm: how the range of
-    an INT4 group is found, one of ``formats.affine.ALGORITHMS``. hardware: where it will run (its
-    default is the accelerator, else the CPU). search: what "fastest" times and allows.
+    include, exclude: patterns (see ``patterns``), as a text of one a line or an iterable. scope:
+    half of a vae, "decoder", "encoder" or "both". int4_algorithm: one of ``affine.ALGORITHMS``.
+    hardware: where it will run (the accelerator, else the CPU). search: what "fastest" times.
 
     UnknownNameError, UnsupportedMethodError (not for this component), PatternError (an include
     pattern that means nothing) and NothingToQuantizeError (all layers filtered out): ValueErrors.
@@ -147,7 +146,7 @@ def plan_component(
         everything = remainder_of(model, ())
         return Plan(method, "none", "none", component_type, granularity, None, remainder=everything)
     granularity = named.granularity or granularity
-    chosen, fallback = method_for(resolved, hardware or hardware_of())
+    chosen, fallback = method_for(resolved, hardware := hardware or hardware_of())
     choose = chosen.choose
     if resolved == FASTEST:
         choose = partial(fastest_choice, search=search or Search())
@@ -177,6 +176,7 @@ def plan_component(
         ),
         notes=(MEMORY_NOTE,) if component_type == "vae" else (),
     )
+    plan = replace(plan, notes=(*plan.notes, *hardware.speed_problems(plan.quantized)))
     third = "scope" if component_type == "vae" else "preset"
     return checked(plan, f"Loosen include, exclude or {third}.")
 

@@ -85,10 +85,11 @@ def scale_products(
     column_scale: torch.Tensor,
     bias: torch.Tensor | None,
     dtype: torch.dtype,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """As ``plain.scale_products``."""
     m, n = products.shape
-    out = torch.empty((m, n), dtype=dtype, device=products.device)
+    out = torch.empty((m, n), dtype=dtype, device=products.device) if out is None else out
     block = power_of_two(n, 128, 4 * _BLOCK)
     start(
         "scale_products",
