@@ -28,6 +28,7 @@ _ROOMS = {
     "errors": (
         "CastingError",
         "ConfigError",
+        "FitError",
         "NonFiniteWeightError",
         "NothingToQuantizeError",
         "PatternError",
@@ -36,6 +37,7 @@ _ROOMS = {
         "UnknownNameError",
         "UnsupportedMethodError",
     ),
+    "fit": ("Fit", "Recipe", "Sensitivity"),
     "hardware": ("Hardware", "check_fp8_support", "get_recommended_method", "hardware_of"),
     "layers": ("is_fp8_compatible_layer",),
     "machine.compile_warnings": ("COMPILE_MODES", "get_quant_compile_warnings"),

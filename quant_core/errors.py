@@ -67,6 +67,11 @@ class NonFiniteWeightError(QuantizationError):
     """A weight holds NaN or infinity."""
 
 
+class FitError(QuantizationError):
+    """Nothing fits the size that the method "fit" was given, or a file of sensitivities or of a
+    recipe is not what it should be."""
+
+
 class StorageError(QuantizationError):
     """A file cannot be written, or is not what it says it is."""
 

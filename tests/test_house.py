@@ -75,6 +75,7 @@ FLOORS = {
         ("machine", "calibration"),
         ("planning",),
         ("rounding",),
+        ("fit",),
         ("config", "report"),
         ("applying", "measure"),
         ("conversion",),

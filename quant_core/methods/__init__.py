@@ -2,7 +2,7 @@
 
 from . import low_bit, measured, rotated, standard
 from .aliases import ALIASES
-from .measured import FASTEST, MEASURED
+from .measured import FASTEST, FIT, MEASURED
 from .method import GRANULARITIES, METHODS, ORDER, Choice, Method, register_method
 from .names import Named, get_method, method_for, named_method, resolve_method
 from .standard import with_algorithm
@@ -12,6 +12,7 @@ VALID_METHODS = tuple(METHODS)
 __all__ = [
     "ALIASES",
     "FASTEST",
+    "FIT",
     "GRANULARITIES",
     "MEASURED",
     "METHODS",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ..formats import Float8, StaticFloat8
+from ..formats import Float8, Int8, StaticFloat8
 from ..formats.float8 import fits_scaled_mm
 from .method import Choice, register_method
 
-FASTEST = "fastest"
-MEASURED = ("fp8-static", FASTEST)
+FASTEST, FIT = "fastest", "fit"
+MEASURED = ("fp8-static", FASTEST, FIT)
 
 
 @register_method(
@@ -29,3 +29,13 @@ def _fp8_static(shape: tuple[int, ...], granularity: str) -> Choice:
 )
 def _fastest(shape: tuple[int, ...], granularity: str) -> Choice:
     return Choice(None, "fastest times the methods when a plan is made, and chooses then")
+
+
+@register_method(
+    FIT,
+    "Name a size: each layer gets the width with which the picture changes least.",
+)
+def _fit(shape: tuple[int, ...], granularity: str) -> Choice:
+    if len(shape) != 2:
+        return Choice(None, "fit is for Linear layers")
+    return Choice(Int8("per-row"), "fit chooses the format when it knows the size")

@@ -71,6 +71,7 @@ ORDER = (
     "w4a8",
     "w6a8",
     "nf4-fine",
+    "fit",
 )
 
 # Every registered method by its name, in the order of ORDER whatever the order of imports.

@@ -1,0 +1,120 @@
+"""What each layer does to the final latent, measured with ComfyUI's own sampler.
+
+A forward hook adds to a layer's output what its rounded weight would change, x (Q(W) - W)^T. So the
+MODEL is loaded once, whatever its size, and nothing of it is changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+
+import comfy.model_management
+import comfy.utils
+import torch
+import torch.nn.functional as F
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+from comfy.quant_ops import QuantizedTensor
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
+from torch import nn
+
+from ....quant_core.formats import Format
+from ....quant_core.measure.relative_error import error_of
+from .sampling import Sampling
+
+Run = Callable[[], torch.Tensor]
+
+
+class Unit:
+    """Layers that are rounded together: a whole block, or one layer. formats: by layer name."""
+
+    def __init__(self, name: str, formats: Mapping[str, Format]):
+        self.name, self.formats = name, formats
+        self.lost = dict.fromkeys(formats, 0.0)
+        self.given = dict.fromkeys(formats, 0.0)
+
+    def effects(self, change: float) -> dict[str, float]:
+        """The ``change`` of the final latent shared out among the layers, in squares, by the
+        relative error of their outputs."""
+        local = {
+            name: self.lost[name] / self.given[name] if self.given[name] else 0.0
+            for name in self.formats
+        }
+        total = sum(local.values())
+        if not total:
+            return dict.fromkeys(self.formats, 0.0)
+        return {name: change * math.sqrt(share / total) for name, share in local.items()}
+
+
+def units(formats: Mapping[str, Format], by_block: bool) -> list[Unit]:
+    """The layers of ``formats`` as they are measured: alone, or those of a block together, which is
+    what stands under one number: ``double_blocks.0``."""
+    groups: dict[str, dict[str, Format]] = {}
+    for name, fmt in formats.items():
+        parts = name.split(".")
+        number = next((at for at, part in enumerate(parts) if part.isdigit()), None)
+        whole = by_block and number is not None and number < len(parts) - 1
+        group = ".".join(parts[: number + 1]) if whole else name
+        groups.setdefault(group, {})[name] = fmt
+    return [Unit(name, members) for name, members in groups.items()]
+
+
+def measure_effects(
+    model: ModelPatcher,
+    sampling: Sampling,
+    seed: int,
+    todo: Sequence[Unit],
+    on_unit: Callable[[Unit, dict[str, float]], None],
+) -> None:
+    """on_unit(unit, effects) after each of ``todo``: the relative L2 of the final latent that each
+    of its layers makes.
+
+    The hooks are gone when this returns or raises. A compiled model runs uncompiled: what is
+    compiled would keep the hooks. One run of the sampler for the reference, one for each unit.
+    """
+    plain = model.clone()
+    plain.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, COMPILE_KEY)
+    bar = comfy.utils.ProgressBar(sampling.steps * (1 + len(todo)))
+
+    def run() -> torch.Tensor:
+        latent = sampling.run(plain, seed, bar)
+        # Of a latent of picture and sound, the picture's part.
+        return latent.unbind()[0] if latent.is_nested else latent
+
+    reference = run()
+    for unit in todo:
+        with ExitStack() as hooks:
+            for name, fmt in unit.formats.items():
+                layer = plain.model.diffusion_model.get_submodule(name)
+                hook = _rounded(unit, name, fmt)
+                hooks.callback(layer.register_forward_hook(hook).remove)
+            changed = error_of(run(), reference).relative_l2
+        on_unit(unit, unit.effects(changed))
+
+
+def _rounded(unit: Unit, name: str, fmt: Format) -> Callable:
+    """A hook that makes a layer's output what it would be with its weight in ``fmt``."""
+    error: torch.Tensor | None = None
+
+    def hook(module: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
+        nonlocal error
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        x = inputs[0]
+        if error is None:
+            error = _weight_error(module.weight, fmt, x)
+        lost = F.linear(x, error)
+        unit.lost[name] += lost.float().square().sum().item()
+        unit.given[name] += output.float().square().sum().item()
+        return output + lost.to(output.dtype)
+
+    return hook
+
+
+def _weight_error(weight: torch.Tensor, fmt: Format, x: torch.Tensor) -> torch.Tensor:
+    """Of the weight as it is, LoRA or none: rounding either errs alike."""
+    weight = weight.detach()
+    weight = weight.dequantize() if isinstance(weight, QuantizedTensor) else weight
+    weight = weight.to(device=x.device, dtype=torch.float32)
+    return fmt.quantize(weight).dequantize(torch.float32).sub_(weight).to(x.dtype)

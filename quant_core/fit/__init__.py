@@ -1,0 +1,22 @@
+"""The method "fit": from a size to the format of each layer, by what each does to the picture."""
+
+from .candidates import WIDTHS, format_error, widths_for
+from .fitting import Fit, Fitted, FitOutcome, with_fit
+from .knapsack import Option, choose
+from .recipe import Recipe
+from .sensitivity import Sensitivity, architecture_hash
+
+__all__ = [
+    "WIDTHS",
+    "Fit",
+    "FitOutcome",
+    "Fitted",
+    "Option",
+    "Recipe",
+    "Sensitivity",
+    "architecture_hash",
+    "choose",
+    "format_error",
+    "widths_for",
+    "with_fit",
+]

@@ -1,0 +1,131 @@
+"""What a layer does to the final latent: measured once for an architecture, kept as a small JSON.
+
+One layer alone is rounded, a picture is sampled, and the change of the final latent is noted. Such
+effects of several layers add in squares.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..calibration import Fingerprint, fingerprint_of
+from ..errors import FitError
+from ..methods import named_method
+from .candidates import format_error
+
+VERSION = 1
+KIND = "graphquant_sensitivity"
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """The measured effects of a model's layers.
+
+    architecture: its name. model: which model was measured. probe: the method that layers were
+    rounded by. effects: by layer, the relative L2 of the final latent when it alone is rounded.
+    sampling: the settings it was measured with, for readers. by_block: the effects of whole blocks
+    were measured, and those of layers within one are shared out by local error.
+    """
+
+    architecture: str
+    model: Fingerprint
+    probe: str
+    effects: Mapping[str, float]
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    by_block: bool = False
+
+    def __post_init__(self):
+        for name, effect in self.effects.items():
+            if isinstance(effect, bool) or not isinstance(effect, int | float) or not effect >= 0:
+                raise FitError(f"The effect of {name} is {effect!r}. Measure the sensitivity anew.")
+
+    def per_error(self, names: Iterable[str]) -> dict[str, float]:
+        """The effect of each layer of ``names``, over the relative error of its weight. Of a layer
+        that was not measured it is the median's."""
+        error = format_error(named_method(self.probe).method.choose((64, 1024), "per-row").format)
+        usual = statistics.median(self.effects.values()) if self.effects else 1.0
+        # So that even a layer without any effect is better off wider.
+        least = usual / 1000
+        return {name: max(self.effects.get(name, usual), least) / error for name in names}
+
+    def to_json(self) -> str:
+        """As text, to save and to share."""
+        values = {
+            KIND: VERSION,
+            "architecture": self.architecture,
+            "layers": self.model.layers,
+            "probe": self.probe,
+            "by_block": self.by_block,
+            "sampling": dict(self.sampling),
+            "effects": {name: float(f"{effect:.6g}") for name, effect in self.effects.items()},
+            "values": [float(f"{value:.6g}") for value in self.model.values],
+        }
+        return json.dumps(values, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Sensitivity:
+        """FitError where ``text`` is not what ``to_json`` writes."""
+        try:
+            values = json.loads(text)
+            if values[KIND] != VERSION:
+                raise FitError(
+                    f"The sensitivity file is of version {values[KIND]!r}, and this pack reads "
+                    f"{VERSION}. Update the pack, or measure anew."
+                )
+            model = Fingerprint(values["layers"], tuple(map(float, values["values"])))
+            if not all(isinstance(values[key], str) for key in ("architecture", "probe", "layers")):
+                raise TypeError
+            named_method(values["probe"])
+            return cls(
+                values["architecture"],
+                model,
+                values["probe"],
+                dict(values["effects"]),
+                dict(values["sampling"]),
+                bool(values["by_block"]),
+            )
+        except FitError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise FitError(
+                "This is no sensitivity file. Give one that Measure Sensitivity wrote."
+            ) from None
+
+    def save(self, path: str | Path) -> None:
+        """Write the file at once: what was there stays until the new one is whole."""
+        replace_text(Path(path), self.to_json())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Sensitivity:
+        """FitError names the file."""
+        try:
+            return cls.from_json(Path(path).read_text("utf-8"))
+        except (FitError, UnicodeDecodeError) as error:
+            raise FitError(f"{Path(path).name}: {error}") from None
+        except OSError as error:
+            raise FitError(f"Can't read {path}: {error.strerror}. Check the path.") from None
+
+
+def architecture_hash(model: nn.Module) -> str:
+    """What all models of one architecture and size share: a hash of their layers' names and
+    shapes."""
+    return fingerprint_of(model).layers
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` through a file beside it, which then takes its place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        beside.write_text(text, "utf-8")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
