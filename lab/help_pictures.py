@@ -91,6 +91,10 @@ PICTURES = {
         {**PLAIN, "shown": node("GQCalibrateActivations", model=["load", 0], **SAMPLING)},
         text=1,
     ),
+    "GQMeasureSensitivity": Picture(
+        {**PLAIN, "shown": node("GQMeasureSensitivity", model=["load", 0], **SAMPLING)},
+        text=1,
+    ),
     "GQQuantizationReport": Picture(
         {
             **DRAWN,

@@ -12,6 +12,7 @@ from .compare_models import GQCompareModels
 from .fp8_capability_check import GQFP8CapabilityCheck
 from .layerwise_fp8_cast import GQLayerwiseFP8Cast
 from .load_quantized_model import GQLoadQuantizedModel
+from .measure_sensitivity import GQMeasureSensitivity
 from .quantization_config import GQQuantizationConfig
 from .quantization_report import GQQuantizationReport
 from .quantize_model import GQQuantizeModel
@@ -40,4 +41,5 @@ class GraphQuantExtension(ComfyExtension):
             GQCompareModels,
             GQCalibrateActivations,
             GQQuantizationConfig,
+            GQMeasureSensitivity,
         ]

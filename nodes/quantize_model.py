@@ -13,6 +13,7 @@ from .shared.node_inputs import (
     ROUNDINGS,
     config_input,
     fingerprint,
+    fit_inputs,
     method_input,
     plan_inputs,
 )
@@ -81,10 +82,15 @@ class GQQuantizeModel(io.ComfyNode):
                     "error; without one, nearest. nearest: each weight by itself, quick. "
                     "compensated: each column makes good what the others lost; takes minutes.",
                 ),
+                *fit_inputs(),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="The quantized model."),
                 io.String.Output(display_name="report", tooltip="What was quantized and kept."),
+                io.Image.Output(
+                    display_name="chart",
+                    tooltip="For the method fit: the error over size, and what was chosen.",
+                ),
             ],
             has_intermediate_output=True,
         )
@@ -109,15 +115,22 @@ class GQQuantizeModel(io.ComfyNode):
         max_error=DEFAULT_MAX_ERROR,
         config=None,
         rounding=AUTO,
+        size_gib=0.0,
+        sensitivity=None,
+        stock_only=False,
     ) -> io.NodeOutput:
+        from ..quant_core.fit import with_fit
         from ..quant_core.hardware import hardware_of
+        from ..quant_core.methods import FIT
         from ..quant_core.planning.plan import plan_component
         from ..quant_core.planning.static_scales import with_static_scales
         from ..quant_core.rounding import require_rounding
         from .bridge.architecture.detected import preset_name
         from .bridge.cache.weight_cache import WeightCache, cache_folder
         from .bridge.measure.calibrating import fastest_search
+        from .bridge.model.fitting import fit_for
         from .bridge.model.quantize_patcher import quantize_patcher
+        from .shared.fit_chart import fit_chart
         from .shared.method_choice import MethodChoice, choose_for_model, resolve_device
         from .shared.node_output import node_output, unchanged
 
@@ -136,9 +149,15 @@ class GQQuantizeModel(io.ComfyNode):
         )
         plan = with_static_scales(plan, calibration)
         require_rounding(rounding, calibration)
+        outcome, notes = None, chosen.notes
+        if plan.method == FIT:
+            fit, found = fit_for(model, size_gib, sensitivity, stock_only)
+            plan, outcome = with_fit(plan, fit, model.model_size())
+            notes += found
+        chart = fit_chart(outcome)
         warnings = get_quant_compile_warnings(chosen.method, compile_mode)
         if not plan.quantized:
-            return unchanged(model, model, plan, warnings, chosen.notes)
+            return unchanged(model, model, plan, warnings, notes, more=(chart,))
         kept = WeightCache(cache_folder()) if cache else None
         quantized, reports = quantize_patcher(
             model,
@@ -149,8 +168,7 @@ class GQQuantizeModel(io.ComfyNode):
             calibration=calibration,
             rounding=rounding,
         )
-        notes = chosen.notes
         if kept:
             warnings += kept.warnings
             notes += tuple(kept.notes)
-        return node_output(quantized, reports["diffusion_model."], warnings, notes)
+        return node_output(quantized, reports["diffusion_model."], warnings, notes, more=(chart,))

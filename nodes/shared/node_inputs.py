@@ -27,6 +27,7 @@ DEFAULT_TOOLTIP = f"{DEFAULT}: what {DEFAULTS_FILE} in ComfyUI's user folder say
 
 QUANT_CONFIG = io.Custom("GQ_QUANT_CONFIG")
 CALIBRATION = io.Custom("GQ_CALIBRATION")
+SENSITIVITY = io.Custom("GQ_SENSITIVITY")
 
 
 def defaults_path() -> Path:
@@ -114,5 +115,35 @@ def plan_inputs(
             advanced=True,
             tooltip="The torch.compile mode you will use after this node, for the report's "
             "warnings. Nothing is compiled here.",
+        ),
+    ]
+
+
+def fit_inputs() -> list[io.Input]:
+    """What the method fit asks for."""
+    return [
+        io.Float.Input(
+            "size_gib",
+            default=0.0,
+            min=0.0,
+            max=1024.0,
+            step=0.1,
+            round=0.001,
+            optional=True,
+            tooltip="For the method fit: GiB that the model may take. 0: what is free on the "
+            "device now, less what activations need.",
+        ),
+        SENSITIVITY.Input(
+            "sensitivity",
+            optional=True,
+            tooltip="For the method fit, from Measure Sensitivity. Without it, what lies in "
+            "models/graphquant_sensitivity for this architecture.",
+        ),
+        io.Boolean.Input(
+            "stock_only",
+            default=False,
+            optional=True,
+            advanced=True,
+            tooltip="For the method fit: only formats that ComfyUI loads without this pack.",
         ),
     ]

@@ -21,14 +21,19 @@ ALREADY_WARNING = (
 
 
 def node_output(
-    result: object, report: Report, warnings: Sequence[str] = (), notes: Sequence[str] = ()
+    result: object,
+    report: Report,
+    warnings: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    more: Sequence[object] = (),
 ) -> io.NodeOutput:
     """The outputs of a node that made ``result``: it and its report, with more warnings and
-    notes."""
+    notes, and then its further outputs ``more``."""
     if warnings or notes:
         report = _with(report, warnings, notes)
     text = report.to_markdown()
-    return io.NodeOutput(result, text, ui={"graphquant": [{**report.to_dict(), "text": text}]})
+    data = {**report.to_dict(), "text": text}
+    return io.NodeOutput(result, text, *more, ui={"graphquant": [data]})
 
 
 def unchanged(
@@ -37,11 +42,13 @@ def unchanged(
     plan: Plan,
     warnings: Sequence[str] = (),
     notes: Sequence[str] = (),
+    more: Sequence[object] = (),
 ) -> io.NodeOutput:
-    """The outputs of a node that had nothing to do: the same object, and a report that says so."""
+    """The outputs of a node that had nothing to do: the same object, a report that says so, and
+    its further outputs ``more``."""
     size = patcher.model_size()
     report = Report(plan, "unchanged", 0.0, size, size)
-    return node_output(result, report, [*_already(plan), *warnings], notes)
+    return node_output(result, report, [*_already(plan), *warnings], notes, more)
 
 
 def output_of_parts(

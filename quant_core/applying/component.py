@@ -14,6 +14,7 @@ from ..calibration import Calibration, require_same_model
 from ..carriers.torchao_tensors import require_torchao, to_torchao
 from ..config import QuantConfig, config_of
 from ..detect import module_bytes
+from ..fit import Fit, Recipe, with_fit
 from ..formats import QuantizedWeight
 from ..hardware import Hardware, default_device, hardware_of
 from ..layers import submodule
@@ -46,6 +47,7 @@ def quantize_component(
     search: Search | None = None,
     calibration: Calibration | None = None,
     rounding: str = AUTO,
+    fit: Fit | Recipe | None = None,
     device: torch.device | str | None = None,
     on_layer: Callable[[LayerPlan], None] | None = None,
 ) -> tuple[nn.Module, dict]:
@@ -64,6 +66,9 @@ def quantize_component(
     calibration: of this model, from ``observe``: static scales, and where it has rows, biases
     corrected and weights rounded as ``rounding`` says ("auto", "nearest" or "compensated", see
     ``CalibratedRounding``). CalibrationError where it is of another model.
+
+    fit: what the method "fit" is asked for: a size and measured sensitivities, or a recipe.
+    FitError: without it, nothing fits, or the recipe is of another model.
 
     Atomic: weights are attached after the last one is quantized; an error or a cancel before that
     leaves the model as it was. Extra memory at the peak: the result and about one layer.
@@ -94,6 +99,7 @@ def quantize_component(
         search=search,
     )
     plan = with_static_scales(plan, calibration)
+    plan = with_fit(plan, fit, module_bytes(model)).plan
     rounds = calibrated_rounding(model, plan, calibration, rounding)
     before = module_bytes(model)
     started = time.perf_counter()

@@ -1,7 +1,7 @@
 """The method "fit": from a size to the format of each layer, by what each does to the picture."""
 
 from .candidates import WIDTHS, format_error, widths_for
-from .fitting import Fit, Fitted, FitOutcome, with_fit
+from .fitting import Fit, FitOutcome, Fitted, with_fit
 from .knapsack import Option, choose
 from .recipe import Recipe
 from .sensitivity import Sensitivity, architecture_hash

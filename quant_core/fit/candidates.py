@@ -10,19 +10,19 @@ import torch
 from ..formats import Format
 from ..methods import named_method
 
-# One scale a group and no zero point: at equal bytes it errs less than an affine group, by 7 %
-# (Gaussian weights: 3.25 bits 0.190, where 3.5 bits affine give 0.173, worth 0.205 at 3.25).
+# Those of least error at their bytes (Gaussian weights). Integers have one scale a group and no
+# zero point: at equal bytes that errs less than affine groups, by 7 %.
 WIDTHS = (
     "int3-symmetric",
     "int3",
-    "int4-symmetric",
-    "int4-g64",
+    "nf4-fine",
+    "nf4-fine-g16",
     "int5-symmetric",
     "int6-symmetric",
     "int7-symmetric",
     "int8",
 )
-STOCK_WIDTHS = ("nvfp4-weight-only", "mxfp8-weight-only", "int8")
+STOCK_WIDTHS = ("nvfp4-weight-only", "int8")
 """Those that ComfyUI loads without this pack, and that lose least at their size."""
 
 _SAMPLE = (64, 1024)

@@ -7,15 +7,16 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from ..errors import FitError
 from ..formats import Format
 from ..methods import FIT, named_method
 from ..planning.plan import QUANTIZE, LayerPlan, Plan
 from .candidates import format_error, formats_of, widths_for
-from .knapsack import Option, choose, smallest_size
+from .knapsack import Option, choose, curve, smallest_size
 from .prior import assumed_per_error
-from .recipe import with_format
+from .recipe import Recipe, with_format
 from .sensitivity import Sensitivity
 
 GIB = 1024**3
@@ -66,8 +67,7 @@ class FitOutcome:
     size: int
 
 
-@dataclass(frozen=True)
-class Fitted:
+class Fitted(NamedTuple):
     """A plan, and how it was found; no outcome where its method is not "fit"."""
 
     plan: Plan
@@ -83,14 +83,17 @@ class _Layer:
     options: tuple[Option, ...]
 
 
-def with_fit(plan: Plan, fit: Fit | None, model_bytes: int) -> Fitted:
+def with_fit(plan: Plan, fit: Fit | Recipe | None, model_bytes: int) -> Fitted:
     """``plan`` with the formats that fit, where its method is "fit".
 
-    model_bytes: of the whole model before, of which the plan's layers are a part. FitError: no
-    size was named, or the smallest that is possible is larger.
+    fit: a size, or a recipe that says the formats. model_bytes: of the whole model before, of which
+    the plan's layers are a part. FitError: neither was given, the smallest size that is possible is
+    larger, or the recipe is of another model.
     """
     if plan.method != FIT or not plan.quantized:
         return Fitted(plan)
+    if isinstance(fit, Recipe):
+        return Fitted(fit.apply(plan))
     if fit is None:
         raise FitError("fit needs a size. Set size_gib (from Python: fit=Fit(size=...)).")
     layers = _layers(plan, fit)
@@ -153,29 +156,32 @@ def _outcome(
     plan: Plan, fit: Fit, layers: Sequence[_Layer], chosen: Sequence[int], rest: int
 ) -> FitOutcome:
     options = [layer.options for layer in layers]
-    smallest = smallest_size(options)
-    largest = sum(max(each.nbytes for each in layer) for layer in options)
 
     def at(size: int) -> Point | None:
-        if size - rest < smallest:
+        if size - rest < smallest_size(options):
             return None
         return _point(layers, choose(options, size - rest), rest)
 
-    sizes = [smallest + (largest - smallest) * step // _POINTS for step in range(_POINTS + 1)]
     return FitOutcome(
         chosen=_point(layers, chosen, rest),
         less=at(int(fit.size * 0.9)),
         more=at(int(fit.size * 1.1)),
-        curve=tuple(at(rest + size) for size in sizes),
+        curve=_curve(options, rest),
         uniform=_uniform(plan, fit, layers, rest),
         measured=fit.sensitivity is not None,
         size=fit.size,
     )
 
 
-def _uniform(
-    plan: Plan, fit: Fit, layers: Sequence[_Layer], rest: int
-) -> dict[str, Point]:
+def _curve(options: Sequence[Sequence[Option]], rest: int) -> tuple[Point, ...]:
+    """Some of the best choices, evenly spread over the sizes; the last errs not at all."""
+    points = curve(options)
+    first, last = points[0].nbytes, points[-1].nbytes
+    spread = {(p.nbytes - first) * _POINTS // max(last - first, 1): p for p in reversed(points)}
+    return tuple(Point(rest + p.nbytes, math.sqrt(p.cost)) for p in reversed(spread.values()))
+
+
+def _uniform(plan: Plan, fit: Fit, layers: Sequence[_Layer], rest: int) -> dict[str, Point]:
     shapes = {layer.name: layer.shape for layer in plan.quantized}
     points = {}
     for name in UNIFORM:

@@ -8,6 +8,7 @@ where the budget ended.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,6 +72,28 @@ def _worth(layer: Sequence[Option], narrow: int, wide: int) -> float:
     return (layer[narrow].cost - layer[wide].cost) / max(more, 1e-9)
 
 
+def curve(options: Sequence[Sequence[Option]]) -> list[Option]:
+    """The best choices along the hulls: bytes and cost in all, from the smallest to the widest."""
+    now = [layer[_smallest(layer)] for layer in options]
+    points = [Option(sum(each.nbytes for each in now), math.fsum(each.cost for each in now))]
+    for _, at, _, wide in _steps(options):
+        option, last = options[at][wide], points[-1]
+        nbytes = last.nbytes + option.nbytes - now[at].nbytes
+        points.append(Option(nbytes, max(0.0, last.cost + option.cost - now[at].cost)))
+        now[at] = option
+    return points
+
+
+def _steps(options: Sequence[Sequence[Option]]) -> list[tuple[float, int, int, int]]:
+    """Every layer's steps along its hull, the worthiest first: (what a byte buys, negative; layer;
+    the step's number; the option it leads to)."""
+    return sorted(
+        (-_worth(layer, *pair), at, number, pair[1])
+        for at, layer in enumerate(options)
+        for number, pair in enumerate(itertools.pairwise(_hull(layer)))
+    )
+
+
 def _along_hulls(
     options: Sequence[Sequence[Option]], chosen: list[int], left: int
 ) -> tuple[int, list[float]]:
@@ -79,12 +102,7 @@ def _along_hulls(
     Returns what is left of the budget, and how near each layer was to where it ran short: the
     ratio of what a byte buys there and in the layer's nearest step, 1 or more.
     """
-    hulls = [_hull(layer) for layer in options]
-    steps = sorted(
-        (-_worth(options[at], *pair), at, number, pair[1])
-        for at, hull in enumerate(hulls)
-        for number, pair in enumerate(zip(hull, hull[1:], strict=False))
-    )
+    steps = _steps(options)
     reached, short = [0] * len(options), None
     for worth, at, number, wide in steps:
         more = options[at][wide].nbytes - options[at][chosen[at]].nbytes

@@ -83,13 +83,15 @@ class Sensitivity:
             model = Fingerprint(values["layers"], tuple(map(float, values["values"])))
             if not all(isinstance(values[key], str) for key in ("architecture", "probe", "layers")):
                 raise TypeError
+            if not isinstance(values["effects"], dict) or not isinstance(values["sampling"], dict):
+                raise TypeError
             named_method(values["probe"])
             return cls(
                 values["architecture"],
                 model,
                 values["probe"],
-                dict(values["effects"]),
-                dict(values["sampling"]),
+                values["effects"],
+                values["sampling"],
                 bool(values["by_block"]),
             )
         except FitError:

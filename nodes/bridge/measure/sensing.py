@@ -6,9 +6,13 @@ MODEL is loaded once, whatever its size, and nothing of it is changed.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 
 import comfy.model_management
 import comfy.utils
@@ -20,11 +24,20 @@ from comfy.quant_ops import QuantizedTensor
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import nn
 
+from ....quant_core.calibration import fingerprint_of
+from ....quant_core.fit import Sensitivity
 from ....quant_core.formats import Format
+from ....quant_core.layers import supported_layers
 from ....quant_core.measure.relative_error import error_of
+from ....quant_core.methods import named_method
+from ....quant_core.planning.filters import LayerFilter
+from ....quant_core.planning.plan import resolve_preset
+from ..architecture.detected import architecture_name, preset_name
+from ..files.sensitivity_folder import Progress, file_for
 from .sampling import Sampling
 
-Run = Callable[[], torch.Tensor]
+PROBE = "int4-symmetric"
+"""What layers are rounded by, one after another."""
 
 
 class Unit:
@@ -118,3 +131,93 @@ def _weight_error(weight: torch.Tensor, fmt: Format, x: torch.Tensor) -> torch.T
     weight = weight.dequantize() if isinstance(weight, QuantizedTensor) else weight
     weight = weight.to(device=x.device, dtype=torch.float32)
     return fmt.quantize(weight).dequantize(torch.float32).sub_(weight).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What ``measure_sensitivity`` gives. path: the file that holds it. resumed: how many units an
+    earlier run had measured. seconds: for this run."""
+
+    sensitivity: Sensitivity
+    path: Path
+    units: int
+    resumed: int
+    seconds: float
+
+
+def layers_to_measure(model: ModelPatcher) -> dict[str, Format]:
+    """The Linear layers that the architecture's preset lets be quantized, and the probe's format
+    for each. The MODEL may be quantized already."""
+    network = model.model.diffusion_model
+    layers = [each for each in supported_layers(network, "transformer") if each[1] == "Linear"]
+    preset = resolve_preset(preset_name(model.model) or "generic", [name for name, *_ in layers])
+    keeps = LayerFilter("transformer", preset).reason_to_keep
+    probe = named_method(PROBE).method
+    chosen = {
+        name: probe.choose(tuple(module.weight.shape), "per-row").format
+        for name, _, module in layers
+        if keeps(name) is None
+    }
+    return {name: fmt for name, fmt in chosen.items() if fmt is not None}
+
+
+def measure_sensitivity(
+    model: ModelPatcher,
+    sampling: Sampling,
+    seed: int,
+    by_block: bool,
+    on_progress: Callable[[int, int, float], None],
+) -> Measured:
+    """The sensitivity of ``model``'s layers, saved where Quantize Model finds it.
+
+    on_progress(units done, units in all, seconds left) after each. What is measured is kept, so
+    that a run that was cancelled goes on; the result's file is written when all is there.
+    """
+    network, formats = model.model.diffusion_model, layers_to_measure(model)
+    if not formats:
+        raise ValueError("This MODEL has no Linear layers to measure. Connect a diffusion model.")
+    of_model, architecture = fingerprint_of(network), architecture_name(model.model)
+    target = file_for(architecture, of_model)
+    every = units(formats, by_block)
+    settings = _settings(sampling, seed)
+    key = _key(settings, sampling, of_model.values, [unit.name for unit in every])
+    progress = Progress(target, key)
+    done = progress.load()
+    todo = [unit for unit in every if set(done.get(unit.name, ())) != set(unit.formats)]
+    resumed, started = len(every) - len(todo), time.perf_counter()
+
+    def on_unit(unit: Unit, effects: dict[str, float]) -> None:
+        done[unit.name] = effects
+        progress.save(done)
+        fresh = len(done) - resumed
+        each = (time.perf_counter() - started) / (fresh + 1)
+        on_progress(len(done), len(every), each * (len(every) - len(done)))
+
+    if todo:
+        measure_effects(model, sampling, seed, todo, on_unit)
+    effects = {name: effect for unit in every for name, effect in done[unit.name].items()}
+    sensitivity = Sensitivity(architecture, of_model, PROBE, effects, settings, by_block)
+    sensitivity.save(target)
+    progress.end()
+    return Measured(sensitivity, target, len(every), resumed, time.perf_counter() - started)
+
+
+def _settings(sampling: Sampling, seed: int) -> dict:
+    return {
+        "seed": seed,
+        "steps": sampling.steps,
+        "cfg": sampling.cfg,
+        "sampler_name": sampling.sampler_name,
+        "scheduler": sampling.scheduler,
+        "latent": list(sampling.latent["samples"].shape),
+    }
+
+
+def _key(settings: dict, sampling: Sampling, values: tuple, names: list[str]) -> str:
+    """What must be the same for two runs to measure the same."""
+    digest = hashlib.sha256(repr((settings, values, names)).encode())
+    for cond, extras in (*sampling.positive, *(sampling.negative or ())):
+        for tensor in (cond, *extras.values()):
+            if isinstance(tensor, torch.Tensor):
+                digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()

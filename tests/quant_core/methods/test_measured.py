@@ -5,8 +5,8 @@ from graphquant.quant_core.methods import MEASURED, METHODS, Choice
 
 
 def test_they_are_marked():
-    assert set(MEASURED) == {"fp8-static", "fastest"}
-    assert [METHODS[name].weight_only for name in MEASURED] == ["fp8-weight-only", "int8"]
+    assert set(MEASURED) == {"fp8-static", "fastest", "fit"}
+    assert [METHODS[name].weight_only for name in MEASURED] == ["fp8-weight-only", "int8", ""]
 
 
 def test_static_fp8_has_no_scale_of_activations_before_the_plan_gives_it_one():
