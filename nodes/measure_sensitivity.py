@@ -111,7 +111,8 @@ def describe(measured: Measured) -> str:
     what = "blocks" if measured.sensitivity.by_block else "layers"
     lines = [
         f"{len(effects)} layers of {measured.sensitivity.architecture}: {measured.units} {what} "
-        f"measured in {in_words(measured.seconds)}. Kept in {measured.path}"
+        f"measured in {in_words(measured.seconds)}. Kept in models/{measured.path.parent.name}/"
+        f"{measured.path.name}"
     ]
     if measured.resumed:
         lines.append(f"- {measured.resumed} of them by an earlier run that was stopped")

@@ -1,4 +1,7 @@
-"""The chart of Quantize Model: the error that each size has, and what was chosen."""
+"""The chart of Quantize Model: the error that each size has, and what was chosen.
+
+Tested by tests/nodes/bridge/model/test_fitting.py.
+"""
 
 from __future__ import annotations
 
