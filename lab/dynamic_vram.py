@@ -1,7 +1,7 @@
 """ComfyUI's dynamic VRAM on a CPU: its own patcher and staging, over a buffer in place of a GPU's.
 
 What aimdo's library does is stood in for: it keeps a buffer for each layer, and forgets on request
-what is in it. All else is ComfyUI 0.30.0's code, but for the choice of it in ``cast_bias_weight``.
+what is in it. All else is ComfyUI's code, but for the choice of it in ``cast_bias_weight``.
 """
 
 from __future__ import annotations
@@ -10,37 +10,52 @@ from collections import Counter
 
 import torch
 
+_ALIGNED = 512
+
 
 class StagingArea:
-    """Stands in for aimdo's ModelVBAR. budget: bytes that may be staged at a time."""
+    """Stands in for aimdo's ModelVBAR: places are (area, address, bytes), and ComfyUI may join
+    those that follow one another. budget: bytes that may be staged at a time."""
 
     def __init__(self, budget: int | None):
         self.budget = budget
         self.faults = 0
-        self.resident: dict[int, tuple[int, torch.Tensor]] = {}
+        self.end = 0
+        self.buffers: dict[int, torch.Tensor] = {}
+        self.resident: dict[int, int] = {}
 
-    def alloc(self, size: int) -> tuple[StagingArea, torch.Tensor, int]:
-        return self, torch.zeros(size, dtype=torch.uint8), size
+    def alloc(self, size: int) -> tuple[StagingArea, int, int]:
+        address = -(-self.end // _ALIGNED) * _ALIGNED
+        self.buffers[address] = torch.zeros(size, dtype=torch.uint8)
+        self.end = address + size
+        return self, address, size
 
-    def fault(self, buffer: torch.Tensor) -> int | None:
-        """The signature of what lies in ``buffer``, another each time; None: there is no room."""
-        if id(buffer) not in self.resident:
+    def fault(self, address: int, size: int) -> tuple[int, ...] | None:
+        """The signature of what lies in the place, another each time; None: there is no room."""
+        inside = [start for start in self.buffers if address <= start < address + size]
+        signatures = tuple(self._fault(start) for start in inside)
+        return None if None in signatures else signatures
+
+    def _fault(self, start: int) -> int | None:
+        buffer = self.buffers[start]
+        if start not in self.resident:
             if self.budget is not None and self.loaded_size() + buffer.nbytes > self.budget:
                 return None
             self.faults += 1
-            self.resident[id(buffer)] = self.faults, buffer.fill_(255)
-        return self.resident[id(buffer)][0]
+            self.resident[start] = self.faults
+            buffer.fill_(255)
+        return self.resident[start]
 
     def prioritize(self) -> None:
         pass
 
     def loaded_size(self) -> int:
-        return sum(buffer.nbytes for _, buffer in self.resident.values())
+        return sum(self.buffers[start].nbytes for start in self.resident)
 
     def free_memory(self, size: float) -> int:
         freed = self.loaded_size()
-        for _, buffer in self.resident.values():
-            buffer.fill_(255)
+        for start in self.resident:
+            self.buffers[start].fill_(255)
         self.resident.clear()
         return freed
 
@@ -100,10 +115,12 @@ def dynamic_vram(monkeypatch, budget: int | None = None) -> tuple[type, Counter[
 
     vbar = comfy_aimdo.model_vbar
     monkeypatch.setattr(comfy.ops, "cast_bias_weight", cast)
-    monkeypatch.setattr(vbar, "vbar_fault", lambda place: place[0].fault(place[1]))
+    monkeypatch.setattr(vbar, "vbar_fault", lambda place: place[0].fault(*place[1:]))
     monkeypatch.setattr(vbar, "vbar_unpin", lambda place: None)
     monkeypatch.setattr(vbar, "vbar_signature_compare", lambda a, b: a is not None and a == b)
-    monkeypatch.setattr(comfy_aimdo.torch, "aimdo_to_tensor", lambda place, device: place[1])
+    monkeypatch.setattr(
+        comfy_aimdo.torch, "aimdo_to_tensor", lambda place, device: place[0].buffers[place[1]]
+    )
     monkeypatch.setattr(comfy_aimdo.host_buffer, "HostBuffer", _NoHostBuffer)
     monkeypatch.setattr(args, "disable_pinned_memory", True)
     return Dynamic, calls

@@ -1,0 +1,120 @@
+"""Pipelines of diffusers: each module by a method of its own, and what diffusers does to them."""
+
+import pytest
+import torch
+
+from graphquant.quant_core.applying.pipeline import quantize_pipeline
+from graphquant.quant_core.errors import ConfigError, UnknownNameError
+from lab.sampling import relative_l2
+
+pytest.importorskip("diffusers", reason="diffusers is not installed")
+
+from lab.tiny_pipelines import PIPELINES, draw, tiny_pipeline
+
+EIGHT_BITS = {"transformer": "int8", "unet": "int8", "text_encoder": "int8", "vae": "int8"}
+
+
+def methods_for(pipe):
+    return {name: m for name, m in EIGHT_BITS.items() if name in pipe.components}
+
+
+@pytest.fixture(params=PIPELINES)
+def name(request):
+    return request.param
+
+
+def core(pipe):
+    return pipe.unet if "unet" in pipe.components else pipe.transformer
+
+
+def quantized(module):
+    return [n for n, p in module.named_parameters() if hasattr(p, "quantized_weight")]
+
+
+def test_each_pipeline_draws_nearly_what_it_drew(name):
+    pipe = tiny_pipeline(name)
+    before = draw(name, pipe)
+    stats = quantize_pipeline(pipe, methods_for(pipe))
+    assert all(found["quantized_layers"] > 5 for found in stats.values()) and len(stats) == 3
+    assert 0 < relative_l2(draw(name, pipe), before) < 0.05
+
+
+def test_the_longest_name_counts_and_default_is_for_all_others():
+    pipe = tiny_pipeline("flux")
+    stats = quantize_pipeline(
+        pipe,
+        {
+            "transformer": "int4-dynamic",
+            "transformer.transformer_blocks.1": None,
+            "transformer.transformer_blocks.0.attn": "int8",
+            "vae": None,
+            "default": "fp8-weight-only",
+        },
+    )
+    kinds = {
+        layer: str(pipe.transformer.get_parameter(layer).quantized_weight().format)
+        for layer in quantized(pipe.transformer)
+    }
+    assert kinds["transformer_blocks.0.attn.to_q.weight"] == "int8 per-row"
+    assert "int4" in kinds["single_transformer_blocks.0.attn.to_q.weight"]
+    assert not any(layer.startswith("transformer_blocks.1.") for layer in kinds)
+    assert quantized(pipe.vae) == [] and len(quantized(pipe.text_encoder)) == 12
+    assert stats["text_encoder"]["method"] == "fp8-weight-only"
+
+
+def test_without_a_default_only_what_is_named_is_quantized():
+    pipe = tiny_pipeline("sdxl")
+    assert set(
+        quantize_pipeline(pipe, {"unet": {"quant_method": "bitsandbytes", "load_in_8bit": True}})
+    ) == {"unet"}
+    assert quantized(pipe.text_encoder) == []
+
+
+@pytest.mark.parametrize(
+    ("methods", "error", "words"),
+    [
+        ({"transfomer": "int8"}, ConfigError, "'transfomer' means no layer .* transformer"),
+        ({"transformer": "int8", "text_encoder": "int9"}, UnknownNameError, "'int9'"),
+        ({"transformer": "int8", "vae": "int4"}, ValueError, "int4"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_changes(methods, error, words):
+    pipe = tiny_pipeline("flux")
+    with pytest.raises(error, match=words):
+        quantize_pipeline(pipe, methods)
+    assert quantized(pipe.transformer) == []
+
+
+def test_group_and_model_offload_change_nothing(name):
+    pipe = tiny_pipeline(name)
+    quantize_pipeline(pipe, methods_for(pipe))
+    expected = draw(name, pipe)
+    pipe.enable_model_cpu_offload(device="cpu")
+    assert torch.equal(draw(name, pipe), expected)
+    pipe.remove_all_hooks()
+    cpu = torch.device("cpu")
+    core(pipe).enable_group_offload(cpu, cpu, offload_type="block_level", num_blocks_per_group=1)
+    assert torch.equal(draw(name, pipe), expected)
+
+
+def test_a_lora_works_on_quantized_layers_and_comes_off(name):
+    from peft import LoraConfig
+
+    pipe = tiny_pipeline(name)
+    quantize_pipeline(pipe, methods_for(pipe))
+    expected = draw(name, pipe)
+    lora = LoraConfig(r=4, target_modules=["to_q", "to_v"], init_lora_weights=False)
+    core(pipe).add_adapter(lora)
+    assert relative_l2(draw(name, pipe), expected) > 1e-4
+    core(pipe).delete_adapters("default")
+    assert torch.equal(draw(name, pipe), expected)
+
+
+@pytest.mark.parametrize("name", ["flux", "wan"])
+def test_a_compiled_block_computes_the_same(name):
+    pipe = tiny_pipeline(name)
+    quantize_pipeline(pipe, methods_for(pipe))
+    expected = draw(name, pipe)
+    blocks = pipe.transformer.transformer_blocks if name == "flux" else pipe.transformer.blocks
+    blocks[0] = torch.compile(blocks[0], backend="aot_eager")
+    assert relative_l2(draw(name, pipe), expected) < 1e-5
