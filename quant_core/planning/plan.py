@@ -25,6 +25,7 @@ from ..presets import PRESETS, Preset, generic_preset, get_preset
 from .filters import LayerFilter, check_include, is_by_pattern, unmatched
 from .remainder import Remainder, other_owners, remainder_of
 from .vae_rules import MEMORY_NOTE, SCOPES, require_vae_method
+from .widths import with_preset_widths
 
 QUANTIZE, KEEP, ALREADY = "quantize", "keep", "already quantized"
 ALREADY_QUANTIZED = "already_quantized"
@@ -155,6 +156,12 @@ def plan_component(
     include, exclude = parse_patterns(include, "include"), parse_patterns(exclude, "exclude")
     check_include(include, names)
     preset = resolve_preset(preset, names)
+    decided = plan_layers(
+        layers,
+        lambda shape: with_algorithm(choose(shape, granularity), int4_algorithm),
+        LayerFilter(component_type, preset, include, exclude, scope).reason_to_keep,
+        other_owners(model, layers),
+    )
     plan = Plan(
         requested=method,
         method=resolved,
@@ -162,12 +169,7 @@ def plan_component(
         component_type=component_type,
         granularity=granularity,
         preset=None if preset is None else preset.name,
-        layers=plan_layers(
-            layers,
-            lambda shape: with_algorithm(choose(shape, granularity), int4_algorithm),
-            LayerFilter(component_type, preset, include, exclude, scope).reason_to_keep,
-            other_owners(model, layers),
-        ),
+        layers=with_preset_widths(decided, preset),
         remainder=remainder_of(model, layers),
         warnings=(
             *named.notes,
@@ -192,14 +194,12 @@ def plan_layers(
     choose: gives the format for a weight's shape. reason_to_keep: gives a reason for a layer's
     name, or None. shared: weights that others hold too (see ``other_owners``), which are kept.
     """
-    shared = shared or {}
-    layers = list(layers)
+    layers, shared = list(layers), shared or {}
     plans = [_plan_layer(*layer, choose, reason_to_keep) for layer in layers]
     parameters = [id(module._parameters.get("weight", module)) for _, _, module in layers]
     pairs = list(zip(parameters, plans, strict=True))
     kept = {key: plan.name for key, plan in reversed(pairs) if plan.action != QUANTIZE} | {**shared}
-    settled: dict[int, LayerPlan] = {}
-    done = []
+    settled, done = {}, []
     for key, plan in pairs:
         if plan.action == QUANTIZE and key in kept:
             reason = f"its weight is also {kept[key]}'s, which stays: both would be stored"

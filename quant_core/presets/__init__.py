@@ -10,7 +10,8 @@ from ..errors import UnknownNameError
 from .encoders import ENCODERS
 from .generic import generic_preset
 from .image import IMAGE_PRESETS
-from .preset import Preset
+from .official import OFFICIAL_PRESETS
+from .preset import Preset, Raised
 from .recognition import Recognised, recognise
 from .signatures import TABLES
 from .video import VIDEO_PRESETS
@@ -20,13 +21,16 @@ __all__ = [
     "PRESETS",
     "TABLES",
     "Preset",
+    "Raised",
     "Recognised",
     "generic_preset",
     "get_preset",
     "recognise",
 ]
 
-PRESETS: dict[str, Preset] = {preset.name: preset for preset in (*IMAGE_PRESETS, *VIDEO_PRESETS)}
+PRESETS: dict[str, Preset] = {
+    preset.name: preset for preset in (*IMAGE_PRESETS, *VIDEO_PRESETS, *OFFICIAL_PRESETS)
+}
 ENCODER_PRESETS: dict[str, Preset] = {preset.name: preset for preset in ENCODERS}
 
 

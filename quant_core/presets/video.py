@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from .preset import Preset
+from .preset import Preset, Raised
 
 _COSMOS = ("x_embedder", "t_embedder", "final_layer")
+
+LTX2_ONLY = (
+    "transformer_blocks.*.to_q",
+    "transformer_blocks.*.to_k",
+    "transformer_blocks.*.to_v",
+    "transformer_blocks.*.to_out.0",
+    "transformer_blocks.*ff.net.0.proj",
+    "transformer_blocks.*ff.net.2",
+)
 
 VIDEO_PRESETS = (
     Preset(
@@ -23,6 +32,12 @@ VIDEO_PRESETS = (
         # poses and cameras) differs from one to the next; each list known to us keeps all of it.
         only=("blocks.*", "vace_blocks.*"),
         source="convert_to_quant, INT8-Fast, WanVideoWrapper and ComfyUI-GGUF agree",
+        raised=(
+            Raised(
+                tuple(f"blocks.{block}" for block in (0, 1, 2, 37, 38, 39)),
+                "NVIDIA ModelOpt keeps these of Wan 2.2's 40 blocks",
+            ),
+        ),
     ),
     Preset(
         "ltxv",
@@ -34,15 +49,14 @@ VIDEO_PRESETS = (
         "ltx2",
         "LTX-2, LTX-2.3",
         keep=(),
-        only=(
-            "transformer_blocks.*.to_q",
-            "transformer_blocks.*.to_k",
-            "transformer_blocks.*.to_v",
-            "transformer_blocks.*.to_out.0",
-            "transformer_blocks.*ff.net.0.proj",
-            "transformer_blocks.*ff.net.2",
-        ),
+        only=LTX2_ONLY,
         source="Lightricks' own list of what to quantize, audio blocks included",
+        raised=(
+            Raised(
+                tuple(f"transformer_blocks.{block}" for block in (0, 1, 46, 47)),
+                "the official NVFP4 file of LTX-2.3 keeps these of 48 blocks",
+            ),
+        ),
     ),
     Preset(
         "hunyuan_video",
