@@ -77,11 +77,12 @@ class GQFP8CapabilityCheck(io.ComfyNode):
     def execute(cls, model=None, benchmark=False) -> io.NodeOutput:
         from ..quant_core.machine.benchmark_gemm import fastest
         from ..quant_core.machine.capability import examine
+        from .bridge.tensor.native import has_compiled_int8
         from .capability.capability_report import capability_markdown
         from .capability.kitchen import examine_kitchen
 
         device = get_torch_device() if model is None else model.load_device
-        found, kitchen = examine(device), examine_kitchen(device)
+        found, kitchen = examine(device, has_compiled_int8()), examine_kitchen(device)
         timings, problem = _measure(model, device, found) if benchmark else ((), None)
         recommended = fastest(timings, (found.recommended, "int8"))
         report = capability_markdown(found, kitchen, timings, recommended)

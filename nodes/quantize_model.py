@@ -130,11 +130,12 @@ class GQQuantizeModel(io.ComfyNode):
         from .bridge.measure.calibrating import fastest_search
         from .bridge.model.fitting import fit_for
         from .bridge.model.quantize_patcher import quantize_patcher
+        from .bridge.tensor.native import has_compiled_int8
         from .shared.fit_chart import fit_chart
         from .shared.method_choice import MethodChoice, choose_for_model, resolve_device
         from .shared.node_output import node_output, unchanged
 
-        hardware = hardware_of(model.load_device)
+        hardware = hardware_of(model.load_device, has_compiled_int8())
         chosen = MethodChoice(method, granularity, preset, include, exclude)
         chosen = choose_for_model(chosen, config, model.model, hardware)
         plan = plan_component(

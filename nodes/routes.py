@@ -53,8 +53,9 @@ def _method(each: MethodCapability) -> dict:
 @lru_cache(maxsize=1)
 def _this_machine() -> dict:
     from ..quant_core.machine.capability import examine
+    from .bridge.tensor.native import has_compiled_int8
 
-    return capabilities(examine(get_torch_device()))
+    return capabilities(examine(get_torch_device(), has_compiled_int8()))
 
 
 def add_routes() -> None:

@@ -21,7 +21,8 @@ class Hardware:
     device: "cpu", "cuda", "mps" and so on (ROCm also says "cuda"). fp8_matmul: whether the device
     itself multiplies FP8 by FP8 with a scale for each row. triton: whether Triton's kernels run.
     unscaled: of "fp8" and "int8" those whose products no kernel scales before they are written,
-    which makes them slow (``product.unscaled_kinds``).
+    which makes them slow (``product.unscaled_kinds``). fast_int8: whether it multiplies INT8 by
+    INT8 at least twice as fast as bfloat16, by a kernel that scales before it writes.
     """
 
     device: str
@@ -29,6 +30,7 @@ class Hardware:
     fp8_matmul: bool
     triton: bool = False
     unscaled: tuple[str, ...] = ()
+    fast_int8: bool = False
 
     def speed_problems(self, layers: Iterable) -> list[str]:
         """``speed_problem`` of each kind of product that ``layers``, planned, will use."""
@@ -52,12 +54,34 @@ def default_device() -> torch.device:
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
-def hardware_of(device: torch.device | str | None = None) -> Hardware:
-    """Finds out what ``device`` can do (default: the accelerator, else the CPU)."""
+def hardware_of(device: torch.device | str | None = None, compiled_int8: bool = False) -> Hardware:
+    """Finds out what ``device`` can do (default: the accelerator, else the CPU).
+
+    compiled_int8: whether the caller has INT8 kernels of its own for NVIDIA GPUs; those of this
+    package that are fast need Triton.
+    """
     device = default_device() if device is None else torch.device(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
     fp8, triton = check_fp8_support(device), device.type == "cuda" and triton_works(device)
-    return Hardware(device.type, name, fp8, triton, unscaled_kinds(device))
+    unscaled = unscaled_kinds(device)
+    fast_int8 = (compiled_int8 or "int8" not in unscaled) and _has_fast_int8(device)
+    return Hardware(device.type, name, fp8, triton, unscaled, fast_int8)
+
+
+def _has_fast_int8(device: torch.device) -> bool:
+    if device.type != "cuda" or torch.version.hip:
+        return False
+    return int8_is_fast(torch.cuda.get_device_capability(device))
+
+
+def int8_is_fast(capability: tuple[int, int]) -> bool:
+    """Whether an NVIDIA GPU of this compute capability multiplies INT8 at twice the rate of
+    bfloat16 or more, and FP8 no faster.
+
+    From Turing (7.5) to Ada (8.9) and on Blackwell's GeForce and RTX PRO (12). Hopper (9.0)
+    multiplies FP8 as fast, by better kernels; data-centre Blackwell (10 and 11) has little INT8.
+    """
+    return (7, 5) <= capability < (9, 0) or capability >= (12, 0)
 
 
 def check_fp8_support(device: torch.device | str | None = None) -> bool:
@@ -85,9 +109,27 @@ def in_short(problem: Exception) -> str:
     return textwrap.shorten(sentence, 160) or type(problem).__name__
 
 
+@dataclass(frozen=True)
+class Recommendation:
+    """The method to start with on a device, and why: the rest of a sentence."""
+
+    method: str
+    why: str
+
+
+def recommend(hardware: Hardware) -> Recommendation:
+    """The method of least error among the fast ones. docs/choosing.md has the number behind each
+    branch, and what would change it."""
+    name = hardware.name
+    if hardware.fast_int8:
+        return Recommendation("int8-convrot", f"{name} multiplies INT8 fast; rotated it errs less.")
+    if hardware.fp8_matmul and "fp8" not in hardware.unscaled:
+        return Recommendation("fp8-dynamic", f"{name} runs FP8 matmuls in hardware.")
+    return Recommendation("int8", f"{name} has no fast 8-bit matmul, and int8 loses least.")
+
+
 def get_recommended_method(hardware: Hardware | None = None) -> str:
-    """The method to start with: "fp8-dynamic" where FP8 matmuls run in hardware and their results
-    are scaled before they are written, else "int8"."""
-    hardware = hardware_of() if hardware is None else hardware
-    quick = hardware.fp8_matmul and "fp8" not in hardware.unscaled
-    return "fp8-dynamic" if quick else "int8"
+    """The method to start with on ``hardware`` (default: of the accelerator, else the CPU):
+    "int8-convrot" where INT8 matmuls are fast, "fp8-dynamic" where only FP8 matmuls are, else
+    "int8"."""
+    return recommend(hardware_of() if hardware is None else hardware).method

@@ -14,7 +14,7 @@ from torch import nn
 
 from ...quant_core.config import BUILT_IN, INHERIT, ComponentConfig, DefaultsConfig, QuantConfig
 from ...quant_core.errors import ConfigError, UnknownNameError
-from ...quant_core.hardware import Hardware, get_recommended_method
+from ...quant_core.hardware import Hardware, recommend
 from ..bridge.architecture.detected import architecture_name
 from ..bridge.architecture.diffusers_patterns import in_comfyuis_names
 from ..bridge.architecture.pipeline_names import (
@@ -69,13 +69,12 @@ def choose_for_model(
     chosen = _by_default(chosen, "transformer", (architecture_name(model),))
     if chosen.method != AUTO:
         return chosen
-    method = get_recommended_method(hardware)
-    runs = "runs" if hardware.fp8_matmul else "does not run"
-    note = f"auto chose {method}: {hardware.name} {runs} FP8 matmuls in hardware."
+    found = recommend(hardware)
+    note = f"auto chose {found.method}: {found.why}"
     if hardware.device == "cuda":
         slow = hardware.speed_problem("fp8") if hardware.fp8_matmul else None
         note = " ".join(filter(None, (note, installed_kernels(hardware), slow)))
-    return chosen.noting(note, method=method)
+    return chosen.noting(note, method=found.method)
 
 
 def choose_for_encoder(

@@ -80,10 +80,10 @@ class Capability:
         return {**asdict(self), "fp8_supported": self.fp8_supported}
 
 
-def examine(device: torch.device) -> Capability:
+def examine(device: torch.device, compiled_int8: bool = False) -> Capability:
     """Tries every method on ``device``. It raises nothing: what goes wrong is part of the
-    answer."""
-    machine = machine_of(device)
+    answer. compiled_int8: as in ``hardware_of``."""
+    machine = machine_of(device, compiled_int8)
     return Capability(
         machine,
         tuple(examine_method(name, device, machine) for name in METHODS if name not in _NO_KERNEL),
@@ -91,8 +91,9 @@ def examine(device: torch.device) -> Capability:
     )
 
 
-def machine_of(device: torch.device) -> Machine:
-    """The vendor and architecture of ``device``, and the versions of what is installed."""
+def machine_of(device: torch.device, compiled_int8: bool = False) -> Machine:
+    """The vendor and architecture of ``device``, and the versions of what is installed.
+    compiled_int8: as in ``hardware_of``."""
     vendor, architecture = _identify(device)
     versions = {"torch": torch.__version__}
     for name, found in (("CUDA", torch.version.cuda), ("ROCm", torch.version.hip)):
@@ -103,7 +104,7 @@ def machine_of(device: torch.device) -> Machine:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return Machine(hardware_of(device), vendor, architecture, versions)
+    return Machine(hardware_of(device, compiled_int8), vendor, architecture, versions)
 
 
 def _identify(device: torch.device) -> tuple[str, str | None]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from graphquant.quant_core import Hardware
+from graphquant.quant_core.kernels import product
 from graphquant.quant_core.machine import benchmark_gemm, capability
 
 pytestmark = [pytest.mark.usefixtures("comfy"), pytest.mark.usefixtures("inference_mode")]
@@ -29,7 +30,8 @@ def device(monkeypatch):
         cpu = torch.device("cpu")
         monkeypatch.setattr(fp8_capability_check, "get_torch_device", lambda: torch.device(kind))
         monkeypatch.setattr(capability, "_identify", lambda _: ("test", None))
-        monkeypatch.setattr(capability, "hardware_of", lambda _: Hardware(kind, name, fp8_matmul))
+        monkeypatch.setitem(product.INT8_WORKS, torch.device(kind), True)
+        monkeypatch.setattr(capability, "hardware_of", lambda *_: Hardware(kind, name, fp8_matmul))
         monkeypatch.setattr(capability, "fp8_matmul_problem", lambda _: problem)
         monkeypatch.setattr(capability, "_linear_error", lambda fmt, _: error(fmt, cpu))
 

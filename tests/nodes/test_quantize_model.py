@@ -67,7 +67,7 @@ def test_none_passes_the_same_object_through(flux_patcher, execute):
 def test_auto_says_what_it_chose_and_why(flux_patcher, execute):
     output = execute(flux_patcher, "auto")
     assert report_of(output)["method"] == "int8"
-    assert "- note: auto chose int8: CPU does not run FP8 matmuls" in output[1]
+    assert "- note: auto chose int8: CPU has no fast 8-bit matmul" in output[1]
 
 
 def test_what_auto_chose_is_a_note_and_no_warning(flux_patcher, execute):

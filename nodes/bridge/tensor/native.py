@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import comfy.model_management
+import comfy_kitchen
 import torch
 import torch.nn.functional as F
 from comfy.quant_ops import QuantizedTensor, get_layout_class
@@ -51,6 +52,12 @@ def native_linear(
     tokens, stock = _PRODUCTS[weight.format.kind].operands(x.reshape(-1, x.shape[-1]), weight)
     y = F.linear(tokens, stock, None if bias is None else bias.to(x.dtype))
     return y.reshape(*x.shape[:-1], weight.shape[0])
+
+
+def has_compiled_int8() -> bool:
+    """Whether comfy-kitchen's compiled kernels for NVIDIA GPUs are in use."""
+    state = comfy_kitchen.list_backends().get("cuda", {})
+    return bool(state.get("available")) and not state.get("disabled")
 
 
 def native_kernel(fmt: Format, device: torch.device) -> str | None:

@@ -39,7 +39,7 @@ def machine(monkeypatch):
             return real(fmt, torch.device("cpu"))
 
         hardware = Hardware(device, name, fp8_matmul=fp8_problem is None)
-        monkeypatch.setattr(capability, "hardware_of", lambda _: hardware)
+        monkeypatch.setattr(capability, "hardware_of", lambda *_: hardware)
         monkeypatch.setattr(capability, "fp8_matmul_problem", lambda _: fp8_problem)
         monkeypatch.setattr(capability, "_linear_error", linear_error)
         way = None if fp8_problem else "row-wise"
