@@ -70,11 +70,26 @@ def _ours() -> list[Contestant]:
             "fp6": FloatX(),
         },
     }
-    return [
+    found = [
         Contestant(group, f"GraphQuant {name}", _by(fmt))
         for group, named in formats.items()
         for name, fmt in named.items()
     ]
+    rotated = {"int8": "int8-convrot", _HALF: "w4a8", "other widths": "w6a8"}
+    return found + [
+        Contestant(group, f"GraphQuant {name}", _by_method(name)) for group, name in rotated.items()
+    ]
+
+
+def _by_method(name: str) -> Rounding:
+    """By the format that a method gives each weight: how wide a rotation may be is its K's."""
+    from graphquant.quant_core.methods import METHODS
+
+    def round_weight(weight: torch.Tensor) -> torch.Tensor:
+        fmt = METHODS[name].choose(tuple(weight.shape), "per-row").format
+        return fmt.quantize(weight).dequantize(torch.float32)
+
+    return round_weight
 
 
 def _by(fmt) -> Rounding:

@@ -3,7 +3,7 @@
 One scale a row; the largest magnitude is code 127. Codes and scales are comfy-kitchen's
 ``quantize_int8_convrot_weight``'s bit by bit on float32 weights; narrower ones are rotated in
 float32 here, where kitchen rounds the rotated weight to their dtype first. Product error with
-activations of which some channels are 30 times as large: 0.0135, where ``int8-dynamic`` has 0.0616.
+activations of which some channels are 30 times as large: 0.0112, where ``int8-dynamic`` has 0.0519.
 """
 
 from __future__ import annotations

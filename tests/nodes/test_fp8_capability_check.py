@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from graphquant.quant_core import Hardware
-from graphquant.quant_core.kernels import product
+from graphquant.quant_core.kernels import float8_way, product
 from graphquant.quant_core.machine import benchmark_gemm, capability
 
 pytestmark = [pytest.mark.usefixtures("comfy"), pytest.mark.usefixtures("inference_mode")]
@@ -31,6 +31,8 @@ def device(monkeypatch):
         monkeypatch.setattr(fp8_capability_check, "get_torch_device", lambda: torch.device(kind))
         monkeypatch.setattr(capability, "_identify", lambda _: ("test", None))
         monkeypatch.setitem(product.INT8_WORKS, torch.device(kind), True)
+        way = "row-wise" if fp8_matmul else None
+        monkeypatch.setitem(float8_way.WAYS, torch.device(kind), way)
         monkeypatch.setattr(capability, "hardware_of", lambda *_: Hardware(kind, name, fp8_matmul))
         monkeypatch.setattr(capability, "fp8_matmul_problem", lambda _: problem)
         monkeypatch.setattr(capability, "_linear_error", lambda fmt, _: error(fmt, cpu))
@@ -60,7 +62,7 @@ def test_an_fp8_gpu_is_told_fp8_dynamic(node, device):
     output = node.execute()
     assert (output[0], output[1]) == (True, "fp8-dynamic")
     assert output[2].startswith("Use fp8-dynamic on this machine: NVIDIA H100 runs FP8 matmuls")
-    assert "| fp8-dynamic | native | fp8 x fp8 matmul (torch._scaled_mm) |" in output[2]
+    assert "| fp8-dynamic | native | fp8 x fp8 matmul (torch._scaled_mm, row-wise) |" in output[2]
 
 
 def test_a_mac_is_told_what_is_emulated(node, device):
