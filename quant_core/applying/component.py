@@ -15,7 +15,7 @@ from ..carriers.torchao_tensors import require_torchao, to_torchao
 from ..config import QuantConfig, config_of
 from ..detect import module_bytes
 from ..fit import Fit, Recipe, with_fit
-from ..formats import QuantizedWeight
+from ..formats import Format, QuantizedWeight
 from ..hardware import Hardware, default_device, hardware_of
 from ..layers import submodule
 from ..machine.fastest import Search
@@ -195,10 +195,19 @@ def shifted_bias(bias: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     return (bias.float() + shift.to(bias.device)).to(bias.dtype)
 
 
-def kernel_of(plan: Plan, device: torch.device) -> str:
-    """What multiplies the quantized layers of ``plan`` on ``device``, in words."""
+def kernel_of(
+    plan: Plan,
+    device: torch.device,
+    other: Callable[[Format, torch.device], str | None] = lambda fmt, device: None,
+) -> str:
+    """What multiplies the quantized layers of ``plan`` on ``device``, in words.
+
+    other: what multiplies a format instead of its own ``linear``, or None.
+    """
     kernels = dict.fromkeys(
-        "dequantize + convolution" if layer.kind.startswith("Conv") else layer.format.kernel(device)
+        "dequantize + convolution"
+        if layer.kind.startswith("Conv")
+        else other(layer.format, device) or layer.format.kernel(device)
         for layer in plan.quantized
     )
     return ", ".join(kernels) or "unchanged"

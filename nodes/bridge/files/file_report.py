@@ -27,6 +27,7 @@ from ....quant_core.planning.plan import (
 )
 from ....quant_core.report import Report
 from ..tensor.layout import is_ours
+from ..tensor.native import native_kernel
 from .provenance import Provenance
 
 
@@ -82,7 +83,8 @@ def model_report(patcher: ModelPatcher, provenance: Provenance, seconds: float) 
     )
     size = patcher.model_size()
     saved = sum(layer.bytes_before - layer.bytes_after for layer in plan.quantized)
-    return Report(plan, kernel_of(plan, patcher.load_device), seconds, size + saved, size)
+    kernel = kernel_of(plan, patcher.load_device, native_kernel)
+    return Report(plan, kernel, seconds, size + saved, size)
 
 
 def _layers(root: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:

@@ -29,6 +29,7 @@ from ..copying.model_copy import copy_modules
 from ..copying.rebinding import copy_to_devices, rebind
 from ..files.provenance import note_provenance, quantized_by
 from ..lora.adapters import LivePatchers, PatchSource
+from ..tensor.native import native_kernel
 from ..tensor.quantized_layer import quantize_layer
 from .float_weight import source_weight, unload
 from .progress import Progress
@@ -108,7 +109,7 @@ def quantize_patcher(
     reports = {
         prefix: Report(
             plan=plan,
-            kernel=kernel_of(plan, patcher.load_device),
+            kernel=kernel_of(plan, patcher.load_device, native_kernel),
             seconds=seconds[prefix],
             model_bytes_before=before,
             model_bytes_after=quantized.model_size(),

@@ -73,21 +73,31 @@ def _hold(match: Match, theirs: Linear) -> bool:
     with torch.no_grad():
         x, weight = _example(fmt, _FEW_ROWS if few else _MANY_ROWS, device)
         ours = partial(fmt.linear, x, weight, None)
-        try:
-            found = theirs(x, weight, None)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as problem:  # no such layout or kernel here, by any type of exception
-            log.debug("comfy-kitchen does not multiply %s on %s: %s", fmt, device, problem)
+        found = _result(partial(theirs, x, weight, None), f"comfy-kitchen: {fmt}")
+        if found is None:
             return False
-        expected = ours().float()
-        if (found.float() - expected).norm() > _TOLERANCE * expected.norm():
+        expected = _result(ours, f"GraphQuant: {fmt}")
+        if expected is None:
+            return True
+        found, expected = found.float(), expected.float()
+        if (found - expected).norm() > _TOLERANCE * expected.norm():
             log.warning("comfy-kitchen multiplies %s wrongly on %s and is not used", fmt, device)
             return False
         calls = {False: ours, True: partial(theirs, x, weight, None)}
         seconds = seconds_in_turn(calls, device, _ROUNDS, _SHORTEST_SAMPLE)
     log.debug("%s on %s, seconds by comfy-kitchen: %s", fmt, device, seconds)
     return seconds[True] < seconds[False]
+
+
+def _result(multiply: Callable[[], torch.Tensor], who: str) -> torch.Tensor | None:
+    """None where there is no such layout or kernel here."""
+    try:
+        return multiply()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as problem:  # a library says no by any type of exception
+        log.debug("%s is not multiplied: %s", who, problem)
+        return None
 
 
 def _example(fmt: Format, rows: int, device: torch.device) -> tuple[torch.Tensor, QuantizedWeight]:

@@ -65,6 +65,11 @@ def test_who_cannot_multiply_has_lost(contest, error):
     assert not contest.is_won(FMT, MANY, theirs) and theirs.calls == 1
 
 
+def test_ours_that_cannot_multiply_has_lost_too(contest, monkeypatch):
+    monkeypatch.setattr(Int8, "linear", lambda *_: 1 / 0)
+    assert contest.is_won(Int8(), MANY, lambda x, weight, bias: x)
+
+
 def test_wrong_numbers_lose_however_quick(contest, caplog):
     assert not contest.is_won(FMT, MANY, Theirs(factor=1.05))
     assert "wrongly" in caplog.text

@@ -132,3 +132,18 @@ def test_comfy_kitchens_product_of_rotated_groups_is_ours(fmt, bias):
     stored, x = fmt.quantize(gaussian(96, 512)), gaussian(2, 9, 512, seed=1)
     offset = gaussian(96, seed=2) if bias else None
     assert relative_l2(native_linear(x, stored, offset), fmt.linear(x, stored, offset)) < 1e-5
+
+
+def test_the_report_says_who_multiplies(monkeypatch):
+    from graphquant.nodes.bridge.tensor import contest
+    from graphquant.nodes.bridge.tensor.native import native_kernel
+
+    gpu = torch.device("cuda")
+    won = {Int8(activations="int8"): True, Int8(): True, Int8ConvRot(): False}
+    monkeypatch.setattr(contest, "wins", lambda fmt, device, theirs: won[fmt])
+    assert native_kernel(Int8(activations="int8"), gpu) == (
+        "int8 x int8 matmul in ComfyUI (comfy-kitchen)"
+    )
+    assert native_kernel(Int8(), gpu) == "dequantize + matmul in ComfyUI (comfy-kitchen)"
+    assert native_kernel(Int8ConvRot(), gpu) is None
+    assert native_kernel(Int8(), torch.device("cpu")) is native_kernel(Float8(), gpu) is None
