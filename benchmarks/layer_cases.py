@@ -44,18 +44,72 @@ def _builders(device: torch.device) -> dict:
     from graphquant.quant_core.hardware import hardware_of
     from graphquant.quant_core.methods import method_for
 
-    ours = ("fp8-dynamic", "fp8-weight-only", "int8", "int8-dynamic", "int4")
+    ours = ("fp8-dynamic", "fp8-weight-only", "int8", "int8-dynamic", "int8-convrot", "int4")
+    ours += ("nf4", "nf4-fine")
     hardware = hardware_of(device)
     ours = [name for name in ours if method_for(name, hardware)[1] is None]
     torchaos = ("fp8", "fp8 dynamic", "int8", "int8 dynamic")
     return {
         **{name: lambda layer, name=name: _ours(layer, name) for name in ours},
+        **(_other_ways(device, ours) if device.type == "cuda" else {}),
         "layerwise": _layerwise,
         **{f"torchao {n}": lambda layer, n=n: _torchao(layer, n) for n in torchaos},
         "stock fp8 scaled": lambda layer: _stock(layer, "float8_e4m3fn"),
         "stock int8": lambda layer: _stock(layer, "int8_tensorwise"),
         "stock fp8_e4m3fn_fast": _stock_fast,
     }
+
+
+def _other_ways(device: torch.device, ours: list[str]) -> dict:
+    """Ways that this GPU would not take by itself: what it costs where they are all there is."""
+    from graphquant.nodes.bridge.tensor import contest
+    from graphquant.quant_core.formats import Int8
+    from graphquant.quant_core.kernels import dispatch, float8_way, race
+
+    device = dispatch.with_index(device)
+    library = {device: _AlwaysTheLibrary()}
+    kitchen = {(Int8(activations="int8"), False, device): True}
+    not_kitchen = {(Int8(activations="int8"), False, device): False}
+    ways = {
+        "fp8-dynamic, no Triton": ("fp8-dynamic", dispatch.TRITON_WORKS, {device: False}),
+        "fp8-dynamic, tensor-wise": ("fp8-dynamic", float8_way.WAYS, {device: "tensor-wise"}),
+        "fp8-dynamic, by library": ("fp8-dynamic", race.ANSWERS, library),
+        "int8-dynamic, no Triton": ("int8-dynamic", dispatch.TRITON_WORKS, {device: False}),
+        "int8-dynamic, by library": ("int8-dynamic", race.ANSWERS, library),
+        "int8-dynamic, kitchen": ("int8-dynamic", contest._verdicts, kitchen),
+        "int8-dynamic, ours": ("int8-dynamic", contest._verdicts, not_kitchen),
+    }
+    return {
+        name: lambda layer, method=method, known=known, forced=forced: Forced(
+            _ours(layer, method), known, forced
+        )
+        for name, (method, known, forced) in ways.items()
+        if method in ours
+    }
+
+
+class _AlwaysTheLibrary(dict):
+    def get(self, asked: str, default: object = None) -> str:
+        return "library" if not asked.startswith("weight-only") else "decoded"
+
+
+class Forced(nn.Module):
+    """A layer that computes under other verdicts about its GPU. known: where they are kept."""
+
+    def __init__(self, layer: nn.Module, known: dict, forced: dict):
+        super().__init__()
+        self.layer, self.known, self.forced = layer, known, forced
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Each verdict is put back afterwards."""
+        before = {key: self.known[key] for key in self.forced if key in self.known}
+        self.known.update(self.forced)
+        try:
+            return self.layer(x)
+        finally:
+            for key in self.forced:
+                self.known.pop(key)
+            self.known.update(before)
 
 
 def _ours(layer: nn.Module, method: str) -> nn.Module:

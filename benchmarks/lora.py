@@ -17,7 +17,7 @@ from lab.comfyui import import_comfyui
 from lab.pack import load_pack
 
 from .flux_model import load_flux, quantized, size_for, title
-from .measuring import default_device, hardware, table, use_threads, write
+from .measuring import default_device, hardware, named, table, use_threads, write
 from .step import steps_in_turn
 
 METHODS = ("fp8-dynamic", "int8", "int8-dynamic", "int4")
@@ -95,10 +95,14 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--ranks", nargs="+", type=int, default=RANKS)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--dynamic-vram", action="store_true", help="as ComfyUI starts on NVIDIA, in a table apart"
+    )
     options = parser.parse_args()
     device = default_device()
     use_threads(device)
     import_comfyui()
+    name = named("lora", options.dynamic_vram)
     load_pack()
     about = {
         "hardware": hardware(device),
@@ -107,7 +111,7 @@ def main() -> None:
     }
 
     def write_results(results: dict) -> None:
-        write("lora", about | results, markdown(about | results), device)
+        write(name, about | results, markdown(about | results), device)
 
     measure(options.methods, options.ranks, device, options.repeats, write_results)
 

@@ -26,6 +26,18 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def named(benchmark: str, dynamic_vram: bool) -> str:
+    """What the results are filed under; with ``dynamic_vram`` that is switched on. SystemExit where
+    it does not run. ComfyUI is imported."""
+    if not dynamic_vram:
+        return benchmark
+    from lab.real_dynamic_vram import switch_on_dynamic_vram
+
+    if not switch_on_dynamic_vram():
+        raise SystemExit("Dynamic VRAM does not run here: it needs an NVIDIA GPU.")
+    return f"{benchmark}_dynamic_vram"
+
+
 def machine() -> dict:
     """The CPU and the software; the threads that benchmarks use."""
     text = _CPUINFO.read_text() if _CPUINFO.exists() else ""

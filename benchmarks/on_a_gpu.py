@@ -42,14 +42,26 @@ class Part:
 
 _TESTS = ("pytest", "-q", "-p", "no:cacheprovider")
 _KERNELS = "tests/quant_core/kernels"
+_FEW = ("--methods", "fp8-dynamic", "int8-dynamic")
 # An H100 with sixteen cores is meant to take half of each limit.
 PARTS = (
     Part("kernels", 200, (*_TESTS, f"{_KERNELS}/test_triton.py", f"{_KERNELS}/test_gpu.py")),
-    Part("step", 330, ("benchmarks.step", "--repeats", "3", "--compile", "fp8-dynamic")),
-    Part("quantize", 60, ("benchmarks.quantize",)),
     Part("layer", 120, ("benchmarks.layer", "--models", "FLUX.1", "--no-compile")),
+    Part("step", 330, ("benchmarks.step", "--repeats", "3", "--compile", "fp8-dynamic")),
+    Part(
+        "step with dynamic VRAM",
+        150,
+        ("benchmarks.step", "--repeats", "3", "--dynamic-vram", *_FEW, "--compile"),
+    ),
+    Part(
+        "LoRA with dynamic VRAM",
+        100,
+        ("benchmarks.lora", "--dynamic-vram", *_FEW, "--ranks", "16", "--repeats", "3"),
+    ),
+    Part("lora", 150, ("benchmarks.lora", *_FEW, "--ranks", "16")),
     Part("nodes", 150, (*_TESTS, "tests/nodes/test_on_a_gpu.py")),
-    Part("lora", 150, ("benchmarks.lora", "--methods", "fp8-dynamic", "int8", "--ranks", "16")),
+    Part("quantize", 60, ("benchmarks.quantize",)),
+    Part("predicted", 60, ("benchmarks.predict", "--cards", "H100")),
     Part("more layers", 240, ("benchmarks.layer", "--no-compile", "--repeats", "5")),
 )
 

@@ -22,7 +22,16 @@ from lab.comfyui import import_comfyui
 from lab.pack import load_pack
 
 from .flux_model import Size, compiled, load_flux, quantized, size_for, step_seconds, title
-from .measuring import MIB, added_bytes, default_device, hardware, table, use_threads, write
+from .measuring import (
+    MIB,
+    added_bytes,
+    default_device,
+    hardware,
+    named,
+    table,
+    use_threads,
+    write,
+)
 
 PLAIN = "bf16"
 METHODS = (
@@ -197,10 +206,14 @@ def main() -> None:
         choices=METHODS,
         help="the methods to compile as well; default: all on a GPU, none on a CPU",
     )
+    parser.add_argument(
+        "--dynamic-vram", action="store_true", help="as ComfyUI starts on NVIDIA, in a table apart"
+    )
     options = parser.parse_args()
     device = default_device()
     use_threads(device)
     import_comfyui()
+    name = named("step", options.dynamic_vram)
     load_pack()
     default = options.methods if device.type != "cpu" else ()
     with_compiled = default if options.compile is None else options.compile
@@ -208,7 +221,7 @@ def main() -> None:
 
     def write_results(results: dict) -> None:
         results = {**about, **results, "missed bars": missed_bars(results)}
-        write("step", results, markdown(results), device)
+        write(name, results, markdown(results), device)
 
     measure(options.methods, device, options.repeats, with_compiled, write_results)
 

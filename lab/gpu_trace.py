@@ -202,12 +202,14 @@ def _distinct_bytes(tensor: torch.Tensor) -> int:
     return math.prod(size for size, stride in sizes if stride) * tensor.element_size()
 
 
-_MATMULS = {"mm", "addmm", "addmm_", "bmm", "baddbmm", "_int_mm", "_scaled_mm"}
+_MATMULS = {"linear", "mm", "addmm", "addmm_", "bmm", "baddbmm", "_int_mm", "_scaled_mm"}
 _KINDS = {torch.int8: "int8", torch.float8_e4m3fn: "fp8", torch.float8_e5m2: "fp8"}
 
 
 def _flops(name: str, inputs: list, outputs: list) -> tuple[int, str]:
     if name in _MATMULS:
+        if name == "linear":
+            inputs = inputs[:2]
         matrices = [t for t in inputs if t.dim() >= 2]
         left = matrices[-2] if name not in ("_scaled_mm",) else matrices[0]
         kind = _KINDS.get(left.dtype, "fp32" if left.dtype == torch.float32 else "bf16")
