@@ -225,9 +225,13 @@ def _rebuild(
 ) -> ModelPatcher:
     def pristine(name: str, parameter: nn.Parameter) -> torch.Tensor:
         kept = backup[name].weight if name in backup else parameter
-        return kept.to(offload_device)
+        # Where it is there already too: what is trained or moved there must not be ours, and
+        # autograd takes no tensor that was made in inference mode, as nodes make theirs.
+        return kept.clone() if kept.device == offload_device else kept.to(offload_device)
 
     copied = copy_modules(model, pristine)
+    for module in copied.modules():
+        module._buffers.update({n: b.clone() for n, b in module._buffers.items() if b is not None})
     copied.device = offload_device
     rebuilt = (ModelPatcher if disable_dynamic else patcher_class)(
         copied, load_device, offload_device

@@ -157,7 +157,10 @@ def _leaves(
 def _carry_change(
     tensor: torch.Tensor, base: QuantizedTensor
 ) -> tuple[torch.Tensor, GraphQuantLayout.Params] | None:
-    """``base`` with the difference to ``tensor`` beside it; None where that must be rounded in."""
+    """``base`` with the difference to ``tensor`` beside it; None where that must be rounded in, as
+    that of a patch must which widens the weight."""
+    if tensor.shape != base.shape:
+        return None
     qdata = base._qdata.to(tensor.device)
     params = dataclasses.replace(
         base._params.to_device(tensor.device), orig_dtype=tensor.dtype, **Change().parts()

@@ -63,8 +63,10 @@ def _handle_linear(qt, args, kwargs):
 @register_layout_op(aten.to.device, GraphQuantLayout)
 def _handle_to_device(qt, args, kwargs):
     """``to(device, dtype)`` in inference mode; the base class would answer by dequantizing."""
-    tensor, device, dtype, *_ = args
-    return tensor.to(device=device).to(dtype=dtype)
+    tensor, device, dtype, *more = args
+    moved = tensor.to(device=device).to(dtype=dtype)
+    copy = kwargs.get("copy", len(more) > 1 and more[1])
+    return moved.clone() if copy and moved._qdata is tensor._qdata else moved
 
 
 # torch.compile decomposes linear into a transpose and a matmul before it asks us.
