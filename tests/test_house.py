@@ -89,8 +89,8 @@ FLOORS = {
         ("files",),
         ("cache",),
         ("model",),
-        ("saving", "measure"),
-        ("loading",),
+        ("loading", "measure"),
+        ("saving",),
     ),
 }
 

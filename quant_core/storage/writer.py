@@ -27,12 +27,14 @@ def write_file(
     *,
     overwrite: bool = False,
     on_bytes: Callable[[int], None] | None = None,
+    check: Callable[[Path], None] | None = None,
 ) -> int:
     """Writes ``tensors`` (name, tensor), in any order, as the file that ``specs`` announce.
 
     ``tensors`` may be a generator that makes each tensor when its turn comes: none is kept. Every
     tensor is read back and compared by hash. on_bytes gets the bytes done, each tensor counting
-    twice (written, verified), and may raise, to cancel. Returns the size of the file.
+    twice (written, verified), and may raise, to cancel. check: gets the path of what was written
+    before it has its name, and may raise. Returns the size of the file.
 
     Nothing called ``target`` changes until all is verified; whatever is raised, the temporary file
     beside it is removed. StorageError: the file exists (unless ``overwrite``), too little space, a
@@ -48,6 +50,8 @@ def write_file(
     try:
         hashes = _write(temporary, prefix, header, tensors, on_bytes)
         _verify(temporary, header, hashes, on_bytes)
+        if check is not None:
+            check(temporary)
         refuse_to_replace(target, overwrite)
         os.replace(temporary, target)
     finally:

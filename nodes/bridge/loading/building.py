@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 import comfy.model_detection
 import comfy.sd
 import torch
+from comfy.model_management import OOM_EXCEPTION
 from comfy.model_patcher import ModelPatcher
 from comfy.supported_models_base import BASE
 from torch import nn
@@ -62,6 +63,14 @@ def build_model(
         raise StorageError(
             f"{file} can't be loaded quantized: ComfyUI takes some weights of this model apart. "
             "Load the original, and quantize it in the graph."
+        ) from error
+    except OOM_EXCEPTION:
+        raise
+    except RuntimeError as error:
+        told = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        raise StorageError(
+            f"{file} is not what ComfyUI takes it for. {told[:300]} Choose another file, or save "
+            "it again from the original."
         ) from error
     places = {
         old.removesuffix(_WEIGHT): new.removesuffix(_WEIGHT)

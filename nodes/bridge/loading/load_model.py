@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from comfy.quant_ops import QUANT_ALGOS
 
 from ....quant_core.detect import FLOAT8_DTYPES
 from ....quant_core.errors import StorageError
+from ....quant_core.formats import QuantizedWeight
 from ....quant_core.hardware import check_fp8_support
 from ....quant_core.report import MIB
 from ....quant_core.storage import (
@@ -106,8 +107,34 @@ def _fp8_matmul() -> bool:
     return device.type == "cpu" or check_fp8_support(device)
 
 
-def _load_ours(files: TensorFiles, prefix: str, layers: Mapping[str, StoredLayer]) -> ModelPatcher:
-    """Of a whole checkpoint the diffusion model alone."""
+def require_loadable(path: Path, name: str) -> None:
+    """Load the file at ``path``, which shall be called ``name``, as a node does, but for the
+    numbers of its quantized layers: those take no memory. StorageError where that fails."""
+    try:
+        with TensorFiles(path) as files, torch.inference_mode():
+            prefix, layers = find_layers(files)
+            if prefix or layers:
+                _load_ours(files, prefix, layers, _read_nothing)
+    except StorageError as error:
+        told = str(error).replace(path.name, "the file")
+        raise StorageError(f"{name} was not kept, because it would not load: {told}") from error
+
+
+def _read_nothing(layer: StoredLayer, *_) -> QuantizedWeight:
+    parts = {
+        part: torch.empty(spec.shape, dtype=spec.dtype, device="meta")
+        for part, spec in layer.specs.items()
+    }
+    return QuantizedWeight.of_parts(layer.format, parts, layer.shape, torch.float32)
+
+
+def _load_ours(
+    files: TensorFiles,
+    prefix: str,
+    layers: Mapping[str, StoredLayer],
+    read: Callable[..., QuantizedWeight] = StoredLayer.read,
+) -> ModelPatcher:
+    """Of a whole checkpoint the diffusion model alone. read: as ``StoredLayer.read``."""
     names = set(_other_names(files, prefix, layers))
     inner = model_prefix({*names, *(f"{name}.weight" for name in layers)})
     state = {
@@ -117,7 +144,7 @@ def _load_ours(files: TensorFiles, prefix: str, layers: Mapping[str, StoredLayer
     }
     metadata = {k: v for k, v in files.metadata.items() if k != "_quantization_metadata"}
     readable = {
-        name.removeprefix(inner): Layer(layer.shape, partial(layer.read, files, prefix))
+        name.removeprefix(inner): Layer(layer.shape, partial(read, layer, files, prefix))
         for name, layer in layers.items()
         if name.startswith(inner)
     }

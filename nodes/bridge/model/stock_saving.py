@@ -59,7 +59,7 @@ def as_stock_reads(root: nn.Module, state: Mapping[str, torch.Tensor]) -> Tensor
             continue
         numbers = _numbers(layer, state[key], patcher, f"{MODEL}{key}")
         fmt = layer.weight._params.format
-        if is_read_by_stock(fmt, layer.weight.dim()):
+        if is_read_by_stock(fmt, layer.weight.dim()) and fmt.fits(numbers.shape):
             result.pop(key)
             result |= _in_format(name, layer, numbers)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import comfy.model_management
@@ -25,6 +26,7 @@ from ....quant_core.storage import (
 from ..files.file_report import FileReport, model_report
 from ..files.model_folder import AUTO, FILE_FORMATS, OURS, STOCK
 from ..files.provenance import file_metadata, provenance_of
+from ..loading.load_model import require_loadable
 from ..model.float_weight import unload
 from ..tensor.layout import is_ours
 from .file_recognition import require_recognition
@@ -64,6 +66,7 @@ def save_quantized_model(
         metadata,
         overwrite=overwrite,
         on_bytes=on_bytes,
+        check=partial(require_loadable, name=target.name),
     )
     seconds = time.perf_counter() - started
     return FileReport(

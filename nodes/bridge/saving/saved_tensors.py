@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import comfy.lora
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.quant_ops import QuantizedTensor
@@ -27,7 +26,7 @@ from ....quant_core.storage import (
     raw_bytes,
     stock_marker,
 )
-from ..model.float_weight import MODEL, patched_weight
+from ..model.float_weight import MODEL, patched_shape, patched_weight
 from ..model.stock_saving import requantized
 from ..tensor.layout import is_ours, weight_of
 
@@ -101,8 +100,12 @@ def collect_tensors(patcher: ModelPatcher, model: ModelTensors, private: bool) -
 def _add_ours(
     saved: SavedTensors, patcher: ModelPatcher, name: str, weight: QuantizedTensor, private: bool
 ) -> None:
-    layer = StoredLayer(name, weight._params.format, tuple(weight.shape))
     key = f"{MODEL}{name}.weight"
+    shape = tuple(patched_shape(patcher, key, weight))
+    layer = StoredLayer(name, weight._params.format, shape)
+    if not layer.format.fits(shape):  # a patch has widened it
+        _add_plain(saved, patcher, f"{name}.weight", weight.dequantize())
+        return
 
     def make() -> QuantizedWeight:
         stored = weight_of(weight._qdata, weight._params)
@@ -139,7 +142,7 @@ def _add_plain(saved: SavedTensors, patcher: ModelPatcher, name: str, tensor: to
     key = MODEL + name
     patches = patcher.patches.get(key)
     dtype = narrowest(tensor)
-    shape = comfy.lora.calculate_shape(patches, tensor, key) if patches else tensor.shape
+    shape = patched_shape(patcher, key, tensor)
 
     def make() -> Tensors:
         whole = patched_weight(patcher, key, tensor, patcher.load_device) if patches else tensor

@@ -9,6 +9,9 @@ import torch
 
 aten = torch.ops.aten
 
+# In inference mode ``to`` arrives whole, in one of its forms; else as a copy or not at all.
+_CASTS = (aten._to_copy, aten.to)
+
 
 class Placeholder(torch.Tensor):
     """A tensor without storage: shape and dtype of a weight that is attached later. Copying it into
@@ -25,9 +28,11 @@ class Placeholder(torch.Tensor):
             return this
         if func in (aten.detach.default, aten.clone.default, aten.alias.default):
             return Placeholder(this.shape, this.dtype, this.device)
-        if func is aten._to_copy.default:
-            options = kwargs or {}
+        if func.overloadpacket in _CASTS:
+            given = (*args[1:], *(kwargs or {}).values())
+            dtypes = [value for value in given if isinstance(value, torch.dtype)]
+            devices = [value for value in given if isinstance(value, torch.device)]
             return Placeholder(
-                this.shape, options.get("dtype", this.dtype), options.get("device", this.device)
+                this.shape, (dtypes or [this.dtype])[0], (devices or [this.device])[0]
             )
         raise NotImplementedError(f"A weight was read before it was attached ({func}).")

@@ -41,6 +41,11 @@ class QuantizedLayer:
         """Take ``weight`` [N, K], the dequantized one with patches added, as a rule float32.
         inplace_update: it belongs to a hook, which will take it off again.
         NonFiniteWeightError."""
+        if not self.weight._params.format.fits(weight.shape):
+            new = weight.to(self.weight.dtype)  # a patch has widened it
+            if not return_weight:
+                self.weight = nn.Parameter(new, requires_grad=False)
+            return new if return_weight else None
         try:
             new = self.weight.requantize_from_float(weight).to(self.weight.dtype)
         except NonFiniteWeightError as error:

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-
 LAYER = "double_blocks.0.img_attn.proj"
 KEY = f"diffusion_model.{LAYER}.weight"
 ADDED = 128
@@ -32,7 +31,6 @@ def widen(comfy):
 
 
 def loaded_weight(patcher, memory=None):
-    import comfy.model_management
 
     patcher.load(torch.device("cpu"), lowvram_model_memory=memory or 0, full_load=memory is None)
     return patcher.model.get_submodule(KEY.removesuffix(".weight"))
@@ -119,3 +117,15 @@ def test_a_widening_patch_before_the_node_is_quantized_with_the_weight(
     found = quantized.model.get_submodule(KEY.removesuffix(".weight")).weight.dequantize()
     expected = pad(weight, (0, ADDED)) + change
     assert (found - expected).norm() < 0.02 * expected.norm()
+
+
+def test_a_file_of_it_that_comfyui_could_not_load_is_not_kept(
+    flux_patcher, quantize, widen, tmp_path
+):
+    from graphquant.nodes.bridge.saving.save_model import save_quantized_model
+    from graphquant.quant_core import QuantizationError
+
+    patched, _ = widen(quantize(flux_patcher), "reshape_weight")
+    with pytest.raises(QuantizationError, match=r"was not kept.*proj.weight"):
+        save_quantized_model(patched, tmp_path / "saved.safetensors")
+    assert not (tmp_path / "saved.safetensors").exists()

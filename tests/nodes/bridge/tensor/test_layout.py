@@ -152,7 +152,7 @@ def test_flatten_and_unflatten_agree_with_what_memory_management_counts(fmt):
 @pytest.mark.parametrize("inference", [False, True])
 def test_a_copy_to_the_device_where_it_is_has_codes_of_its_own(inference):
     with torch.inference_mode(inference):
-        weight = quantized_tensor(Int8().quantize(torch.ones(4, 8)), torch.float32)
+        weight = carried(Int8(), torch.ones(4, 8))
         for copied in (weight.to("cpu", torch.float32, copy=True), weight.clone()):
             assert copied._qdata.data_ptr() != weight._qdata.data_ptr()
             assert copied._params.scale.data_ptr() != weight._params.scale.data_ptr()
