@@ -94,8 +94,7 @@ def _parts(pipe: Any, methods: Mapping[str, Chosen]) -> list[_Part]:
     unused = [key for key in methods if key not in used]
     if unused:
         raise ConfigError(
-            f"{unused[0]!r} means no layer of the pipeline. Its modules are "
-            f"{', '.join(modules)}."
+            f"{unused[0]!r} means no layer of the pipeline. Its modules are {', '.join(modules)}."
         )
     return parts
 

@@ -225,12 +225,6 @@ class Format(ABC):
         ``affine.ALGORITHMS``; other formats stay as they are."""
         return self
 
-    def fits(self, shape: tuple[int, ...]) -> bool:
-        """Whether a weight of ``shape`` [N, K] or [N, ...] can be stored so: groups and rotations
-        of columns take them all."""
-        columns = math.prod(shape[1:])
-        return all(columns % getattr(self, step, 1) == 0 for step in ("group_size", "rotation"))
-
     def in_rows(self, weight: QuantizedWeight) -> QuantizedWeight:
         """The same weight with every part divided by rows, [N, ...], so that rows can be taken out
         of it. ValueError where rows share codes or scales."""
