@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..quant_core.machine.capability import Capability, MethodCapability
 
 CAPABILITIES = "/graphquant/capabilities"
+ESTIMATE = "/graphquant/estimate"
 # Not resolved: the folder's name in custom_nodes is what the pages are asked for under.
 PACK = Path(__file__).parent.parent
 
@@ -59,8 +60,9 @@ def _this_machine() -> dict:
 
 
 def add_routes() -> None:
-    """Serve GET /graphquant/capabilities from ComfyUI's server, and the pack's own files under the
-    addresses where the editor looks for them and ComfyUI does not serve them."""
+    """Serve GET /graphquant/capabilities and /graphquant/estimate?folder=&name= from ComfyUI's
+    server, and the pack's own files under the addresses where the editor looks for them and ComfyUI
+    does not serve them."""
     if not re.fullmatch(r"[\w.~-]+", PACK.name, re.ASCII):
         # In a folder such as "my pack": aiohttp's static route, which ComfyUI makes for each pack,
         # compares the quoted name with an unquoted path and never matches.
@@ -75,6 +77,18 @@ def add_routes() -> None:
     async def get_capabilities(request: web.Request) -> web.Response:
         # In a thread: trying out the methods must not hold up the server.
         return web.json_response(await asyncio.to_thread(_this_machine))
+
+    @PromptServer.instance.routes.get(ESTIMATE)
+    async def get_estimate(request: web.Request) -> web.Response:
+        from ..quant_core.errors import QuantizationError
+        from .bridge.files.estimates import estimates
+
+        asked = request.query
+        names = asked.get("folder", ""), asked.get("name", ""), asked.get("component")
+        try:
+            return web.json_response(await asyncio.to_thread(estimates, *names))
+        except (QuantizationError, OSError) as error:
+            return web.json_response({"problem": str(error)}, status=404)
 
 
 def _serve(prefix: str, name: str, folder: Path, paths: str = ".+") -> None:

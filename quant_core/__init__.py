@@ -25,6 +25,7 @@ _ROOMS = {
         "VLLMOmniConfig",
         "config_from_text",
     ),
+    "conversion.sizes": ("estimate",),
     "errors": (
         "CastingError",
         "ConfigError",

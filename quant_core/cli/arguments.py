@@ -37,6 +37,8 @@ def _convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="IN", help=_SOURCE)
     parser.add_argument("target", metavar="OUT", help="the .safetensors file to write")
     _plan(parser)
+    _fit(parser)
+    parser.add_argument("--save-recipe", metavar="FILE", help="write down the chosen widths")
     parser.add_argument("--method", metavar="METHOD", help=f"{', '.join(METHODS)}, or an alias")
     parser.add_argument("--config", metavar="FILE", help="a quantization_config, in JSON or a name")
     parser.add_argument(
@@ -67,6 +69,7 @@ def _estimate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="FILE", help=_SOURCE)
     parser.add_argument("--method", metavar="METHOD", action="append", help="only this one; again")
     _plan(parser)
+    _fit(parser)
     _output(parser)
 
 
@@ -86,6 +89,19 @@ def _plan(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--include", action="append", metavar="PATTERN", help="only these; again")
     parser.add_argument("--exclude", action="append", metavar="PATTERN", help="not these; again")
+
+
+def _fit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--size-gib",
+        type=float,
+        metavar="GIB",
+        help="for the method fit, which it implies: the file is at most that large",
+    )
+    parser.add_argument(
+        "--sensitivity", metavar="FILE", help="for fit: what Measure Sensitivity wrote"
+    )
+    parser.add_argument("--recipe", metavar="FILE", help="for fit: widths that were saved")
 
 
 def _output(parser: argparse.ArgumentParser) -> None:

@@ -16,11 +16,14 @@ from ..conversion.estimation import estimate_file
 from ..conversion.inspection import inspect_file
 from ..conversion.verification import verify_file
 from ..errors import ConfigError
+from ..fit import Fit, Recipe, Sensitivity
+from ..methods import FIT
 from ..report import MIB
 from . import tables
 from .output import Output
 
 NONE = "none"
+GIB = 1024**3
 COMMANDS: dict[str, Callable[[argparse.Namespace, Output], bool]] = {}
 
 
@@ -42,12 +45,15 @@ def convert_command(options: argparse.Namespace, output: Output) -> bool:
         preset=_preset(options),
         include=meaning.include,
         exclude=meaning.exclude,
+        fit=_fit(options),
         file_format=options.format,
         overwrite=options.overwrite,
         device=options.device,
         ray=options.ray,
         on_bytes=output.bytes,
     )
+    if options.save_recipe:
+        Recipe.of(done.report.plan).save(options.save_recipe)
     kind = "graphquant" if done.private else "stock"
     headline = f"Wrote {done.target}: {done.size / MIB:.1f} MiB, {kind}, every tensor verified."
     report = replace(done.report, notes=(*done.report.notes, *meaning.notes))
@@ -74,6 +80,7 @@ def estimate_command(options: argparse.Namespace, output: Output) -> bool:
         preset=_preset(options),
         include=options.include,
         exclude=options.exclude,
+        fit=_fit(options),
     )
     output.result({"methods": [vars(each) for each in found]}, tables.estimates(found))
     return True
@@ -91,19 +98,39 @@ def _preset(options: argparse.Namespace) -> str | None:
     return None if options.preset == NONE else options.preset
 
 
+def _fit(options: argparse.Namespace) -> Fit | Recipe | None:
+    """What the method fit is asked for; None where it is not. ConfigError: a size and a recipe."""
+    if options.recipe and (options.size_gib is not None or options.sensitivity):
+        raise ConfigError("--recipe says the widths. Leave --size-gib and --sensitivity out.")
+    if options.recipe:
+        return Recipe.load(options.recipe)
+    if options.size_gib is None:
+        if options.sensitivity:
+            raise ConfigError("--sensitivity is for a size. Add --size-gib.")
+        return None
+    measured = Sensitivity.load(options.sensitivity) if options.sensitivity else None
+    return Fit(int(options.size_gib * GIB), measured)
+
+
 def _meaning(options: argparse.Namespace) -> Meaning:
     """Method and patterns, of the options and of the configuration, which counts where it speaks.
 
     ConfigError: neither names a method, or both do.
     """
+    by_size = options.size_gib is not None or options.recipe
+    if by_size and options.method not in (None, FIT):
+        raise ConfigError(
+            f"--method is {options.method}, but --size-gib and --recipe are for fit. Leave one out."
+        )
+    method = options.method or (FIT if by_size and options.config is None else "")
     own = Meaning(
-        options.method or "",
+        method,
         options.granularity,
         tuple(options.include or ()),
         tuple(options.exclude or ()),
     )
     if options.config is None:
-        if not options.method:
+        if not method:
             raise ConfigError("No method is named. Add --method int8, or --config FILE.")
         return own
     if options.method:

@@ -15,6 +15,7 @@ from ..applying.component import kernel_of
 from ..applying.quantize_plan import layer_quantizer
 from ..applying.ray_quantizer import RayQuantizer, ray_cluster
 from ..errors import StorageError, UnknownNameError
+from ..fit import Fit, Recipe, with_fit
 from ..formats import QuantizedWeight
 from ..hardware import Hardware, default_device
 from ..planning.plan import LayerPlan, Plan, plan_component
@@ -40,6 +41,10 @@ GENERIC = "generic"
 # A file is for whatever machine will run it, so the one that writes it decides nothing.
 ANY_HARDWARE = Hardware("any", "any device", fp8_matmul=True)
 
+# Bytes of a file beside its tensors, at most: an entry of the header without its name, what a
+# quantized layer adds (marker, entries of its parts), and the metadata.
+_ENTRY, _LAYER, _METADATA = 96, 1024, 4096
+
 
 @dataclass(frozen=True)
 class Conversion:
@@ -61,15 +66,17 @@ def plan_file(
     preset: str | None = AUTO,
     include: str | Iterable[str] | None = None,
     exclude: str | Iterable[str] | None = None,
+    fit: Fit | Recipe | None = None,
 ) -> Plan:
     """The plan that Quantize Model makes of the same model.
 
     preset: "auto" for the one of the architecture that the file's names tell, else as in
-    ``plan_component``, whose errors are raised.
+    ``plan_component``, whose errors are raised. fit: what the method "fit" is asked for; its size
+    is that of the whole file. FitError as in ``with_fit``.
     """
     if preset == AUTO:
         preset = source.model.preset or GENERIC
-    return plan_component(
+    plan = plan_component(
         source.layers(),
         method,
         source.model.component,
@@ -79,6 +86,9 @@ def plan_file(
         exclude=exclude,
         hardware=ANY_HARDWARE,
     )
+    names = sum(map(len, source.files.specs))
+    header = names + _ENTRY * len(source.files.specs) + _LAYER * len(plan.quantized) + _METADATA
+    return with_fit(plan, fit, source.files.nbytes + header).plan
 
 
 def convert(
@@ -90,6 +100,7 @@ def convert(
     preset: str | None = AUTO,
     include: str | Iterable[str] | None = None,
     exclude: str | Iterable[str] | None = None,
+    fit: Fit | Recipe | None = None,
     file_format: str = AUTO,
     overwrite: bool = False,
     device: torch.device | str | None = None,
@@ -111,10 +122,12 @@ def convert(
     target = Path(target)
     if file_format not in FILE_FORMATS:
         raise UnknownNameError("file format", file_format, FILE_FORMATS)
+    if file_format == STOCK and isinstance(fit, Fit):
+        fit = replace(fit, stock_only=True)
     with open_model(source) as model:
         _require_another_file(model, target)
         plan = plan_file(
-            model, method, granularity, preset=preset, include=include, exclude=exclude
+            model, method, granularity, preset=preset, include=include, exclude=exclude, fit=fit
         )
         if not plan.quantized:
             raise StorageError(

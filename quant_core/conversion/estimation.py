@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import NothingToQuantizeError, QuantizationError
-from ..methods import MEASURED, METHODS
+from ..fit import Fit, Recipe
+from ..methods import FIT, MEASURED, METHODS
+from ..planning.plan import Plan
 from .convert import AUTO, is_private, plan_file
 from .source import open_model
 
@@ -38,19 +40,28 @@ def estimate_file(
     preset: str | None = AUTO,
     include: str | Iterable[str] | None = None,
     exclude: str | Iterable[str] | None = None,
+    fit: Fit | Recipe | None = None,
 ) -> tuple[Estimate, ...]:
     """The estimates of ``methods`` (default: all that need no measurement) for the model ``path``.
 
     The other arguments and errors as in ``convert``; what is wrong with one method alone, where no
-    ``methods`` are named, is its ``problem``.
+    ``methods`` are named, is its ``problem``. fit: what to estimate the method "fit" for, too.
     """
     chosen = tuple(methods or (m for m in METHODS if m not in (*MEASURED, "none")))
+    if fit is not None and FIT not in chosen:
+        chosen = (*chosen, FIT)
     found = []
     with open_model(path) as model:
         for method in chosen:
             try:
                 plan = plan_file(
-                    model, method, granularity, preset=preset, include=include, exclude=exclude
+                    model,
+                    method,
+                    granularity,
+                    preset=preset,
+                    include=include,
+                    exclude=exclude,
+                    fit=fit,
                 )
             except NothingToQuantizeError:
                 raise
@@ -59,16 +70,19 @@ def estimate_file(
                     raise
                 found.append(Estimate(method, problem=str(error)))
                 continue
-            saved = sum(layer.bytes_before - layer.bytes_after for layer in plan.quantized)
-            weights = sum(math.prod(layer.shape) for layer in plan.quantized)
-            stored = sum(layer.bytes_after for layer in plan.quantized)
-            found.append(
-                Estimate(
-                    method,
-                    model.files.nbytes - saved,
-                    len(plan.quantized),
-                    8 * stored / weights if weights else 0.0,
-                    not is_private(plan, AUTO),
-                )
-            )
+            found.append(estimate_of(method, plan, model.files.nbytes))
     return tuple(found)
+
+
+def estimate_of(method: str, plan: Plan, nbytes: int) -> Estimate:
+    """What ``plan`` makes of a model, or of a file, of ``nbytes``."""
+    saved = sum(layer.bytes_before - layer.bytes_after for layer in plan.quantized)
+    weights = sum(math.prod(layer.shape) for layer in plan.quantized)
+    stored = sum(layer.bytes_after for layer in plan.quantized)
+    return Estimate(
+        method,
+        nbytes - saved,
+        len(plan.quantized),
+        8 * stored / weights if weights else 0.0,
+        bool(plan.quantized) and not is_private(plan, AUTO),
+    )

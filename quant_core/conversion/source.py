@@ -45,7 +45,7 @@ class ModelFile:
             if is_linear(name, spec) and name.startswith(self.model.prefix):
                 layer = name.removeprefix(self.model.prefix).removesuffix(_WEIGHT)
                 if not first_match(TABLES, layer):
-                    _put(root, layer, FileLayer(spec))
+                    put_layer(root, layer, FileLayer(spec))
         return root
 
     def weight_name(self, layer: str) -> str:
@@ -126,7 +126,7 @@ def is_linear(name: str, spec: TensorSpec) -> bool:
     return name.endswith(_WEIGHT) and len(spec.shape) == 2 and min(spec.shape) > 0
 
 
-def _put(root: nn.Module, name: str, layer: nn.Module) -> None:
+def put_layer(root: nn.Module, name: str, layer: nn.Module) -> None:
     """Make ``layer`` the submodule called ``name``, and what lies between."""
     *path, last = name.split(".")
     for part in path:
