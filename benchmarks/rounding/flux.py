@@ -1,4 +1,4 @@
-"""How long compensating all layers of a FLUX.1 takes here, and what memory one layer needs."""
+"""How long compensating all layers of a FLUX.1 takes here, and what memory a layer needs."""
 
 from __future__ import annotations
 
@@ -9,40 +9,39 @@ import torch
 
 # Rows, columns, and how many such layers FLUX.1 has that its preset quantizes.
 SHAPES = (
-    (9216, 3072, 38),
     (3072, 3072, 38),
+    (9216, 3072, 76),
     (12288, 3072, 38),
-    (3072, 12288, 38),
     (18432, 3072, 38),
     (21504, 3072, 38),
+    (3072, 12288, 38),
     (3072, 15360, 38),
-    (9216, 3072, 38),
 )
 ROWS = 1024
 
 
-def flux_lines() -> list[str]:
-    """A table of seconds by shape, the sum over the model, and the peak of memory."""
-    lines = [
-        "",
-        "## FLUX.1 on this CPU",
-        "",
-        "| shape | layers | seconds each |",
-        "|---|---:|---:|",
-    ]
-    total, measured = 0.0, {}
+def flux_rows() -> list[dict]:
+    """A row for each shape: seconds, and the process's peak of memory since it began, in GiB."""
+    rows = []
     for n, k, count in SHAPES:
-        if (n, k) not in measured:
-            measured[n, k] = _seconds(n, k)
-        seconds = measured[n, k]
-        total += seconds * count
-        lines.append(f"| {n} x {k} | {count} | {seconds:.1f} |")
-        print(lines[-1], flush=True)
-    peak = getrusage(RUSAGE_SELF).ru_maxrss / 2**20
-    lines += ["", f"All layers: {total / 60:.0f} minutes on {torch.get_num_threads()} threads; "]
-    lines[-1] += f"peak of the process {peak:.1f} GiB, with the largest weight in bfloat16."
-    print(lines[-1], flush=True)
-    return lines
+        seconds = _seconds(n, k)
+        peak = getrusage(RUSAGE_SELF).ru_maxrss / 2**20
+        rows.append({"n": n, "k": k, "layers": count, "seconds": seconds, "peak": peak})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def flux_table(rows: list[dict]) -> list[str]:
+    """The rows as lines of Markdown, with the sum over the model."""
+    total = sum(row["layers"] * row["seconds"] for row in rows)
+    lines = ["## FLUX.1's layers on a CPU, int4", ""]
+    lines += ["| shape | layers | seconds each | peak of the process, GiB |"]
+    lines += ["|---|---:|---:|---:|"]
+    lines += [
+        f"| {row['n']} x {row['k']} | {row['layers']} | {row['seconds']:.1f} | {row['peak']:.1f} |"
+        for row in rows
+    ]
+    return [*lines, "", f"All layers: {total / 60:.0f} minutes."]
 
 
 def _seconds(n: int, k: int) -> float:

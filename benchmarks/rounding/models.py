@@ -13,7 +13,9 @@ from torch import nn
 from lab.pack import ROOT
 from lab.sampling import relative_l2
 
-PICTURES, CALIBRATION_PICTURES = 64, 40
+PICTURES, CALIBRATION_PICTURES = 64, 80
+# All rows of the run: with 40 pictures and 1024 rows int4 has 0.0370, with all of 80 it has 0.0315.
+CALIBRATION_ROWS = 8192
 
 
 class Miniature:
@@ -27,10 +29,11 @@ class Miniature:
         self.model = load_transformer()
         self._asked = ("0123456789" * 7)[:PICTURES]
         self._start = noise(PICTURES, 5)
-        self._expected = self._draw(self.model)
+        self._expected = self.draw(self.model)
         self._calibration = None
 
-    def _draw(self, model) -> torch.Tensor:
+    def draw(self, model) -> torch.Tensor:
+        """The final latents of a MODEL."""
         from lab.miniature.drawing import sample_from
 
         return sample_from(model, self._asked, self._start)
@@ -42,14 +45,15 @@ class Miniature:
             from lab.miniature import CFG
             from lab.nodes.classes import class_conditioning
 
-            digits = ("0123456789" * 7)[:CALIBRATION_PICTURES]
+            digits = ("0123456789" * 8)[:CALIBRATION_PICTURES]
             self._calibration = GQCalibrateActivations.execute(
                 self.model,
                 class_conditioning(digits),
                 {"samples": torch.zeros(len(digits), 16, 8, 8)},
                 class_conditioning(""),
-                seed=1000,
+                seed=2000,
                 cfg=CFG,
+                rows=CALIBRATION_ROWS,
             ).result[0]
         return self._calibration
 
@@ -65,7 +69,7 @@ class Miniature:
 
     def error(self, model) -> float:
         """The error of a MODEL."""
-        return relative_l2(self._draw(model), self._expected)
+        return relative_l2(self.draw(model), self._expected)
 
     def others(self, rounding: Callable) -> float:
         """The error with ``rounding`` of the layers that Quantize Model quantizes."""
