@@ -1,10 +1,11 @@
 """The quality gate: 32 pictures, fourteen methods, two sizes, without and with the LoRA."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
-from benchmarks.quality_gate import CORE, STYLE, Score, markdown, measure
+from benchmarks.quality_gate import CORE, RESULTS, STYLE, Score, markdown, measure
 from lab.miniature import LARGE, SIZE
 
 CASES = [(size, lora) for size in (SIZE, LARGE) for lora in (False, True)]
@@ -29,6 +30,21 @@ def test_each_method_is_within_its_bounds_and_did_something(scores, method, size
     score = scores[method, size, lora]
     assert score.passes, score
     assert score.call_error > 1e-4
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    rows = json.loads((RESULTS / "quality_gate.json").read_text(encoding="utf-8"))
+    return {(row["method"], row["size"], row["lora"]): row["call_error"] for row in rows}
+
+
+@pytest.mark.parametrize(("size", "lora"), CASES)
+@pytest.mark.parametrize("method", CORE)
+def test_call_errors_are_within_three_percent_of_their_record(scores, recorded, method, size, lora):
+    """A bound tells what may be, the record what is. Single layers: tests/nodes/test_layer_gate."""
+    assert scores[method, size, lora].call_error == pytest.approx(
+        recorded[method, size, lora], rel=0.03
+    )
 
 
 def test_int4_costs_more_than_eight_bits(scores):
