@@ -14,14 +14,17 @@ const COLUMNS = [
   { key: "bytes_before", show: bytes, order: (count) => -count },
   { key: "bytes_after", show: bytes, order: (count) => -count },
   { key: "action", show: text },
+  { key: "rounding", show: errors, order: (rounding) => -(rounding?.output_error ?? 0) },
   { key: "reason", show: text },
 ]
+// Columns that a report may have nothing for.
+const OPTIONAL = ["part", "rounding"]
 const BIGGEST_FIRST = COLUMNS.find((column) => column.key === "bytes_after")
 
 /** reports: at least one of them with its layers. */
 export function openDetails(title, reports) {
   const rows = reports.flatMap(({ part, layers }) => layers.map((layer) => ({ part, ...layer })))
-  const columns = COLUMNS.filter(({ key }) => key !== "part" || rows.some((row) => row.part))
+  const columns = COLUMNS.filter(({ key }) => !OPTIONAL.includes(key) || rows.some((row) => row[key]))
   const body = element("tbody", "rows")
   let sorting = { column: BIGGEST_FIRST, reversed: false }
 
@@ -79,6 +82,13 @@ function compare(a, b, { key, order = text }) {
   if (first === second) return a.name.localeCompare(b.name, "en", { numeric: true })
   if (typeof first === "number") return first - second
   return String(first).localeCompare(String(second), "en", { numeric: true })
+}
+
+/** Relative errors of a layer that was rounded by a calibration: of its output, then its weight. */
+function errors(rounding) {
+  if (rounding?.output_error == null) return rounding?.note ?? ""
+  const [output, weight] = [rounding.output_error, rounding.weight_error].map((each) => each.toFixed(4))
+  return `${rounding.way} ${output} / ${weight}`
 }
 
 const product = (shape) => shape.reduce((size, length) => size * length, 1)
