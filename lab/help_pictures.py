@@ -11,12 +11,14 @@ from .miniature import MINIATURE, STEPS, VAE, install
 from .pack import ROOT
 from .server import Server
 from .tiny_clips import CLIP_L, T5XXL
+from .tiny_controlnet import tiny_controlnet_file
 from .ui_workflow import ui_workflow
 
 HELP = ROOT / "web" / "docs"
 MARGIN, LEFT, TOP = 24, 60, 100
 NARROW, TALL, TEXT = (340, 100), (440, 560), (460, 520)
 SAVED = "flux1-dev-int8"
+CONTROLNET = "flux-canny-controlnet.safetensors"
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,12 @@ PICTURES = {
         {
             "vae": node("VAELoader", vae_name="ae.safetensors"),
             "shown": node("GQQuantizeVAE", vae=["vae", 0], method="int8", scope="decoder"),
+        }
+    ),
+    "GQQuantizeControlNet": Picture(
+        {
+            "control": node("ControlNetLoader", control_net_name=CONTROLNET),
+            "shown": node("GQQuantizeControlNet", control_net=["control", 0], method="int8"),
         }
     ),
     "GQQuantizeTextEncoder": Picture(
@@ -129,6 +137,7 @@ PICTURES = {
 
 def help_pictures(running, server: Server) -> None:
     install(server.base / "models")
+    tiny_controlnet_file(server.base / "models" / "controlnet" / CONTROLNET)
     for kind, picture in PICTURES.items():
         # A page for each: it has the file that was just saved among its choices.
         editor = Editor(running, server, nodes2=True, size=(1060, 1000), scale=2)

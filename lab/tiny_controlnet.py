@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from safetensors.torch import save_file
 
 from .tiny_models import FLUX, fill
 
@@ -43,5 +46,16 @@ def tiny_controlnet(hidden: int = 256, strength: float = 1.0, seed: int = 2):
     )
     pixels = [8 * side for side in FLUX.latent[1:]]
     hint = torch.rand(1, 3, *pixels, generator=generator)
-    control = ControlNet(model.eval(), extra_conds=["y", "guidance"])
+    cpu = torch.device("cpu")
+    control = ControlNet(model.eval(), load_device=cpu, extra_conds=["y", "guidance"])
     return control.copy().set_cond_hint(hint, strength)
+
+
+def tiny_controlnet_file(path: str | Path) -> Path:
+    """Write its weights in bf16, as a file that ComfyUI's loader recognises."""
+    state = tiny_controlnet().control_model.state_dict()
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    # XLabs call the weights of a norm its scale, by which ComfyUI knows them.
+    names = {n: n.replace("_norm.weight", "_norm.scale") for n in state}
+    save_file({names[name]: weight.bfloat16() for name, weight in state.items()}, path)
+    return Path(path)

@@ -15,6 +15,7 @@ from .load_quantized_model import GQLoadQuantizedModel
 from .measure_sensitivity import GQMeasureSensitivity
 from .quantization_config import GQQuantizationConfig
 from .quantization_report import GQQuantizationReport
+from .quantize_controlnet import GQQuantizeControlNet
 from .quantize_model import GQQuantizeModel
 from .quantize_text_encoder import GQQuantizeTextEncoder
 from .quantize_vae import GQQuantizeVAE
@@ -42,4 +43,5 @@ class GraphQuantExtension(ComfyExtension):
             GQCalibrateActivations,
             GQQuantizationConfig,
             GQMeasureSensitivity,
+            GQQuantizeControlNet,
         ]

@@ -94,7 +94,7 @@ class GQQuantizeTextEncoder(io.ComfyNode):
         else:
             quantized, reports = clip, kept_reports(clip, plans)
         return output_of_parts(
-            quantized,
+            (quantized,),
             {path.removesuffix(".transformer"): report for path, report in reports.items()},
             clip.patcher.model_size(),
             quantized.patcher.model_size(),

@@ -39,11 +39,14 @@ def require_module(model: object) -> None:
         )
 
 
-def supported_layers(model: nn.Module, component_type: str) -> Iterator[tuple[str, str, nn.Module]]:
-    """(name, kind, module) of every layer considered: Linear, and in a VAE convolutions too."""
+def supported_layers(
+    model: nn.Module, component_type: str, convolutions: bool = False
+) -> Iterator[tuple[str, str, nn.Module]]:
+    """(name, kind, module) of every layer considered: Linear, and convolutions in a VAE or where
+    ``convolutions`` asks for them."""
     for name, module in model.named_modules():
         kind = layer_kind(module)
-        if kind == "Linear" or (kind is not None and component_type == "vae"):
+        if kind == "Linear" or (kind is not None and (component_type == "vae" or convolutions)):
             yield name, kind, module
 
 

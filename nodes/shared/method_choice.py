@@ -67,6 +67,17 @@ def choose_for_model(
     """
     chosen = _configured(chosen, config, model)
     chosen = _by_default(chosen, "transformer", (architecture_name(model),))
+    return _recommended(chosen, hardware)
+
+
+def choose_for_control(
+    chosen: MethodChoice, config: QuantConfig | None, hardware: Hardware
+) -> MethodChoice:
+    """As ``choose_for_model``, for a ControlNet or a model patch."""
+    return _recommended(_by_default(_configured(chosen, config), "transformer", ()), hardware)
+
+
+def _recommended(chosen: MethodChoice, hardware: Hardware) -> MethodChoice:
     if chosen.method != AUTO:
         return chosen
     found = recommend(hardware)

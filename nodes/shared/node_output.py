@@ -52,15 +52,15 @@ def unchanged(
 
 
 def output_of_parts(
-    result: object,
+    results: Sequence[object],
     reports: Mapping[str, Report],
     bytes_before: int,
     bytes_after: int,
     warnings: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> io.NodeOutput:
-    """The outputs of a node that made ``result`` of several parts: it and a report of each, by
-    name. The bytes are those of the whole.
+    """The outputs of a node that made ``results`` of several parts: they and a report of each part,
+    by name. The bytes are those of the whole.
 
     warnings, notes: for the parts that are quantized.
     """
@@ -78,7 +78,7 @@ def output_of_parts(
     ]
     if parts:
         parts[0]["text"] = f"{total}\n\n{texts[0]}"
-    return io.NodeOutput(result, "\n\n".join([total, *texts]), ui={"graphquant": parts})
+    return io.NodeOutput(*results, "\n\n".join([total, *texts]), ui={"graphquant": parts})
 
 
 def _already(plan: Plan) -> list[str]:

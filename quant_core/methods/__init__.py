@@ -4,7 +4,14 @@ from . import low_bit, measured, rotated, standard
 from .aliases import ALIASES
 from .measured import FASTEST, FIT, MEASURED
 from .method import GRANULARITIES, METHODS, ORDER, Choice, Method, register_method
-from .names import Named, get_method, method_for, named_method, resolve_method
+from .names import (
+    Named,
+    choose_for_convolution,
+    get_method,
+    method_for,
+    named_method,
+    resolve_method,
+)
 from .standard import with_algorithm
 
 VALID_METHODS = tuple(METHODS)
@@ -21,6 +28,7 @@ __all__ = [
     "Choice",
     "Method",
     "Named",
+    "choose_for_convolution",
     "get_method",
     "low_bit",
     "measured",

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..errors import UnknownNameError, UnsupportedMethodError
+from ..formats import Int8
 from ..hardware import Hardware
 from .aliases import ALIASES, GRANULARITY, NOTES, REFUSED
-from .method import FAMILIES, METHODS, Method
+from .method import FAMILIES, METHODS, Choice, Method
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,17 @@ def get_method(name: str) -> Method | None:
 def resolve_method(name: str) -> str:
     """The name of the method that ``name`` means. Errors as ``named_method``'s."""
     return named_method(name).method.name
+
+
+def choose_for_convolution(method: Method, shape: tuple[int, ...], granularity: str) -> Choice:
+    """The format that ``method`` gives the weight of a convolution [N, C, ...]: the one of its
+    weight-only form, because no kernel here multiplies convolutions in 8 bits; INT8 with a scale
+    for each output channel where the method has formats for matrices alone."""
+    weight_only = named_method(method.weight_only).method if method.weight_only else method
+    choice = weight_only.choose(shape, granularity)
+    if choice.format is not None:
+        return choice
+    return Choice(Int8("per-row"), f"INT8: {method.name} is for Linear layers")
 
 
 def method_for(name: str, hardware: Hardware) -> tuple[Method, str | None]:

@@ -19,7 +19,15 @@ from ..formats.affine import ALGORITHMS
 from ..hardware import Hardware, hardware_of
 from ..layers import COMPONENT_TYPES, require_module, supported_layers
 from ..machine.fastest import Search, fastest_choice
-from ..methods import FASTEST, GRANULARITIES, Choice, method_for, named_method, with_algorithm
+from ..methods import (
+    FASTEST,
+    GRANULARITIES,
+    Choice,
+    choose_for_convolution,
+    method_for,
+    named_method,
+    with_algorithm,
+)
 from ..patterns import parse_patterns
 from ..presets import PRESETS, Preset, generic_preset, get_preset
 from .filters import LayerFilter, check_include, is_by_pattern, unmatched
@@ -121,6 +129,7 @@ def plan_component(
     int4_algorithm: str = "search",
     hardware: Hardware | None = None,
     search: Search | None = None,
+    convolutions: bool = False,
 ) -> Plan:
     """Plan to quantize ``model`` with ``method`` (a name or alias).
 
@@ -130,6 +139,8 @@ def plan_component(
     include, exclude: patterns (see ``patterns``), as a text of one a line or an iterable. scope:
     half of a vae, "decoder", "encoder" or "both". int4_algorithm: one of ``affine.ALGORITHMS``.
     hardware: where it will run (the accelerator, else the CPU). search: what "fastest" times.
+    convolutions: whether those of a model that is not a VAE are quantized too, weight-only (see
+    ``choose_for_convolution``); by default they are kept.
 
     UnknownNameError, UnsupportedMethodError (not for this component), PatternError (an include
     pattern that means nothing) and NothingToQuantizeError (all layers filtered out): ValueErrors.
@@ -151,14 +162,19 @@ def plan_component(
     choose = chosen.choose
     if resolved == FASTEST:
         choose = partial(fastest_choice, search=search or Search())
-    layers = list(supported_layers(model, component_type))
+    layers = list(supported_layers(model, component_type, convolutions))
     names = [name for name, _, _ in layers]
     include, exclude = parse_patterns(include, "include"), parse_patterns(exclude, "exclude")
     check_include(include, names)
     preset = resolve_preset(preset, names)
     decided = plan_layers(
         layers,
-        lambda shape: with_algorithm(choose(shape, granularity), int4_algorithm),
+        lambda shape: with_algorithm(
+            choose(shape, granularity)
+            if len(shape) == 2 or component_type == "vae"
+            else choose_for_convolution(chosen, shape, granularity),
+            int4_algorithm,
+        ),
         LayerFilter(component_type, preset, include, exclude, scope).reason_to_keep,
         other_owners(model, layers),
     )
