@@ -14,6 +14,7 @@ from torch import nn
 
 from ..detect import layer_quantized_as, stored_bytes
 from ..errors import NothingToQuantizeError, UnknownNameError
+from ..formats import Format
 from ..formats.affine import ALGORITHMS
 from ..hardware import Hardware, hardware_of
 from ..layers import COMPONENT_TYPES, require_module, supported_layers

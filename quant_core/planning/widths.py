@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from ..formats import Int8
 from ..patterns import first_match
 from ..presets import Preset
-
-if TYPE_CHECKING:
-    from .plan import LayerPlan
+from .decisions import LayerPlan
 
 
 def with_preset_widths(layers: Sequence[LayerPlan], preset: Preset | None) -> tuple[LayerPlan, ...]:
