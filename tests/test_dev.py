@@ -65,6 +65,19 @@ def test_threads_of_every_command_wait_without_spinning(monkeypatch, tmp_path):
     assert dev.set_up(None)["OMP_WAIT_POLICY"] == "ACTIVE"
 
 
+def test_the_newest_environment_opens_comfyuis_own_pins(monkeypatch, tmp_path):
+    text = "comfy-kitchen==0.2.26  # kernels\n\ncomfyui-frontend-package==1.47\nav>=16.0.0\n# end\n"
+    (tmp_path / "requirements.txt").write_text(text)
+    stable = ["comfy-kitchen==0.2.26", "comfyui-frontend-package==1.47", "av>=16.0.0"]
+    assert dev.requirements_of(tmp_path) == stable
+    stable_folder = dev.venv()
+    monkeypatch.setattr(dev, "newest", True)
+    newest = ["comfy-kitchen", "comfyui-frontend-package", "av>=16.0.0"]
+    assert dev.requirements_of(tmp_path) == newest
+    assert dev.venv() != stable_folder and "torch>=2.14" in dev.NEWEST
+    assert dev.parse(["test", "--newest", "-q"])[0].newest
+
+
 PIP = (
     "Collecting torch==2.11.0",
     "  Downloading torch-2.11.0-cp311.whl (530.7 MB)",
