@@ -7,6 +7,8 @@ from importlib import import_module
 
 _ROOMS = {
     "applying.component": ("quantize_component", "quantize_vae"),
+    "applying.pipeline": ("quantize_pipeline",),
+    "conversion.pipeline_files": ("load_pipeline", "save_pipeline"),
     "applying.layerwise": ("apply_layerwise_casting", "remove_layerwise_casting"),
     "calibration": ("Calibration", "load_calibration", "observe", "save_calibration"),
     "config": (

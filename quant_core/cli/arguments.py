@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from ..applying.ray_quantizer import LOCAL
 from ..conversion.convert import AUTO, FILE_FORMATS
 from ..methods import GRANULARITIES, METHODS
+from ..rounding import ROUNDINGS
 from ..version import VERSION
 
 _SOURCE = "a .safetensors file, the index.json of a sharded one, or their folder"
@@ -41,6 +42,15 @@ def _convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save-recipe", metavar="FILE", help="write down the chosen widths")
     parser.add_argument("--method", metavar="METHOD", help=f"{', '.join(METHODS)}, or an alias")
     parser.add_argument("--config", metavar="FILE", help="a quantization_config, in JSON or a name")
+    parser.add_argument(
+        "--calibration", metavar="FILE", help="of Calibrate Activations, or save_calibration"
+    )
+    parser.add_argument(
+        "--rounding",
+        choices=ROUNDINGS,
+        default=ROUNDINGS[0],
+        help="with a calibration: auto (default) takes the better of nearest and compensated",
+    )
     parser.add_argument(
         "--format",
         choices=FILE_FORMATS,

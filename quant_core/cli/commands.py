@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from ..calibration import load_calibration
 from ..config import Meaning, config_from_text
 from ..conversion.convert import convert
 from ..conversion.estimation import estimate_file
@@ -50,6 +51,8 @@ def convert_command(options: argparse.Namespace, output: Output) -> bool:
         overwrite=options.overwrite,
         device=options.device,
         ray=options.ray,
+        calibration=load_calibration(options.calibration) if options.calibration else None,
+        rounding=options.rounding,
         on_bytes=output.bytes,
     )
     if options.save_recipe:

@@ -11,15 +11,19 @@ from pathlib import Path
 
 import torch
 
-from ..applying.component import kernel_of
+from ..applying.component import calibrated_rounding, kernel_of, shifted_bias
 from ..applying.quantize_plan import layer_quantizer
 from ..applying.ray_quantizer import RayQuantizer, ray_cluster
+from ..calibration import Calibration
 from ..errors import StorageError, UnknownNameError
 from ..fit import Fit, Recipe, with_fit
 from ..formats import QuantizedWeight
 from ..hardware import Hardware, default_device
 from ..planning.plan import LayerPlan, Plan, plan_component
+from ..planning.static_scales import with_static_scales
 from ..report import Report
+from ..rounding import AUTO as ROUND_AUTO
+from ..rounding import CalibratedRounding, require_rounding
 from ..storage import (
     PREFIX,
     Part,
@@ -105,6 +109,8 @@ def convert(
     overwrite: bool = False,
     device: torch.device | str | None = None,
     ray: str | None = None,
+    calibration: Calibration | None = None,
+    rounding: str = ROUND_AUTO,
     on_bytes: Callable[[int, int], None] | None = None,
 ) -> Conversion:
     """Quantize the model in the file ``source`` and write it to ``target``.
@@ -113,7 +119,8 @@ def convert(
     so do the layers that are kept, the names, and the metadata. Arguments as in ``plan_file`` and
     Save Quantized Model. device: where the arithmetic runs (default: the accelerator, else the
     CPU). ray: spread the layers over the Ray cluster at this address, as in ``ray_cluster``; the
-    file stays the same. on_bytes: (bytes done, bytes in all), of reading, writing and verifying.
+    file stays the same. calibration, rounding: as in ``quantize_component``. on_bytes: (bytes
+    done, bytes in all), of reading, writing and verifying.
 
     Peak memory: the largest tensor of the file, and what it is quantized to. StorageError and the
     errors of ``plan_component``; whatever is raised, what ``target`` was before stays.
@@ -129,6 +136,7 @@ def convert(
         plan = plan_file(
             model, method, granularity, preset=preset, include=include, exclude=exclude, fit=fit
         )
+        plan = with_static_scales(plan, calibration)
         if not plan.quantized:
             raise StorageError(
                 f"Nothing of {model.path.name} would be quantized: {plan.method}. "
@@ -137,15 +145,18 @@ def convert(
         private = is_private(plan, file_format)
         device = torch.device(device or default_device())
         refuse_to_replace(target, overwrite)
+        rounds = _rounding(model, plan, calibration, rounding)
         metadata = _metadata(model, plan, private)
-        with _quantizer(model, plan, device, ray) as quantize:
-            parts = list(_parts(model, plan, private, quantize))
+        with _quantizer(model, plan, device, ray, rounds) as quantize:
+            parts = list(_parts(model, plan, private, quantize, rounds))
             size = _write(model, parts, metadata, private, target, overwrite, on_bytes)
         before = model.files.nbytes
     after = before - sum(layer.bytes_before - layer.bytes_after for layer in plan.quantized)
     seconds = time.perf_counter() - started
     warnings = _warnings(model, private)
-    report = Report(plan, kernel_of(plan, device), seconds, before, after, warnings)
+    kernel = kernel_of(plan, device)
+    outcomes = {} if rounds is None else rounds.outcomes
+    report = Report(plan, kernel, seconds, before, after, warnings, rounding=outcomes)
     return Conversion(target, size, private, seconds, report)
 
 
@@ -174,9 +185,22 @@ def _require_another_file(model: ModelFile, target: Path) -> None:
             )
 
 
+def _rounding(
+    model: ModelFile, plan: Plan, calibration: Calibration | None, rounding: str
+) -> CalibratedRounding | None:
+    if calibration is None:
+        require_rounding(rounding, None)
+        return None
+    return calibrated_rounding(model.layers_and_vectors(), plan, calibration, rounding)
+
+
 @contextmanager
 def _quantizer(
-    model: ModelFile, plan: Plan, device: torch.device, ray: str | None
+    model: ModelFile,
+    plan: Plan,
+    device: torch.device,
+    ray: str | None,
+    rounds: CalibratedRounding | None,
 ) -> Iterator[Callable[[LayerPlan], QuantizedWeight]]:
     """What quantizes a layer: this process, or a cluster."""
 
@@ -184,12 +208,12 @@ def _quantizer(
         return model.files.read(model.weight_name(layer))
 
     if ray is None:
-        yield layer_quantizer(read, device)
+        yield layer_quantizer(read, device, rounds)
         return
     layers = {model.weight_name(layer.name): layer for layer in plan.quantized}
     order = [layers[name] for name in model.files.specs if name in layers]
     with ray_cluster(ray) as cluster:
-        yield RayQuantizer(cluster, order, read)
+        yield RayQuantizer(cluster, order, read, rounds)
 
 
 def _parts(
@@ -197,17 +221,33 @@ def _parts(
     plan: Plan,
     private: bool,
     quantize: Callable[[LayerPlan], QuantizedWeight],
+    rounds: CalibratedRounding | None,
 ) -> Iterator[Part]:
-    """In the order of the source, so that its disk is read from start to end."""
+    """In the order of the source, so that its disk is read from start to end; but biases last that
+    the rounding of their layer may shift."""
     prefix = model.model.prefix
     layers = {model.weight_name(layer.name): layer for layer in plan.quantized}
+    named = {f"{prefix}{layer.name}.bias": layer.name for layer in plan.quantized}
+    biases = {name: layer for name, layer in named.items() if name in model.files.specs}
     for name, spec in model.files.specs.items():
         layer = layers.get(name)
+        if rounds is not None and name in biases:
+            continue
         if layer is None:
             yield Part((spec,), partial(_read, model, name))
         else:
             stored = StoredLayer(prefix + layer.name, layer.format, layer.shape)
             yield quantized_part(stored, partial(quantize, layer), private)
+    for name, layer in biases.items() if rounds is not None else ():
+        yield Part((model.files.specs[name],), partial(_shifted, model, name, layer, rounds))
+
+
+def _shifted(
+    model: ModelFile, name: str, layer: str, rounds: CalibratedRounding
+) -> dict[str, torch.Tensor]:
+    bias = model.files.read(name)
+    shift = rounds.bias_shifts.get(layer)
+    return {name: bias if shift is None else shifted_bias(bias, shift)}
 
 
 def _read(model: ModelFile, name: str) -> dict[str, torch.Tensor]:

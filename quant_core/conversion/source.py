@@ -48,6 +48,18 @@ class ModelFile:
                     put_layer(root, layer, FileLayer(spec))
         return root
 
+    def layers_and_vectors(self) -> nn.Module:
+        """As ``layers``, with all biases and normalizations, which are read: what tells one model
+        from another, and which layers have a bias."""
+        root = self.layers()
+        for name, spec in self.files.specs.items():
+            if len(spec.shape) == 1 and spec.dtype.is_floating_point and spec.dtype.itemsize > 1:
+                *path, last = name.removeprefix(self.model.prefix).split(".")
+                if name.startswith(self.model.prefix):
+                    values = nn.Parameter(self.files.read(name), requires_grad=False)
+                    _between(root, path).register_parameter(last, values)
+        return root
+
     def weight_name(self, layer: str) -> str:
         """The tensor that holds the weight of a layer of ``layers``."""
         return f"{self.model.prefix}{layer}{_WEIGHT}"
@@ -129,11 +141,17 @@ def is_linear(name: str, spec: TensorSpec) -> bool:
 def put_layer(root: nn.Module, name: str, layer: nn.Module) -> None:
     """Make ``layer`` the submodule called ``name``, and what lies between."""
     *path, last = name.split(".")
-    for part in path:
-        if part not in root._modules:
-            root.add_module(part, nn.Module())
-        root = root._modules[part]
+    root = _between(root, path)
     if last in root._modules:
         for child, module in root._modules[last]._modules.items():
             layer.add_module(child, module)
     root.add_module(last, layer)
+
+
+def _between(root: nn.Module, path: list[str]) -> nn.Module:
+    """The module at ``path`` below ``root``, made with all on the way where it is not there."""
+    for part in path:
+        if part not in root._modules:
+            root.add_module(part, nn.Module())
+        root = root._modules[part]
+    return root

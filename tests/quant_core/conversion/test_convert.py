@@ -10,9 +10,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from graphquant.quant_core.applying.component import shifted_bias
+from graphquant.quant_core.calibration import Calibration, fingerprint_of
 from graphquant.quant_core.conversion import convert as module
 from graphquant.quant_core.conversion.convert import convert
+from graphquant.quant_core.conversion.source import open_model
 from graphquant.quant_core.errors import (
+    CalibrationError,
     NonFiniteWeightError,
     NothingToQuantizeError,
     PatternError,
@@ -20,6 +24,7 @@ from graphquant.quant_core.errors import (
     UnknownNameError,
 )
 from graphquant.quant_core.formats import Int8
+from graphquant.quant_core.rounding import CalibratedRounding
 from lab.pack import ROOT
 
 QUANTIZED = (
@@ -156,7 +161,7 @@ def test_only_one_layer_is_held_at_a_time(model_file, target, monkeypatch):
     alive, held = [], []
     original = module.layer_quantizer
 
-    def watched(read_weight, device):
+    def watched(read_weight, device, rounds):
         def reading(name):
             assert not any(ref() is not None for ref in alive)
             weight = read_weight(name)
@@ -164,11 +169,38 @@ def test_only_one_layer_is_held_at_a_time(model_file, target, monkeypatch):
             held.append(name)
             return weight
 
-        return original(reading, device)
+        return original(reading, device, rounds)
 
     monkeypatch.setattr(module, "layer_quantizer", watched)
     convert(model_file, target, "int8")
     assert len(held) == 4
+
+
+def test_a_calibration_rounds_as_one_in_python_does(model_file, target, tensors):
+    generator = torch.Generator().manual_seed(3)
+    inputs = {k: (torch.randn(160, k, generator=generator) + 1).bfloat16() for k in (128, 640)}
+    rows = {layer: inputs[tensors[f"{layer}.weight"].shape[1]] for layer in QUANTIZED}
+    with open_model(model_file) as opened:
+        root = opened.layers_and_vectors()
+    calibration = Calibration({}, rows=rows, model=fingerprint_of(root))
+    done = convert(model_file, target, "int4", calibration=calibration, rounding="compensated")
+    here = CalibratedRounding(calibration, "compensated", QUANTIZED)
+    found = load_file(target)
+    for layer in done.report.plan.quantized:
+        stored = here(layer, tensors[f"{layer.name}.weight"])
+        prefixed = f"graphquant.{layer.name}"
+        assert torch.equal(found[f"{prefixed}.weight"], stored.qdata)
+        shift = here.bias_shifts.get(layer.name)
+        bias = tensors[f"{layer.name}.bias"]
+        bias = bias if shift is None else shifted_bias(bias, shift)
+        assert torch.equal(found[f"{prefixed}.bias"], bias)
+    assert here.bias_shifts and done.report.rounding == here.outcomes
+    tensors["txt_in.bias"] += 9
+    save_file(tensors, model_file)
+    with pytest.raises(CalibrationError, match="of another model"):
+        convert(model_file, target, "int4", calibration=calibration, overwrite=True)
+    with pytest.raises(CalibrationError, match="no calibration"):
+        convert(model_file, target, "int4", rounding="compensated", overwrite=True)
 
 
 PEAK = """
