@@ -6,12 +6,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
 
-from ..applying.component import calibrated_rounding, kernel_of, shifted_bias
+from ..applying.component import calibrated_rounding, kernel_of
 from ..applying.quantize_plan import layer_quantizer
 from ..applying.ray_quantizer import RayQuantizer, ray_cluster
 from ..calibration import Calibration
@@ -24,19 +23,9 @@ from ..planning.static_scales import with_static_scales
 from ..report import Report
 from ..rounding import AUTO as ROUND_AUTO
 from ..rounding import CalibratedRounding, require_rounding
-from ..storage import (
-    PREFIX,
-    Part,
-    StoredLayer,
-    TensorSpec,
-    quantized_part,
-    refuse_to_replace,
-    stock_marker,
-    stock_metadata,
-    write_file,
-)
-from .metadata import bytes_to_hash, inheritable, plan_metadata, source_metadata
+from ..storage import refuse_to_replace, stock_marker
 from .source import ModelFile, open_model
+from .written import file_metadata, file_parts, write_parts
 
 AUTO, STOCK, OURS = "auto", "stock", "graphquant"
 FILE_FORMATS = (AUTO, STOCK, OURS)
@@ -146,10 +135,10 @@ def convert(
         device = torch.device(device or default_device())
         refuse_to_replace(target, overwrite)
         rounds = _rounding(model, plan, calibration, rounding)
-        metadata = _metadata(model, plan, private)
+        metadata = file_metadata(model, plan, private)
         with _quantizer(model, plan, device, ray, rounds) as quantize:
-            parts = list(_parts(model, plan, private, quantize, rounds))
-            size = _write(model, parts, metadata, private, target, overwrite, on_bytes)
+            parts = list(file_parts(model, plan, private, quantize, rounds))
+            size = write_parts(model, parts, metadata, private, target, overwrite, on_bytes)
         before = model.files.nbytes
     after = before - sum(layer.bytes_before - layer.bytes_after for layer in plan.quantized)
     seconds = time.perf_counter() - started
@@ -214,89 +203,6 @@ def _quantizer(
     order = [layers[name] for name in model.files.specs if name in layers]
     with ray_cluster(ray) as cluster:
         yield RayQuantizer(cluster, order, read, rounds)
-
-
-def _parts(
-    model: ModelFile,
-    plan: Plan,
-    private: bool,
-    quantize: Callable[[LayerPlan], QuantizedWeight],
-    rounds: CalibratedRounding | None,
-) -> Iterator[Part]:
-    """In the order of the source, so that its disk is read from start to end; but biases last that
-    the rounding of their layer may shift."""
-    prefix = model.model.prefix
-    layers = {model.weight_name(layer.name): layer for layer in plan.quantized}
-    named = {f"{prefix}{layer.name}.bias": layer.name for layer in plan.quantized}
-    biases = {name: layer for name, layer in named.items() if name in model.files.specs}
-    for name, spec in model.files.specs.items():
-        layer = layers.get(name)
-        if rounds is not None and name in biases:
-            continue
-        if layer is None:
-            yield Part((spec,), partial(_read, model, name))
-        else:
-            stored = StoredLayer(prefix + layer.name, layer.format, layer.shape)
-            yield quantized_part(stored, partial(quantize, layer), private)
-    for name, layer in biases.items() if rounds is not None else ():
-        yield Part((model.files.specs[name],), partial(_shifted, model, name, layer, rounds))
-
-
-def _shifted(
-    model: ModelFile, name: str, layer: str, rounds: CalibratedRounding
-) -> dict[str, torch.Tensor]:
-    bias = model.files.read(name)
-    shift = rounds.bias_shifts.get(layer)
-    return {name: bias if shift is None else shifted_bias(bias, shift)}
-
-
-def _read(model: ModelFile, name: str) -> dict[str, torch.Tensor]:
-    return {name: model.files.read(name)}
-
-
-def _metadata(model: ModelFile, plan: Plan, private: bool) -> dict[str, str]:
-    """But for the source's hash, which takes reading it."""
-    metadata = plan_metadata(plan, inheritable(model.files.metadata))
-    if private:
-        return metadata
-    prefix = model.model.prefix
-    layers = {
-        prefix + layer.name: StoredLayer(prefix + layer.name, layer.format, layer.shape)
-        for layer in plan.quantized
-    }
-    markers = {name: stock_marker(layer.format) for name, layer in layers.items()}
-    return metadata | stock_metadata(markers, layers)
-
-
-def _write(
-    model: ModelFile,
-    parts: list[Part],
-    metadata: dict[str, str],
-    private: bool,
-    target: Path,
-    overwrite: bool,
-    on_bytes: Callable[[int, int], None] | None,
-) -> int:
-    prefix = PREFIX if private else ""
-    specs = [renamed(spec, prefix) for part in parts for spec in part.specs]
-    source = str(model.path)
-    total = bytes_to_hash(source) + 2 * sum(spec.nbytes for spec in specs)
-    done = 0
-
-    def count(size: int) -> None:
-        nonlocal done
-        done += size
-        if on_bytes is not None:
-            on_bytes(done, total)
-
-    tensors = ((prefix + name, tensor) for part in parts for name, tensor in part.make().items())
-    metadata = metadata | source_metadata(source, count)
-    return write_file(target, specs, tensors, metadata, overwrite=overwrite, on_bytes=count)
-
-
-def renamed(spec: TensorSpec, prefix: str) -> TensorSpec:
-    """``spec`` with ``prefix`` before its name."""
-    return replace(spec, name=prefix + spec.name)
 
 
 def _warnings(model: ModelFile, private: bool) -> tuple[str, ...]:
