@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -181,11 +181,16 @@ def _stand_ins(session: Session) -> list[tuple]:
     ]
 
 
-def predict(methods: Sequence[str], cards: Sequence[str]) -> dict:
-    """Seconds of a step, and of one with a LoRA, by card and method; launches of a step."""
+def predict(
+    methods: Sequence[str],
+    cards: Sequence[str],
+    on_method: Callable[[dict], None] = lambda results: None,
+) -> dict:
+    """Seconds of a step, and of one with a LoRA, by card and method; launches of a step. on_method:
+    called with what there is after each."""
     results: dict = {"cards": {}}
     for name in cards:
-        card, found = CARDS[name], {}
+        card, found = CARDS[name], results["cards"].setdefault(name, {})
         for method in (PLAIN, *methods):
             if method == "fp8-dynamic" and card.gpu.float8 is None:
                 continue
@@ -194,7 +199,7 @@ def predict(methods: Sequence[str], cards: Sequence[str]) -> dict:
             if method != PLAIN:
                 with_lora = step_operations(card.gpu, method, rank=LORA_RANK)
                 found[method]["with a LoRA"] = card.seconds(with_lora)
-        results["cards"][name] = found
+            on_method(results)
     return results
 
 
@@ -243,7 +248,7 @@ def markdown(results: dict) -> str:
             if method == PLAIN:
                 row.append(f"{found[method]['seconds'] * 1e3:.0f} ms")
             else:
-                value = speed(found, method)
+                value = speed(found, method) if method in found else None
                 row.append(value and f"{value:.2f}, LoRA +{lora_share(found, method):.1%}")
         rows.append([*row, told.get(method)])
     head = ("method", *cards, "measured (benchmarks.step)")
@@ -264,8 +269,11 @@ def main() -> None:
     options = parser.parse_args()
     import_comfyui()
     load_pack()
-    results = predict(options.methods, options.cards)
-    write("predict", results, markdown(results), torch.device("cpu"))
+
+    def keep(results: dict) -> None:
+        write("predict", results, markdown(results), torch.device("cpu"))
+
+    predict(options.methods, options.cards, keep)
 
 
 if __name__ == "__main__":

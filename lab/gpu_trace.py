@@ -97,7 +97,7 @@ class GpuTrace(TorchDispatchMode):
         self.operations: list[Operation] = []
         self.cache = Cache(cache)
         self.storages: dict[int, tuple[StorageWeakRef, int]] = {}
-        self.peak = 0
+        self.held = self.peak = 0
 
     def hold(self, *tensors: torch.Tensor) -> None:
         """Count ``tensors`` as held from now on."""
@@ -176,15 +176,18 @@ class GpuTrace(TorchDispatchMode):
         if not tensor.is_cuda:
             return
         storage = tensor.untyped_storage()
-        if storage._cdata not in self.storages:
-            self.storages[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
         self._free()
-        self.peak = max(self.peak, sum(nbytes for _, nbytes in self.storages.values()))
+        if storage._cdata in self.storages:
+            return
+        self.storages[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+        self.held += storage.nbytes()
+        self.peak = max(self.peak, self.held)
 
     def _free(self) -> None:
-        for place, (reference, _) in list(self.storages.items()):
+        for place, (reference, nbytes) in list(self.storages.items()):
             if reference.expired():
                 del self.storages[place]
+                self.held -= nbytes
                 self.cache.forget(place)
 
     def _piece(self, tensor: torch.Tensor) -> tuple:

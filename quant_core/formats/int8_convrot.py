@@ -14,10 +14,9 @@ from typing import Any, ClassVar
 
 import torch
 
-from ..kernels import stored_linear
-from ..kernels.dispatch import quantize_rows
+from ..kernels import eight_bit_linear, stored_linear
 from ..kernels.matmul import INT8_MATMUL_DEVICES, fits_int8_matmul
-from ..kernels.product import int8_kernel, product
+from ..kernels.product import int8_kernel
 from .base import (
     WEIGHT_ONLY,
     Format,
@@ -90,6 +89,18 @@ class Int8ConvRot(Format):
             return super().linear(x, weight, bias)
         return rotated_linear(x, weight.qdata, weight.scale, bias, self.rotation)
 
+    def linear_with_low_rank(
+        self,
+        x: torch.Tensor,
+        weight: QuantizedWeight,
+        bias: torch.Tensor | None,
+        up: torch.Tensor,
+        down: torch.Tensor,
+    ) -> torch.Tensor:
+        if self.activations is None:
+            return super().linear_with_low_rank(x, weight, bias, up, down)
+        return rotated_linear(x, weight.qdata, weight.scale, bias, self.rotation, up, down)
+
     def weight_only(self) -> Format:
         return replace(self, activations=None)
 
@@ -133,21 +144,25 @@ def rotated_linear(
     scale: torch.Tensor,
     bias: torch.Tensor | None,
     rotation: int,
+    up: torch.Tensor | None = None,
+    down: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """``x @ W.T + bias`` in the dtype of x [..., K]; W is rotated: codes int8 [N, K], a float32
-    scale a row [N, 1]. x is rotated and rounded to INT8, a scale a row, where INT8 can be
-    multiplied; elsewhere rotated alone."""
+    """``x @ (W + up @ down).T + bias`` in the dtype of x [..., K]; W is rotated: codes int8 [N, K],
+    a float32 scale a row [N, 1]. x is rotated and rounded to INT8, a scale a row, where INT8 can be
+    multiplied; elsewhere rotated alone. up [N, R], down [R, K]: a LoRA of the weight's own basis,
+    which is rotated like x."""
     rows = x.reshape(-1, x.shape[-1])
     # A CPU multiplies float32 faster than the narrower types.
     turned = rotate(rows.float() if x.device.type == "cpu" else rows, rotation)
+    if up is not None:
+        up, down = up.to(turned.dtype), rotate(down.to(turned.dtype), rotation)
     if fits_int8_matmul(rows, codes):
-        activations, row_scale = quantize_rows(turned, torch.int8)
-        y = product(activations, codes, row_scale, scale.view(1, -1), bias, x.dtype)
+        y = eight_bit_linear(turned, codes, scale.view(-1, 1), bias, up, down, dtype=x.dtype)
     else:
         bias = None if bias is None else bias.to(turned.dtype)
         shape = tuple(codes.shape)
         weight = QuantizedWeight(Int8(), codes, scale.view(-1, 1), None, shape, x.dtype)
-        y = stored_linear(turned, weight, bias).to(x.dtype)
+        y = stored_linear(turned, weight, bias, up, down).to(x.dtype)
     return y.view(*x.shape[:-1], len(codes))
 
 

@@ -34,9 +34,10 @@ def eight_bit_linear(
     up: torch.Tensor | None = None,
     down: torch.Tensor | None = None,
     first: str = "",
+    dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
-    """``first(x) @ (W + up @ down).T + bias`` in the dtype of x [..., K], with x rounded to the
-    kind of ``codes``, a scale a row: INT8 or FP8 E4M3.
+    """``first(x) @ (W + up @ down).T + bias`` for x [..., K], with x rounded to the kind of
+    ``codes``, a scale a row: INT8 or FP8 E4M3. dtype: of the result, by default x's.
 
     codes: [N, K]. scale: float32, [N, 1] or []. up [N, R], down [R, K]: a LoRA, which sees x
     itself. first: see ``plain.quantize_rows``; not with a LoRA. ``fits_int8_matmul`` and
@@ -53,7 +54,9 @@ def eight_bit_linear(
         activations, row_scale = quantize_rows(rows, kind)
         low = F.linear(rows, down)
     column_scale = scale.reshape(1, -1)
-    y = product(activations, codes, row_scale, column_scale, bias, x.dtype, low, up)
+    if low is not None and dtype not in (None, x.dtype):
+        low, up = low.to(dtype), up.to(dtype)
+    y = product(activations, codes, row_scale, column_scale, bias, dtype or x.dtype, low, up)
     return y.view(*x.shape[:-1], len(codes))
 
 

@@ -87,3 +87,16 @@ def test_a_stock_comfyui_is_told_the_rotation_and_whether_activations_are_rounde
     }  # fmt: skip
     assert Int8ConvRot(64).stock_marker()["full_precision_matrix_mult"] is True
     assert format_from_dict({"kind": "int8_convrot", "rotation": 64}) == Int8ConvRot(64)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("fmt", [Int8ConvRot(64, "int8"), Int8ConvRot(64)], ids=str)
+def test_a_lora_is_added_in_the_weights_own_basis(fmt, dtype, normal):
+    weight, bias = fmt.quantize(normal(48, 128)), normal(48, seed=1).to(dtype)
+    x = normal(2, 20, 128, std=1.0, seed=2).to(dtype)
+    up, down = normal(48, 4, std=0.5, seed=3).to(dtype), normal(4, 128, std=0.5, seed=4).to(dtype)
+    plain = fmt.linear(x, weight, bias).float()
+    expected = plain + x.float() @ (up.float() @ down.float()).T
+    found = fmt.linear_with_low_rank(x, weight, bias, up, down)
+    assert (found.dtype, found.shape) == (dtype, (2, 20, 48))
+    assert relative_l2(found, expected) < (1e-5 if dtype == torch.float32 else 1e-2)
