@@ -187,7 +187,9 @@ def _work(name: str, given: dict) -> tuple[int, str]:
     """FLOPs, and what multiplies."""
     sizes = math.prod(given.get(letter, 1) for letter in "MNK")
     if name == "product":
-        return 2 * sizes, "fp8" if given["FLOATING"] else "int8"
+        # A LoRA's second product is of bfloat16, which takes twice as long as 8 bits.
+        with_lora = 2 * sizes + 4 * given["M"] * given["N"] * given["R"]
+        return with_lora, "fp8" if given["FLOATING"] else "int8"
     if name == "stored_linear":
         return 2 * sizes, "bf16"
     if name in ("dequantize", "quantize_rows_low"):

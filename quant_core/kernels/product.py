@@ -71,15 +71,11 @@ def product(
         return _with_low(by_library(operands), low, up)
     if is_traced(x):
         return _with_low(_traced(operands), low, up)
-    ways = _ways(operands)
-    asked = question(f"{operands.kind} {str(dtype).removeprefix('torch.')}", len(x), *codes.shape)
+    ways = _ways(operands, low, up)
+    what = f"{operands.kind} {str(dtype).removeprefix('torch.')}"
+    asked = question(what if up is None else f"{what} with a LoRA", len(x), *codes.shape)
     best = known_winner(asked, x.device)
-    best = best if best in ways else winner(asked, x.device, ways)
-    if up is not None and best != LIBRARY and adds_low(up):
-        tile = next(tile for tile in launch_products.ALL_TILES if str(tile) == best)
-        arguments = (x, codes, row_scale, column_scale, bias, dtype)
-        return launch_products.product(*arguments, low, up, tile=tile)
-    return _with_low(ways[best](), low, up)
+    return ways[best if best in ways else winner(asked, x.device, ways)]()
 
 
 def adds_low(up: Tensor) -> bool:
@@ -108,17 +104,29 @@ def _traced(operands: Operands) -> Tensor:
     )
 
 
-def _ways(operands: Operands) -> dict[str, Callable[[], Tensor]]:
+def _ways(
+    operands: Operands, low: Tensor | None, up: Tensor | None
+) -> dict[str, Callable[[], Tensor]]:
+    """By name, each with the LoRA: within the one kernel where it has room, else after it."""
+
+    def library() -> Tensor:
+        return _with_low(by_library(operands), low, up)
+
     x, ways = operands.x, {}
     if _library_runs(operands):
-        ways[LIBRARY] = partial(by_library, operands)
+        ways[LIBRARY] = library
     if triton_multiplies(x.device) and (operands.kind == "int8" or reads_float8(x.device)):
-        arguments = (x, operands.codes, operands.row_scale, operands.column_scale)
+        inside = (low, up) if up is not None and adds_low(up) else (None, None)
+        after = (None, None) if inside[1] is not None else (low, up)
         for tile in launch_products.tiles_for(len(x)):
-            ways[str(tile)] = partial(
-                launch_products.product, *arguments, operands.bias, operands.dtype, tile=tile
-            )
-    return ways or {LIBRARY: partial(by_library, operands)}
+            ways[str(tile)] = partial(_by_kernel, operands, tile, inside, after)
+    return ways or {LIBRARY: library}
+
+
+def _by_kernel(operands: Operands, tile: launch_products.Tile, inside: tuple, after: tuple):
+    o = operands
+    arguments = (o.x, o.codes, o.row_scale, o.column_scale, o.bias, o.dtype)
+    return _with_low(launch_products.product(*arguments, *inside, tile=tile), *after)
 
 
 def _library_runs(operands: Operands) -> bool:
