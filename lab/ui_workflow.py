@@ -95,6 +95,6 @@ def _widget_values(info: dict, given: dict) -> list:
             continue
         default = options.get("default", (options.get("options") or [None])[0])
         values.append(given.get(name, default))
-        if options.get("control_after_generate") or name in SEEDS:
+        if options.get("control_after_generate", name in SEEDS):
             values.append("fixed")
     return values

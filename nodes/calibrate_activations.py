@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from .shared.node_inputs import CALIBRATION, ROWS
 from .shared.sampling_inputs import sampler_inputs
+from .shared.verdict import GOOD, verdict
 
 if TYPE_CHECKING:
     from ..quant_core.calibration import Calibration
@@ -93,6 +94,7 @@ class GQCalibrateActivations(io.ComfyNode):
                 ),
                 io.String.Output(display_name="report", tooltip="The largest activations."),
             ],
+            has_intermediate_output=True,
         )
 
     @classmethod
@@ -118,7 +120,7 @@ class GQCalibrateActivations(io.ComfyNode):
         path = file_path(file) if file.strip() else None
         kept = None if path is None else kept_calibration(model, path)
         if kept is not None:
-            return io.NodeOutput(kept, f"{describe(kept)}\n- read from {path.name}")
+            return _output(kept, f"{describe(kept)}\n- read from {path.name}")
         sampling = Sampling(positive, negative, latent_image, steps, cfg, sampler_name, scheduler)
         calibration = calibrate(model, sampling, seed, percentile, rows, memory_gib)
         report = describe(calibration)
@@ -126,7 +128,13 @@ class GQCalibrateActivations(io.ComfyNode):
             report += (
                 f"\n- kept in {path.name}, {keep_calibration(calibration, path) / MIB:.1f} MiB"
             )
-        return io.NodeOutput(calibration, report)
+        return _output(calibration, report)
+
+
+def _output(calibration: Calibration, report: str) -> io.NodeOutput:
+    name, seen = max(calibration.layers.items(), key=lambda item: item[1].maximum)
+    found = {"layers": len(calibration.layers), "maximum": f"{seen.maximum:.4g}", "name": name}
+    return io.NodeOutput(calibration, report, ui=verdict("calibrated", GOOD, **found))
 
 
 def file_path(name: str) -> Path:

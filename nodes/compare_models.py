@@ -11,6 +11,7 @@ from comfy_api.latest import io, ui
 from ..quant_core.measure.comparison import LEVELS, Comparison
 from .shared.bar_chart import Bar, bar_chart
 from .shared.sampling_inputs import sampler_inputs
+from .shared.verdict import BAD, GOOD, verdict
 
 if TYPE_CHECKING:
     from .bridge.measure.comparing import Pictures
@@ -96,16 +97,18 @@ class GQCompareModels(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..quant_core.measure import lpips
         from ..quant_core.measure.pictures import SMALLEST_SIDE
+        from .bridge.measure.comparable import doubts
         from .bridge.measure.comparing import compare_seeds
         from .bridge.measure.sampling import Sampling
 
+        doubtful = doubts(reference, quantized)
         sampling = Sampling(positive, negative, latent_image, steps, cfg, sampler_name, scheduler)
         lacking = lpips.missing() if vae is not None else None
         measure = lpips.lpips_measure() if vae is not None and lacking is None else None
         results, pictures = compare_seeds(
             reference, quantized, sampling, range(seed, seed + seeds), vae, measure
         )
-        notes = [f"{steps} steps of {sampler_name}, {scheduler}, cfg {cfg:g}.", lacking]
+        notes = [f"{steps} steps of {sampler_name}, {scheduler}, cfg {cfg:g}.", lacking, *doubtful]
         if pictures and min(pictures[0].reference.shape[1:3]) < SMALLEST_SIDE:
             notes.append(f"MS-SSIM needs pictures of {SMALLEST_SIDE} pixels a side.")
         comparison = Comparison(tuple(results), level, tuple(filter(None, notes)))
@@ -113,7 +116,15 @@ class GQCompareModels(io.ComfyNode):
         image = side_by_side(pictures) if pictures else _call_chart(comparison)
         shown = ui.PreviewImage(image, cls=cls).as_dict() | ui.PreviewText(report).as_dict()
         outputs = (report, comparison.to_json(), image, comparison.passes)
-        return io.NodeOutput(*outputs, ui=shown)
+        return io.NodeOutput(*outputs, ui=shown | _verdict(comparison))
+
+
+def _verdict(comparison: Comparison) -> dict[str, list[dict]]:
+    """Pass or fail, and the figure that it rests on."""
+    values = {"level": comparison.level, "worst": f"{comparison.worst:.4f}"}
+    if comparison.passes:
+        return verdict("verdictPass", GOOD, **values)
+    return verdict("verdictFail", BAD, **values)
 
 
 def side_by_side(pictures: Sequence[Pictures]) -> torch.Tensor:

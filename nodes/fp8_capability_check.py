@@ -10,6 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..quant_core.hardware import in_short
+from .shared.verdict import INFO, verdict
 
 if TYPE_CHECKING:
     from ..quant_core.machine.benchmark_gemm import GemmTiming
@@ -76,7 +77,7 @@ class GQFP8CapabilityCheck(io.ComfyNode):
     @classmethod
     def execute(cls, model=None, benchmark=False) -> io.NodeOutput:
         from ..quant_core.machine.benchmark_gemm import fastest
-        from ..quant_core.machine.capability import examine
+        from ..quant_core.machine.capability import NATIVE, examine
         from .bridge.tensor.native import has_compiled_int8
         from .capability.capability_report import capability_markdown
         from .capability.kitchen import examine_kitchen
@@ -95,7 +96,16 @@ class GQFP8CapabilityCheck(io.ComfyNode):
             "benchmark": [timing.to_dict() for timing in timings],
         }
         outputs = (found.fp8_supported, recommended, report)
-        return io.NodeOutput(*outputs, ui={"capability": [answer]})
+        native = sum(each.status == NATIVE for each in found.methods)
+        summary = verdict(
+            "runsHere",
+            INFO,
+            native=native,
+            total=len(found.methods),
+            device=found.machine.hardware.name,
+            recommended=recommended,
+        )
+        return io.NodeOutput(*outputs, ui={"capability": [answer], **summary})
 
 
 def _measure(

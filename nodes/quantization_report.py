@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 
 from .shared.bar_chart import Bar, bar_chart
 from .shared.sampling_inputs import sampler_inputs
+from .shared.verdict import INFO, verdict
 
 if TYPE_CHECKING:
     from ..quant_core.measure.layer_table import LayerTable
@@ -92,7 +93,16 @@ class GQQuantizationReport(io.ComfyNode):
         table = measure_layers(model, reference, sampling, seed)
         report, chart = table.to_markdown(), draw(table)
         shown = ui.PreviewImage(chart, cls=cls).as_dict() | ui.PreviewText(report).as_dict()
-        return io.NodeOutput(report, table.to_json(), chart, ui=shown)
+        return io.NodeOutput(report, table.to_json(), chart, ui=shown | _verdict(table))
+
+
+def _verdict(table: LayerTable) -> dict[str, list[dict]]:
+    """The worst layer, or how many there are where no error was measured."""
+    layers, first = len(table.quantized), next(iter(table.quantized), None)
+    if first is None or first.worst < 0:
+        return verdict("noErrors", INFO, layers=layers)
+    found = {"name": first.layer.name, "error": f"{first.worst:.4f}"}
+    return verdict("worstLayer", INFO, layers=layers, **found)
 
 
 def draw(table: LayerTable) -> torch.Tensor:

@@ -14,9 +14,11 @@ from comfy.model_management import get_torch_device
 from server import PromptServer
 
 from ..quant_core.machine.compile_warnings import COMPILE_MODES, get_quant_compile_warnings
+from ..quant_core.methods import GRANULARITIES, METHODS
 
 if TYPE_CHECKING:
     from ..quant_core.machine.capability import Capability, MethodCapability
+    from ..quant_core.methods import Method
 
 CAPABILITIES = "/graphquant/capabilities"
 ESTIMATE = "/graphquant/estimate"
@@ -28,13 +30,21 @@ def capabilities(found: Capability) -> dict:
     """What each method is on the examined machine, as plain values.
 
     methods: {name: {status, runs_as, reason, remedy, compile, in_text_encoder}}; compile maps the
-    torch.compile modes that the method quarrels with to a warning.
+    torch.compile modes that the method quarrels with to a warning. one_granularity,
+    need_calibration: names of methods.
     """
     return {
         "device": found.machine.hardware.name,
         "recommended": found.recommended,
         "methods": {each.method: _method(each) for each in found.methods},
+        "one_granularity": [name for name, method in METHODS.items() if _has_one(method)],
+        "need_calibration": ["fp8-static"],
     }
+
+
+def _has_one(method: Method) -> bool:
+    """Whether the method's formats are the same at every granularity."""
+    return len({str(method.choose((256, 256), each).format) for each in GRANULARITIES}) == 1
 
 
 def _method(each: MethodCapability) -> dict:

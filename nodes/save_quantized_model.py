@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from comfy_api.latest import io
 
+from ..quant_core.report import MIB
 from .bridge.files.model_folder import AUTO, FILE_FORMATS, save_target
+from .shared.verdict import GOOD, INFO, verdict
+
+if TYPE_CHECKING:
+    from .bridge.files.file_report import FileReport
 
 
 class GQSaveQuantizedModel(io.ComfyNode):
@@ -59,4 +66,18 @@ class GQSaveQuantizedModel(io.ComfyNode):
         from .shared.node_output import node_output
 
         target = save_target(filename_prefix)
-        return node_output(str(target), save_quantized_model(model, target, format, overwrite))
+        report = save_quantized_model(model, target, format, overwrite)
+        output = node_output(str(target), report)
+        output.ui = {**output.ui, **_verdict(report)}
+        return output
+
+
+def _verdict(report: FileReport) -> dict[str, list[dict]]:
+    """Where the file is, how large, and what loads it."""
+    name = report.path.relative_to(report.path.parents[1]).as_posix()
+    mib = f"{report.path.stat().st_size / MIB:.1f}"
+    lines = [
+        verdict("saved", GOOD, path=name, mib=mib),
+        verdict("loadWith", INFO, node=report.loader),
+    ]
+    return {key: [each for line in lines for each in line[key]] for key in lines[0]}

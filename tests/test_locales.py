@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from graphquant.quant_core import METHODS
 from graphquant.quant_core.machine.capability import EMULATED, FALLBACK, REFUSED
 from lab.pack import ROOT
 
@@ -63,7 +64,23 @@ def test_every_word_that_the_scripts_use_exists():
     used = set(re.findall(r'\bt\("(\w+)"', scripts))
     columns = {f"column_{key}" for key in re.findall(r'\{ key: "(\w+)"', scripts)}
     statuses = (EMULATED, FALLBACK, REFUSED, "encoder")
-    assert used | columns | {f"{status}Label" for status in statuses} == words
+    given = {f"{status}Label" for status in statuses} | {"method_config", "method_default"}
+    verdicts = {
+        key
+        for file in (ROOT / "nodes").rglob("*.py")
+        for key in re.findall(r'verdict\(\s*"(\w+)"', file.read_text(encoding="utf-8"))
+    }
+    by_prefix = {word for word in words if word.startswith(("said_", "method_"))}
+    assert used | columns | given | verdicts | by_prefix == words
+
+
+@pytest.mark.parametrize("language", ("en", *TRANSLATIONS))
+def test_every_method_has_a_line_for_the_panel(language):
+    words = _read(language, "main")["graphquant"]
+    assert [name for name in METHODS if f"method_{name}" not in words] == []
+    lines = [words[f"method_{name}"] for name in METHODS]
+    assert len(set(lines)) == len(lines)
+    assert [line for line in lines if not 5 <= len(line) <= 90] == []
 
 
 # In these languages what takes 40 words of English takes fewer characters than this.

@@ -38,6 +38,12 @@ function here(method, kind) {
   return found
 }
 
+/** Whether the method has one granularity only; false for an unknown one. */
+export const ignoresGranularity = (method) => machine.one_granularity?.includes(method) ?? false
+
+/** Whether the method does not run without a calibration. */
+export const needsCalibration = (method) => machine.need_calibration?.includes(method) ?? false
+
 export function compileWarning(method, mode) {
   return machine.methods[method]?.compile[mode] ?? null
 }

@@ -4,8 +4,7 @@ import { app } from "../../scripts/app.js"
 import { loadCapabilities } from "./capabilities.js"
 import { loadStyles } from "./dom.js"
 import { menuItems } from "./menu.js"
-import { isMisplaced } from "./misplaced.js"
-import { attachPanel, refreshAll, showEarlierRuns, showPanels, showRun } from "./node_panel.js"
+import { attachPanel, refreshAll, showEarlierRuns, showPanels, startPanels } from "./node_panel.js"
 import { loadWords } from "./words.js"
 
 const isOurs = (node) => node?.comfyClass?.startsWith("GQ")
@@ -41,6 +40,12 @@ app.registerExtension({
       app.canvas?.setDirty(true, true)
     })
     await loadWords()
+    startPanels()
+    // A file that was just saved is in the loaders' lists without a press of R.
+    api.addEventListener("executed", ({ detail }) => {
+      const verdicts = detail.output?.graphquant_verdict ?? []
+      if (verdicts.some(({ key }) => key === "saved")) app.refreshComboInNodes()
+    })
   },
 
   beforeRegisterNodeDef(_, { name, input }) {
@@ -50,24 +55,16 @@ app.registerExtension({
   },
 
   setup() {
-    api.addEventListener("graphChanged", refreshAll)
+    api.addEventListener("graphChanged", () => refreshAll())
   },
 
   // Only now do the nodes of a loaded workflow have their links.
-  afterConfigureGraph: showEarlierRuns,
+  afterConfigureGraph: () => showEarlierRuns(),
 
   nodeCreated(node) {
     if (!isOurs(node)) return
     applyDefaultMethod(node)
     attachPanel(node)
-  },
-
-  // The editor gives the outputs of this session back when a workflow's tab is opened again.
-  onNodeOutputsUpdated(outputs) {
-    for (const [locator, output] of Object.entries(outputs)) {
-      const node = output?.graphquant && nodeAt(locator)
-      if (isOurs(node) && !isMisplaced(node, output.graphquant)) showRun(node, output.graphquant)
-    }
   },
 
   getNodeMenuItems: (node) => (isOurs(node) ? menuItems(node) : []),
@@ -83,12 +80,4 @@ function applyDefaultMethod(node) {
 /** A combo's choices, from either way in which ComfyUI describes one. */
 function comboOptions([kind, options]) {
   return Array.isArray(kind) ? kind : options.options
-}
-
-/** locator: "node id", or "subgraph id:node id". */
-function nodeAt(locator) {
-  const parts = locator.split(":")
-  const id = parts.pop()
-  const graph = parts.length ? app.rootGraph.subgraphs.get(parts[0]) : app.rootGraph
-  return graph?.getNodeById(id)
 }

@@ -1,37 +1,35 @@
-// The reports of earlier runs, for after a reload. They stay in the browser: a run does not change
+// The results of earlier runs, for after a reload. They stay in the browser: a run does not change
 // the workflow, nor what is embedded in the pictures it makes.
 import { pack, unpack } from "./report.js"
 
-const KEY = "graphquant.lastRuns"
+const KEY = "graphquant.runs"
 // In characters, of the few million that a browser gives to all of ComfyUI.
 const LIMIT = 500_000
+// Of one node, so that each of its pictures finds its own.
+const EACH = 6
 
-/** Where a node is: its graph, and its id there. */
-export const placeOf = (node) => `${node.graph.id}:${node.id}`
-
-/** Keep a node's reports, newest workflow last; the oldest go where there are too many. */
-export function remember(node, reports) {
-  const id = node.graph.rootGraph.id
-  const workflows = read()
-  const at = workflows.findIndex(([each]) => each === id)
-  const [, nodes] = at < 0 ? [id, {}] : workflows.splice(at, 1)[0]
-  workflows.push([id, { ...nodes, [placeOf(node)]: reports.map(pack) }])
-  write(workflows)
+/** Keep a node's result with what made it, newest last; the oldest go where there are too many. */
+export function remember(key, { reports, verdicts, made }) {
+  const all = read()
+  const same = all.filter((run) => run.key === key && run.made !== made)
+  const others = all.filter((run) => run.key !== key)
+  const newest = { key, made, verdicts, reports: reports.map(pack) }
+  write([...others, ...same.slice(1 - EACH), newest])
 }
 
-/** The reports of that node's latest run in this browser, or none. */
-export function recall(node) {
-  const [, nodes] = read().find(([id]) => id === node.graph.rootGraph.id) ?? [null, {}]
-  return (nodes[placeOf(node)] ?? []).map(unpack)
+/** What this browser kept of that node's run with these very inputs, or null. */
+export function recall(key, made) {
+  const found = read().find((run) => run.key === key && run.made === made)
+  return found ? { ...found, reports: found.reports.map(unpack), error: null, earlier: true } : null
 }
 
 const read = () => JSON.parse(localStorage.getItem(KEY) ?? "[]")
 
-function write(workflows) {
-  let text = JSON.stringify(workflows)
+function write(runs) {
+  let text = JSON.stringify(runs)
   while (text.length > LIMIT) {
-    workflows.shift()
-    text = JSON.stringify(workflows)
+    runs.shift()
+    text = JSON.stringify(runs)
   }
   try {
     localStorage.setItem(KEY, text)

@@ -9,7 +9,6 @@ export function menuItems(node) {
   const { reports } = lastRun(node)
   const help = { content: t("openHelp"), callback: () => openHelp(node) }
   if (!reports.length) return [null, help]
-  // Reports that an older version kept in the browser have no text.
   const text = reports.map((report) => report.text ?? "").join("\n\n")
   return [
     null,

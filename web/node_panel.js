@@ -1,50 +1,59 @@
-// One panel a node: when it is there, what it remembers, and how tall it is.
+// One panel a node: when it is there, what it shows, and how tall it is.
+import { app } from "../../scripts/app.js"
 import { methodLabel } from "./capabilities.js"
 import { element } from "./dom.js"
-import { recall, remember } from "./last_runs.js"
-import { arrivedElsewhere } from "./misplaced.js"
-import { notesFor } from "./notes.js"
+import { fingerprint, graphOf, nodeOf } from "./inputs.js"
+import { chosenMethod, notesFor } from "./notes.js"
 import { panelContent } from "./panel.js"
+import { followRuns, forgetOthers, keyOf, runAt } from "./runs.js"
 
 const WIDGET = "graphquant"
 const MARGIN = 10
+// This one has no result of its own: its words are in the report of the node that it goes to.
+const WITHOUT_PANEL = new Set(["GQQuantizationConfig"])
 
-// Everything the pack keeps about its nodes on the canvas.
+// Everything the pack keeps about its nodes on the canvas: {shown, widget} by node.
 const panels = new Map()
 let wanted = true
 
-/** What is known of a node's last run. reports: none before the first. earlier: it was before the
-page was loaded. */
-export const lastRun = (node) => panels.get(node)?.run ?? { reports: [], earlier: false }
+/** What is known of a node's last run, and whether its inputs are still those: {..., stale}. */
+export function lastRun(node, workflow = openWorkflow()) {
+  const graph = workflow && node.graph && graphOf(workflow, node.graph.id)
+  const saved = nodeOf(graph, node.id)
+  if (!saved) return { reports: [], verdicts: [], error: null, earlier: false, stale: false }
+  const made = fingerprint(workflow, graph, saved)
+  const run = runAt(placeOf(node), made)
+  const error = run.error?.made === made ? run.error.sentence : null
+  return { ...run, error, stale: run.made !== null && run.made !== made }
+}
 
-/** Watch a new node: its runs, and the inputs that its notes speak of. */
+/** Watch a new node: the inputs that its result and its notes depend on. */
 export function attachPanel(node) {
-  panels.set(node, { run: { reports: [], earlier: false }, shown: "", widget: null })
-  after(node, "onExecuted", ({ graphquant }) => {
-    if (graphquant && !arrivedElsewhere(node, graphquant)) showRun(node, graphquant)
-  })
-  after(node, "onConfigure", () => refresh(node))
+  if (WITHOUT_PANEL.has(node.comfyClass)) return
+  panels.set(node, { shown: "", widget: null })
   after(node, "onRemoved", () => panels.delete(node))
+  after(node, "onConnectionsChange", () => soon())
   for (const widget of node.widgets ?? []) {
-    after(widget, "callback", () => refresh(node))
+    after(widget, "callback", () => soon())
     if (widget.name === "method") labelMethods(node, widget)
   }
+  soon()
 }
 
-/** The reports of a run that has just ended, or is the latest of this session. */
-export function showRun(node, reports) {
-  panels.get(node).run = { reports, earlier: false }
-  remember(node, reports)
-  refresh(node)
+/** Show what runs say from now on. */
+export function startPanels() {
+  followRuns(() => refreshAll())
 }
 
-/** A workflow was loaded: its nodes get back what they showed when they last ran. */
+/** A workflow was loaded: its nodes show their own runs, or none. */
 export function showEarlierRuns() {
-  for (const [node, panel] of panels) {
-    if (!node.graph || panel.run.reports.length) continue
-    panel.run = { reports: recall(node), earlier: true }
+  const workflow = openWorkflow()
+  for (const node of panels.keys()) {
+    const graph = node.graph && graphOf(workflow, node.graph.id)
+    const saved = nodeOf(graph, node.id)
+    if (saved) forgetOthers(placeOf(node), fingerprint(workflow, graph, saved))
   }
-  refreshAll()
+  refreshAll(workflow)
 }
 
 /** Panels on or off, as the setting says. */
@@ -53,25 +62,42 @@ export function showPanels(value) {
   refreshAll()
 }
 
-export function refreshAll() {
-  for (const node of panels.keys()) refresh(node)
+export function refreshAll(workflow = openWorkflow()) {
+  for (const node of panels.keys()) refresh(node, workflow)
 }
 
-function refresh(node) {
+const openWorkflow = () => app.rootGraph?.serialize()
+const placeOf = ({ graph, id }) => keyOf(graph.rootGraph.id, graph.id, id)
+
+let waiting = false
+
+/** After what the editor is doing now, however many nodes and widgets it touches. */
+function soon() {
+  if (waiting) return
+  waiting = true
+  setTimeout(() => {
+    waiting = false
+    refreshAll()
+  })
+}
+
+function refresh(node, workflow) {
   const panel = panels.get(node)
   if (!panel || !node.graph) return
-  const notes = notesFor(node, panel.run.reports)
-  const empty = !panel.run.reports.length && !notes.length
-  if (!wanted || empty) return removeWidget(node, panel)
+  if (!wanted) return removeWidget(node, panel)
+  const run = lastRun(node, workflow)
+  const notes = notesFor(node, run.stale ? [] : run.reports, run.reports)
   panel.widget ??= addWidget(node)
-  const key = JSON.stringify([notes, panel.run])
+  const chosen = chosenMethod(node)
+  const key = JSON.stringify([notes, run, chosen, app.extensionManager.setting.get("Comfy.Locale")])
   if (key === panel.shown) return
   panel.shown = key
-  panel.widget.element.firstChild.replaceChildren(...panelContent(node, panel.run, notes))
+  panel.widget.element.firstChild.replaceChildren(...panelContent(node, run, chosen, notes))
 }
 
 function addWidget(node) {
   const content = element("div", "content")
+  if (node.widgets?.some(({ name }) => name === "method")) content.dataset.roomy = "true"
   const root = element("div", "panel", content)
   root.dataset.node = node.id
   // Nodes 2.0 lets the wheel scroll in here, and not zoom the canvas, once this has the focus.

@@ -1,5 +1,11 @@
 // What can be said about a Quantize node from the graph alone, before and between runs.
-import { compileWarning, methodNote, resolveAuto } from "./capabilities.js"
+import {
+  compileWarning,
+  ignoresGranularity,
+  methodNote,
+  needsCalibration,
+  resolveAuto,
+} from "./capabilities.js"
 import { compileNodesAfter } from "./downstream.js"
 import { matches, parsePatterns } from "./patterns.js"
 import { t } from "./words.js"
@@ -7,21 +13,25 @@ import { t } from "./words.js"
 const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name)
 const valueOf = (node, name) => widgetOf(node, name)?.value
 
-/** Notes as {kind: "warning" | "info", text}; reports are those of the last run. */
-export function notesFor(node, reports) {
+/** Notes as {kind: "warning" | "info", text}. current: the reports of a run with these inputs;
+last: those of the last run, whatever its inputs were. */
+export function notesFor(node, current, last) {
   const method = chosenMethod(node)
-  // What the last run's own warnings say already is not said twice.
-  const saidFallback = reports.some((report) => report.method === method)
+  // What a run's own warnings say already is not said twice.
+  const saidFallback = current.some((report) => report.method === method)
   return [
     ...(saidFallback ? [] : machineNotes(method, node.comfyClass)),
+    ...inputNotes(node, method),
     ...compileNotes(node, method),
-    ...patternNotes(node, reports, "include"),
-    ...patternNotes(node, reports, "exclude"),
+    ...patternNotes(node, last, "include"),
+    ...patternNotes(node, last, "exclude"),
   ]
 }
 
-/** null where a Quantization Config is connected: the method is in there, unread before the run. */
-function chosenMethod(node) {
+/** The method's name; null where a Quantization Config is connected, as what it holds is read by the
+run; undefined for a node without methods. */
+export function chosenMethod(node) {
+  if (!widgetOf(node, "method")) return undefined
   if (node.inputs?.some(({ name, link }) => name === "config" && link != null)) return null
   const value = valueOf(node, "method")
   return node.comfyClass === "GQQuantizeModel" ? resolveAuto(value) : value
@@ -30,6 +40,20 @@ function chosenMethod(node) {
 function machineNotes(method, kind) {
   const text = method && methodNote(method, kind)
   return text ? [{ kind: "info", text }] : []
+}
+
+/** What is set and does nothing for this method, and what the method cannot do without. */
+function inputNotes(node, method) {
+  if (!method || node.comfyClass !== "GQQuantizeModel") return []
+  const unlinked = node.inputs?.every(({ name, link }) => name !== "calibration" || link == null)
+  const missing = needsCalibration(method) && unlinked
+  const granularity = valueOf(node, "granularity") ?? "per-row"
+  const idle = granularity !== "per-row" && ignoresGranularity(method)
+  const input = widgetOf(node, "granularity")?.label ?? "granularity"
+  return [
+    ...(missing ? [{ kind: "warning", text: t("needsCalibration", { method }) }] : []),
+    ...(idle ? [{ kind: "info", text: t("idleInput", { input, method }) }] : []),
+  ]
 }
 
 function compileNotes(node, method) {

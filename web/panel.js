@@ -2,20 +2,47 @@
 import { openDetails } from "./details.js"
 import { button, element } from "./dom.js"
 import { bytes, methodWords, percent } from "./report.js"
+import { said } from "./said.js"
 import { t } from "./words.js"
 
-/** The panel's content. reports: of the last run, or none; earlier: of one before a reload. */
-export function panelContent(node, { reports, earlier }, notes) {
-  const content = reports.map((report) => section(report, earlier))
+/** The panel's content. run: of ``lastRun``; chosen: the method's name, null where another node
+decides, undefined for a node without methods. */
+export function panelContent(node, run, chosen, notes) {
+  const { reports, verdicts, error, stale } = run
+  const something = reports.length || verdicts.length
+  const content = error ? [note("error", error)] : []
+  if (chosen !== undefined && (stale || !reports.length)) content.push(choice(chosen))
+  else if (!something && !error) content.push(element("div", "faint", t("notRun")))
   content.push(...notes.map(({ kind, text }) => note(kind, text)))
+  const last = [
+    ...(stale && !reports.length ? [element("div", "faint", t("staleOther"))] : []),
+    ...reports.map((report) => section(report, run, chosen)),
+    ...verdicts.map(verdict),
+  ]
+  if (error && something) last.unshift(element("div", "faint", t("lastGood")))
+  const shown = something ? [element("div", "last", ...last)] : []
+  if (stale || error) shown.forEach((each) => (each.dataset.stale = "true"))
+  // What holds now stands above what held then.
+  if (stale || error) content.push(...shown)
+  else content.unshift(...shown)
   if (reports.length) content.push(footer(node, reports))
   return content
 }
 
-function section(report, earlier) {
+/** One line on what the chosen method does. */
+function choice(method) {
+  if (method === null) return element("div", "choice", t("method_config"))
+  const key = method.startsWith("default") ? "method_default" : `method_${method}`
+  const name = method.startsWith("default") ? null : element("strong", "chosen", method)
+  return element("div", "choice", name, element("span", "summary", t(key)))
+}
+
+function section(report, { earlier, stale }, chosen) {
   const method = element("strong", "method", methodWords(report))
   const part = report.part ? element("span", "part", report.part) : null
-  const mark = earlier ? element("span", "earlier", t("earlier")) : null
+  const other = report.method === chosen ? t("staleOther") : t("stale", { method: report.method })
+  const age = stale ? other : earlier ? t("earlier") : null
+  const mark = age ? element("span", stale ? "stale" : "earlier", age) : null
   const words = { quantized: report.quantized_layers, kept: report.skipped_layers }
   return element(
     "section",
@@ -23,9 +50,8 @@ function section(report, earlier) {
     element("div", "top", part, method, mark),
     element("div", "layers", t("layers", words)),
     sizeBar(report),
-    ...report.warnings.map((warning) => note("warning", warning)),
-    // A report that was kept in the browser by an older version has none.
-    ...(report.notes ?? []).map((text) => note("info", text))
+    ...report.warnings.map((warning) => note("warning", said(warning))),
+    ...(report.notes ?? []).map((text) => note("info", said(text)))
   )
 }
 
@@ -40,6 +66,15 @@ function sizeBar(report) {
     element("div", "bar", fill),
     element("span", "bytes", `${before} \u2192 ${after} (${percent(report)} %)`)
   )
+}
+
+const MARKS = { good: "\u2713", bad: "\u2717", info: "" }
+
+/** What a measuring or saving node found: {key, values, tone}. */
+function verdict({ key, values, tone }) {
+  const made = element("div", "verdict", `${MARKS[tone]} ${t(key, values)}`.trim())
+  made.dataset.tone = tone
+  return made
 }
 
 function note(kind, text) {

@@ -14,3 +14,10 @@ export function t(key, values = {}) {
   const text = languages[language]?.graphquant?.[key] ?? languages.en?.graphquant?.[key] ?? key
   return text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole)
 }
+
+/** The keys of the English words that begin so. */
+export const templates = (prefix) =>
+  Object.keys(languages.en?.graphquant ?? {}).filter((key) => key.startsWith(prefix))
+
+/** The English text called `key`, its {names} as they are. */
+export const template = (key) => languages.en.graphquant[key]

@@ -17,6 +17,8 @@ def sampler_inputs(steps: int, cfg: float, optional: bool) -> list[io.Input]:
         min=0,
         max=0xFFFFFFFFFFFFFFFF,
         optional=optional,
+        # The editor gives every "seed" a dice: each Run would measure, and quantize, anew.
+        control_after_generate=False,
         tooltip="The seed of the noise.",
     )
     return [

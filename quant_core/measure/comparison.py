@@ -102,6 +102,11 @@ class Comparison:
         """Whether every seed keeps the limits of the level."""
         return not any(each.failures(LEVELS[self.level]) for each in self.seeds)
 
+    @property
+    def worst(self) -> float:
+        """The largest relative L2 of the final latent of any seed."""
+        return max(each.latent.relative_l2 for each in self.seeds)
+
     def mean_call_errors(self) -> list[tuple[float, float, float]]:
         """The mean error of each call over the seeds: (sigma, relative L2, cosine), in the order of
         calls.
@@ -137,9 +142,8 @@ class Comparison:
     def summary(self) -> str:
         """One line: the verdict and what it rests on."""
         failed = sum(bool(each.failures(LEVELS[self.level])) for each in self.seeds)
-        worst = max(each.latent.relative_l2 for each in self.seeds)
         verdict = f"fail, {failed} of {len(self.seeds)} seeds" if failed else "pass"
-        return f"{self.level}: {verdict}; latent relative L2 {worst:.4f} at most"
+        return f"{self.level}: {verdict}; latent relative L2 {self.worst:.4f} at most"
 
     def to_markdown(self) -> str:
         """The verdict, then a table of seeds and a table of calls."""

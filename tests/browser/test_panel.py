@@ -34,7 +34,12 @@ def _saved(workflow, node):
 def test_before_a_run_the_dropdown_and_a_note_say_what_does_not_run_here(editor, quantize):
     workflow, node = quantize("fp8-dynamic")
     editor.load(workflow)
-    assert editor.panel(node).inner_text() == "fp8-dynamic: runs as fp8-weight-only on this CPU."
+    said = editor.panel(node).inner_text()
+    assert said.split("\n") == [
+        "fp8-dynamic",
+        "Half the size. FP8 weights and activations: quick on GPUs with FP8 matmuls.",
+        "fp8-dynamic: runs as fp8-weight-only on this CPU.",
+    ]
     label = editor.evaluate(
         """([id]) => app.graph.getNodeById(id).widgets[0].options.getOptionLabel("fp8-dynamic")""",
         node,
@@ -202,28 +207,38 @@ def test_a_run_of_another_tab_leaves_no_report_on_the_node_that_is_open(
     examples_server.cancel(before)
     editor.page.wait_for_function("window.labRan === app.rootGraph.id")
     editor.settle()
-    assert editor.panel(node).count() == 0
+    assert editor.panel(node).locator(".graphquant-layers").count() == 0
     editor.execute("Workspace.PreviousOpenedWorkflow")
-    editor.panel(node).get_by_text("int8", exact=True).wait_for()
+    editor.panel(node).locator(".graphquant-method", has_text="int8").wait_for()
+    assert editor.panel(node).locator(".graphquant-stale, .graphquant-earlier").count() == 0
     editor.execute("Workspace.NextOpenedWorkflow")
-    editor.panel(node).wait_for(state="detached")
+    editor.panel(node).locator(".graphquant-layers").wait_for(state="detached")
+    editor.panel(node).locator(".graphquant-chosen", has_text="int4").wait_for()
 
 
 def test_several_reports_are_shown_by_part_and_as_text_alone(editor, quantize):
     workflow, node = quantize("int8", seed=25)
     editor.load(workflow)
+    editor.evaluate(
+        """() => {
+            const note = ({ detail }) => { window.labPrompt = detail.prompt_id }
+            app.api.addEventListener("execution_start", note, { once: true })
+        }"""
+    )
     editor.run()
     editor.panel(node).locator(".graphquant-method").wait_for()
     editor.evaluate(
         """([id, part]) => {
-            const node = app.graph.getNodeById(id)
             const [report] = app.nodeOutputs[id].graphquant
-            node.onExecuted({ graphquant: [{ ...report, part: "clip_l" }, { ...report, part }] })
+            const graphquant = [{ ...report, part: "clip_l" }, { ...report, part }]
+            const detail = { prompt_id: window.labPrompt, display_node: id, output: { graphquant } }
+            app.api.dispatchCustomEvent("executed", detail)
         }""",
         node,
         "<img src=x onerror=alert(1)>",
     )
     parts = editor.panel(node).locator(".graphquant-part")
+    parts.first.wait_for()
     assert parts.all_inner_texts() == ["clip_l", "<img src=x onerror=alert(1)>"]
     assert editor.panel(node).locator("img").count() == 0
     editor.set_widget(node, "include", "clip_l")

@@ -23,7 +23,8 @@ def models():
         quantized = {
             method: GQQuantizeModel.execute(plain, method).result[0] for method in ("int8", "int4")
         }
-        return {"bf16": plain, "vae": drawing.load_vae(), **quantized}
+        twin = drawing.load_transformer()
+        return {"bf16": plain, "twin": twin, "vae": drawing.load_vae(), **quantized}
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def compare(inference_mode):
 
 
 def test_a_model_compared_with_itself_has_no_error_at_all(models, compare):
-    output, values = compare(models["bf16"], models["bf16"], vae=models["vae"])
+    output, values = compare(models["bf16"], models["twin"], vae=models["vae"])
     (seed,) = values["seeds"]
     assert [call["relative_l2"] for call in seed["calls"]] == [0, 0, 0]
     assert seed["latent"]["relative_l2"] == 0
@@ -128,7 +129,7 @@ def test_each_seed_has_a_row_and_noise_of_its_own(models, compare):
 
 @pytest.mark.parametrize("sampler", ["euler_ancestral", "heun", "dpmpp_2m_sde"])
 def test_samplers_with_noise_or_two_calls_a_step_are_followed_exactly(models, compare, sampler):
-    _, values = compare(models["bf16"], models["bf16"], sampler_name=sampler)
+    _, values = compare(models["bf16"], models["twin"], sampler_name=sampler)
     calls = values["seeds"][0]["calls"]
     assert len(calls) == (5 if sampler == "heun" else 3)
     assert all(call["relative_l2"] == 0 for call in calls)
@@ -149,11 +150,59 @@ def test_guidance_without_a_negative_is_refused(models, compare):
         compare(models["bf16"], models["int8"], negative=None)
 
 
+@pytest.mark.parametrize(
+    "reference, quantized, said",
+    [
+        ("bf16", "bf16", "are the same MODEL: nothing would be compared"),
+        ("int8", "int8", "are the same MODEL"),
+        ("int8", "bf16", "the two are swapped"),
+    ],
+)
+def test_a_comparison_of_nothing_is_refused(models, compare, reference, quantized, said):
+    with pytest.raises(ValueError, match=said):
+        compare(models[reference], models[quantized])
+
+
+def test_models_of_two_architectures_are_refused_in_words(models, compare, flux_patcher):
+    with pytest.raises(ValueError, match=r"reference is \w+ \(.*\), quantized is Flux \(") as error:
+        compare(models["bf16"], flux_patcher)
+    assert "can't be compared" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "reference, quantized, doubt",
+    [("bf16", "twin", "Neither MODEL is quantized"), ("int8", "int4", "Both MODELs are quantized")],
+)
+def test_a_doubtful_comparison_says_so(models, compare, reference, quantized, doubt):
+    output, _ = compare(models[reference], models[quantized], steps=1)
+    assert f"- {doubt}" in output.result[0]
+
+
+def test_the_node_carries_its_verdict_and_the_figure(models, compare):
+    from graphquant.nodes.quantize_model import GQQuantizeModel
+
+    coarse = GQQuantizeModel.execute(models["bf16"], "int2").result[0]
+    cases = ((models["int8"], "verdictPass", "good"), (coarse, "verdictFail", "bad"))
+    for model, key, tone in cases:
+        output, values = compare(models["bf16"], model, level="strict")
+        (found,) = output.ui["graphquant_verdict"]
+        worst = values["seeds"][0]["latent"]["relative_l2"]
+        assert (found["key"], found["tone"]) == (key, tone)
+        assert found["values"] == {"level": "strict", "worst": f"{worst:.4f}"}
+
+
 def test_lpips_says_what_it_lacks_and_fetches_nothing(models, compare, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     output, _ = compare(models["bf16"], models["int8"], vae=models["vae"], steps=1)
     assert "- LPIPS was not measured: " in output.result[0]
     assert list(tmp_path.rglob("*.pth")) == []
+
+
+def test_no_seed_of_a_measuring_node_has_a_dice(server):
+    for kind in ("GQCompareModels", "GQQuantizationReport", "GQCalibrateActivations"):
+        given = server.object_info(kind)["input"]
+        _, seed = {**given["required"], **given.get("optional", {})}["seed"]
+        assert seed["control_after_generate"] is False, kind
 
 
 def test_it_runs_over_http_on_the_trained_miniature(server):

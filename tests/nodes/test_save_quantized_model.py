@@ -34,4 +34,8 @@ def test_it_returns_the_path_and_a_report(node, flux_patcher, tmp_path, monkeypa
     assert output[0] == str(folder / "sub" / "flux.safetensors")
     assert output[1].startswith("Saved flux.safetensors: ")
     assert output.ui["graphquant"][0]["quantized_layers"] == 32
-    assert (folder / "sub" / "flux.safetensors").is_file()
+    file = folder / "sub" / "flux.safetensors"
+    saved, load = output.ui["graphquant_verdict"]
+    size = f"{file.stat().st_size / 2**20:.1f}"
+    assert saved["values"] == {"path": "sub/flux.safetensors", "mib": size}
+    assert load["values"] == {"node": "Load Diffusion Model"}

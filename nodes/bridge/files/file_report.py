@@ -34,13 +34,14 @@ from .provenance import Provenance
 @dataclass(frozen=True)
 class FileReport:
     """The report about a saved or loaded file. headline, facts: sentences about the file. warnings:
-    what the user may not expect. report: about the model in it."""
+    what the user may not expect. report: about the model in it. loader: the node that reads it."""
 
     headline: str
     path: Path
     report: Report
     facts: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    loader: str = "Load Quantized Model"
 
     def to_dict(self) -> dict:
         """Plain values only: the report's, and the file's beside them."""

@@ -76,6 +76,7 @@ def save_quantized_model(
         report=model_report(patcher, provenance, seconds),
         facts=tuple(_facts(saved, private)),
         warnings=tuple(_not_in_the_file(patcher)),
+        loader="Load Quantized Model" if private else "Load Diffusion Model",
     )
 
 

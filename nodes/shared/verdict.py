@@ -1,0 +1,16 @@
+"""What a measuring or saving node found, in one line for the panel.
+
+Tested by tests/nodes/test_compare_models.py.
+"""
+
+from __future__ import annotations
+
+GOOD, BAD, INFO = "good", "bad", "info"
+
+
+def verdict(key: str, tone: str, **values: str | int) -> dict[str, list[dict]]:
+    """A line for the panel, as a node's ``ui`` carries it; several join under the one key.
+
+    key: of a text in locales/*/main.json, whose {names} are ``values``. tone: GOOD, BAD or INFO.
+    """
+    return {"graphquant_verdict": [{"key": key, "tone": tone, "values": values}]}

@@ -1,0 +1,106 @@
+"""A result belongs to its inputs: after a change it is grey, elsewhere it is not shown at all."""
+
+import pytest
+
+from lab import workflows
+from lab.tiny_models import FLUX
+from lab.ui_workflow import ui_workflow
+
+
+@pytest.fixture
+def quantize(editor, examples_server):
+    """``quantize(method, seed, **options)`` -> (workflow JSON, id of its Quantize Model node)."""
+
+    def make(method, seed, **options):
+        prompt = workflows.quantized(FLUX, method, seed, **options)
+        made = ui_workflow(prompt, examples_server.object_info)
+        # As a picture's embedded workflow has it: the same id, whatever was run in between.
+        made["id"] = f"00000000-0000-4000-8000-{seed:012d}"
+        return made, list(prompt).index(workflows.QUANTIZE) + 1
+
+    return make
+
+
+def _last(editor, node):
+    return editor.panel(node).locator(".graphquant-last")
+
+
+def test_a_changed_widget_or_link_greys_the_report_and_back_it_is_current(editor, quantize):
+    workflow, node = quantize("int4", 61)
+    editor.load(workflow)
+    editor.run()
+    _last(editor, node).wait_for()
+    assert _last(editor, node).get_attribute("data-stale") is None
+    editor.set_widget(node, "method", "int8")
+    stale = editor.panel(node).locator(".graphquant-stale")
+    stale.wait_for()
+    assert stale.inner_text() == "made with int4, run again"
+    assert editor.panel(node).locator(".graphquant-chosen").inner_text() == "int8"
+    editor.set_widget(node, "method", "int4")
+    stale.wait_for(state="detached")
+    loader = 1
+    editor.set_widget(loader, "weight_dtype", "fp8_e4m3fn")
+    editor.notice_changes()
+    stale.wait_for()
+    assert stale.inner_text() == "made with other inputs, run again"
+    editor.set_widget(loader, "weight_dtype", "default")
+    editor.notice_changes()
+    stale.wait_for(state="detached")
+    # What comes after the node is nothing to it.
+    editor.set_widget(node + 1, "steps", 3)
+    editor.notice_changes()
+    editor.settle()
+    assert stale.count() == 0
+
+
+def test_a_workflow_dragged_in_shows_its_own_run_or_nothing(editor, quantize):
+    seed = 62 if editor.renderer == "classic" else 63
+    for method in ("int8", "int4"):
+        workflow, node = quantize(method, seed)
+        editor.load(workflow)
+        editor.run()
+        editor.panel(node).locator(".graphquant-method", has_text=method).wait_for()
+    editor.load(quantize("int8", seed)[0])
+    editor.panel(node).locator(".graphquant-method", has_text="int8").wait_for()
+    assert editor.panel(node).locator(".graphquant-earlier").count() == 1
+    editor.load(quantize("int2", seed)[0])
+    editor.panel(node).locator(".graphquant-chosen", has_text="int2").wait_for()
+    assert _last(editor, node).count() == 0
+
+
+def test_an_error_stands_in_its_node_and_the_last_good_run_behind_it_in_grey(editor, quantize):
+    workflow, node = quantize("int8", 64)
+    editor.load(workflow)
+    editor.run()
+    _last(editor, node).wait_for()
+    editor.set_widget(node, "exclude", "*")
+    assert editor.run() == "execution_error"
+    error = editor.panel(node).locator(".graphquant-error")
+    error.wait_for()
+    assert "No layer is left to quantize: 42 of 42 are kept" in error.inner_text()
+    assert "Loosen include, exclude or preset." in error.inner_text()
+    assert _last(editor, node).get_attribute("data-stale") == "true"
+    editor.set_widget(node, "exclude", "")
+    error.wait_for(state="detached")
+
+
+def test_before_a_run_the_panel_is_as_tall_as_a_usual_report(editor, quantize):
+    workflow, node = quantize("int8", 65)
+    editor.load(workflow)
+    before = editor.node_box(node)
+    editor.run()
+    _last(editor, node).wait_for()
+    editor.settle()
+    assert editor.node_box(node) == pytest.approx(before, abs=1)
+
+
+def test_a_missing_calibration_and_an_idle_input_are_said_before_the_run(editor, quantize):
+    workflow, node = quantize("fp8-static", 66)
+    editor.load(workflow)
+    warning = editor.panel(node).locator(".graphquant-warning")
+    needs = "fp8-static needs a calibration: connect Calibrate Activations."
+    assert warning.inner_text() == needs
+    editor.set_widget(node, "method", "int4")
+    warning.wait_for(state="detached")
+    editor.set_widget(node, "granularity", "per-tensor")
+    editor.panel(node).get_by_text("granularity does nothing for int4.").wait_for()
