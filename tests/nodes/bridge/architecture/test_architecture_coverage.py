@@ -86,7 +86,9 @@ def test_every_diffusion_model_that_comfyui_knows_is_among_the_trees():
     detectors = {"RT_DETR_v4", "SAM3", "SAM31", "DepthAnything3"}
     # These are not made from a configuration alone: their classes read weights of a checkpoint.
     audio = {"StableAudio", "StableAudio3", "ACEStep15"}
-    assert others == detectors | audio
+    # Of ComfyUI 0.33, whose trees are not here yet: the generic rule is for them.
+    newer = {"Trellis2", "MiniMaxMusic3"} & {cls.__name__ for cls in models}
+    assert others == detectors | audio | newer
 
 
 @pytest.mark.parametrize("name", EXPECTED)
