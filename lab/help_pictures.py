@@ -83,6 +83,16 @@ PICTURES = {
     "GQLoadQuantizedModel": Picture(
         {"shown": node("GQLoadQuantizedModel", unet_name=f"{SAVED}.safetensors")}
     ),
+    "GQSaveQuantizedTextEncoder": Picture(
+        {
+            "clip": node("LabDualClip", clip_l=CLIP_L, t5xxl=T5XXL),
+            "quantize": node("GQQuantizeTextEncoder", clip=["clip", 0], method="int8"),
+            "shown": node(
+                "GQSaveQuantizedTextEncoder", clip=["quantize", 0], filename_prefix="flux"
+            ),
+        },
+        text=1,
+    ),
     "GQFP8CapabilityCheck": Picture({"shown": node("GQFP8CapabilityCheck")}, text=2),
     "GQQuantizationConfig": Picture(
         {

@@ -23,7 +23,7 @@ T5_BASE = "t5_base.safetensors"
 LORA_LAYER = "t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.v"
 
 # HiDream's loader knows a T5 by a name in its layer 23.
-_T5_OF_24_LAYERS = {"d_model": 128, "d_ff": 128, "d_kv": 32, "num_heads": 4, "num_layers": 24}
+T5_OF_24_LAYERS = {"d_model": 128, "d_ff": 128, "d_kv": 32, "num_heads": 4, "num_layers": 24}
 
 _CLASSES = {
     "clip_l": ("comfy.sd1_clip", "SDClipModel"),
@@ -74,7 +74,7 @@ def quadruple_clip() -> CLIP:
     return _clip(
         hidream.hidream_clip(**dtypes),
         hidream.HiDreamTokenizer,
-        {"t5xxl_model_config": _T5_OF_24_LAYERS},
+        {"t5xxl_model_config": T5_OF_24_LAYERS},
         ("clip_l", "clip_g", "t5xxl", "llama"),
     )
 
@@ -111,6 +111,11 @@ def weights(name: str, options: dict | None = None, seed: int = 0) -> dict[str, 
         key: _fill(key, weight.shape, generator).bfloat16()
         for key, weight in encoder.transformer.state_dict().items()
     }
+
+
+def deep_weights(name: str) -> dict[str, torch.Tensor]:
+    """As ``weights``; a T5-XXL has 24 layers."""
+    return weights(name, _options() | {"t5xxl_model_config": T5_OF_24_LAYERS})
 
 
 def _options() -> dict:

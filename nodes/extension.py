@@ -21,6 +21,7 @@ from .quantize_text_encoder import GQQuantizeTextEncoder
 from .quantize_vae import GQQuantizeVAE
 from .routes import add_routes
 from .save_quantized_model import GQSaveQuantizedModel
+from .save_quantized_text_encoder import GQSaveQuantizedTextEncoder
 
 
 class GraphQuantExtension(ComfyExtension):
@@ -44,4 +45,5 @@ class GraphQuantExtension(ComfyExtension):
             GQQuantizationConfig,
             GQMeasureSensitivity,
             GQQuantizeControlNet,
+            GQSaveQuantizedTextEncoder,
         ]

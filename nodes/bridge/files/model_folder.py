@@ -24,19 +24,19 @@ _UNSAFE = re.compile(
 )
 
 
-def save_target(prefix: str) -> Path:
-    """The path models/diffusion_models/``prefix``.safetensors; ``prefix`` may name folders.
+def save_target(prefix: str, folder: str = FOLDER) -> Path:
+    """The path models/``folder``/``prefix``.safetensors; ``prefix`` may name folders.
 
     StorageError for an absolute path, a step upwards, or a name that some system can't have.
     """
     parts = prefix.strip().removesuffix(_SUFFIX).replace("\\", "/").split("/")
     if not all(parts) or any(_UNSAFE.search(part) for part in parts):
         raise StorageError(
-            f"filename_prefix {prefix!r} can't be a name below models/{FOLDER}. "
+            f"filename_prefix {prefix!r} can't be a name below models/{folder}. "
             "Use a name such as flux-int8 or quantized/flux-int8."
         )
     *folders, name = parts
-    return _home().joinpath(*folders, name + _SUFFIX)
+    return _home(folder).joinpath(*folders, name + _SUFFIX)
 
 
 def choices() -> list[str]:
@@ -67,7 +67,8 @@ def find(name: str) -> Path:
     return Path(folder_paths.get_full_path_or_raise(FOLDER, name))
 
 
-def _home() -> Path:
-    """The folder called diffusion_models of those that ComfyUI searches; models/unet is older."""
-    folders = [Path(folder) for folder in folder_paths.get_folder_paths(FOLDER)]
-    return next((folder for folder in folders if folder.name == FOLDER), folders[0])
+def _home(folder: str) -> Path:
+    """The folder of that name of those that ComfyUI searches; models/unet and models/clip are
+    older."""
+    folders = [Path(each) for each in folder_paths.get_folder_paths(folder)]
+    return next((each for each in folders if each.name == folder), folders[0])

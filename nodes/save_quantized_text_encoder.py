@@ -1,0 +1,62 @@
+"""The node "Save Quantized Text Encoder"."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from .bridge.files.model_folder import save_target
+
+FOLDER = "text_encoders"
+
+
+class GQSaveQuantizedTextEncoder(io.ComfyNode):
+    """The node that writes the quantized text encoders of a CLIP to files."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="GQSaveQuantizedTextEncoder",
+            display_name="Save Quantized Text Encoder",
+            category="model/quantization",
+            description=(
+                "Writes a quantized CLIP to models/text_encoders, a file for each text encoder. "
+                "Load CLIP and Dual CLIP Loader read them, with this pack or without."
+            ),
+            search_aliases=["export", "clip save", "safetensors", "T5", "fp8", "int8"],
+            inputs=[
+                io.Clip.Input(
+                    "clip",
+                    tooltip="A CLIP in int8, FP8 with granularity per-tensor, MXFP8 or NVFP4; "
+                    "LoRAs are rounded in.",
+                ),
+                io.String.Input(
+                    "filename_prefix",
+                    default="quantized",
+                    tooltip="The name below models/text_encoders, without .safetensors. With "
+                    "several encoders, each one's name is added: quantized_t5xxl.",
+                ),
+                io.Boolean.Input(
+                    "overwrite",
+                    default=False,
+                    optional=True,
+                    tooltip="Replace files of that name. Off: refuse.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(display_name="paths", tooltip="Where the files are, one a line."),
+                io.String.Output(display_name="report", tooltip="What was written."),
+            ],
+            is_output_node=True,
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def execute(cls, clip, filename_prefix, overwrite=False) -> io.NodeOutput:
+        from .bridge.saving.save_clip import save_quantized_clip
+
+        if clip is None:
+            raise ValueError("There is no CLIP: the checkpoint holds none. Load one by itself.")
+        saved = save_quantized_clip(clip, save_target(filename_prefix, FOLDER), overwrite)
+        return io.NodeOutput(
+            "\n".join(str(path) for path in saved.paths.values()), saved.to_markdown()
+        )
