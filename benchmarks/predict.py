@@ -36,7 +36,7 @@ from .measuring import RESULTS, table, write
 PLAIN = "bf16"
 METHODS = ("fp8-dynamic", "int8-dynamic", "int8-convrot", "fp8-static", "fp8-weight-only", "int8")
 METHODS += ("int4", "nf4", "nf4-fine")
-# What gpu.md of the plan asks for, times as fast as bfloat16, eager.
+# What is aimed at, times as fast as bfloat16, eager.
 TARGETS = {
     ("fp8-dynamic", "H100"): 1.40,
     ("int8-convrot", "RTX 4090"): 1.6,
