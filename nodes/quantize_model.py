@@ -83,6 +83,15 @@ class GQQuantizeModel(io.ComfyNode):
                     "compensated: each column makes good what the others lost; takes minutes.",
                 ),
                 *fit_inputs(),
+                io.Boolean.Input(
+                    "requantize",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Round weights again that are quantized already (FP8, INT8, NVFP4, "
+                    "GGUF, bitsandbytes), where the method takes no more bits. Two roundings add "
+                    "up: for checkpoints that exist in no other form.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="The quantized model."),
@@ -118,6 +127,7 @@ class GQQuantizeModel(io.ComfyNode):
         size_gib=0.0,
         sensitivity=None,
         stock_only=False,
+        requantize=False,
     ) -> io.NodeOutput:
         from ..quant_core.fit import with_fit
         from ..quant_core.hardware import hardware_of
@@ -147,6 +157,7 @@ class GQQuantizeModel(io.ComfyNode):
             exclude=chosen.exclude,
             hardware=hardware,
             search=fastest_search(model, calibration, max_error),
+            requantize=requantize,
         )
         plan = with_static_scales(plan, calibration)
         require_rounding(rounding, calibration)

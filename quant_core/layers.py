@@ -18,8 +18,8 @@ def layer_kind(module: nn.Module) -> str | None:
     """ "Linear", "Conv1d", "Conv2d", "Conv3d", or None.
 
     A Linear need not derive from torch's own (ComfyUI's mixed-precision one does not): a 2-d weight
-    beside in_features and out_features is what counts. Not nn.MultiheadAttention's out_proj: the
-    attention multiplies by its weight without calling it.
+    beside in_features and out_features is what counts, or one of bitsandbytes in 4 bits. Not
+    nn.MultiheadAttention's out_proj: the attention multiplies by its weight without calling it.
     """
     weight = getattr(module, "weight", None)
     if weight is None or isinstance(module, NonDynamicallyQuantizableLinear):
@@ -27,6 +27,7 @@ def layer_kind(module: nn.Module) -> str | None:
     if isinstance(module, CONVOLUTIONS):
         return next(cls.__name__ for cls in CONVOLUTIONS if isinstance(module, cls))
     is_linear = hasattr(module, "in_features") and hasattr(module, "out_features")
+    is_linear |= len(getattr(getattr(weight, "quant_state", None), "shape", ())) == 2
     return "Linear" if is_linear and weight.dim() == 2 else None
 
 

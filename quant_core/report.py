@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .planning.plan import ALREADY, KEEP, Plan
+from .planning.decisions import ALREADY, KEEP, Plan
 from .rounding import LayerRounding, rounding_lines
 
 MIB = 1024 * 1024
@@ -98,9 +98,10 @@ class Report:
         lines += [f"- warning: {text}" for text in (*self.plan.warnings, *self.warnings)]
         lines += [f"- note: {text}" for text in (*self.notes, *self.plan.notes)]
         lines += [f"- preset: {self.plan.preset or 'none'}"]
-        formats = Counter((str(la.format), la.reason) for la in self.plan.quantized)
-        for (name, note), count in formats.most_common():
-            lines.append(f"- quantized: {count} x {name}" + (f" ({note})" if note else ""))
+        formats = Counter((str(la.format), la.source, la.reason) for la in self.plan.quantized)
+        for (name, source, note), count in formats.most_common():
+            text = f"{source} to {name}" if source else name
+            lines.append(f"- quantized: {count} x {text}" + (f" ({note})" if note else ""))
         lines += [f"- {text}" for text in rounding_lines(self.rounding)]
         for action, word in ((KEEP, "kept"), (ALREADY, "left")):
             reasons = Counter(layer.reason for layer in self.plan.with_action(action))

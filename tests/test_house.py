@@ -71,7 +71,7 @@ FLOORS = {
         ("patterns",),
         ("kernels", "presets"),
         ("formats", "hardware"),
-        ("layers", "methods", "storage", "carriers"),
+        ("layers", "methods", "storage", "carriers", "sources"),
         ("machine", "calibration"),
         ("planning",),
         ("rounding",),

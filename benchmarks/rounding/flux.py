@@ -47,7 +47,7 @@ def flux_table(rows: list[dict]) -> list[str]:
 def _seconds(n: int, k: int) -> float:
     from graphquant.quant_core.calibration import Calibration
     from graphquant.quant_core.formats import Int4
-    from graphquant.quant_core.planning.plan import LayerPlan
+    from graphquant.quant_core.planning.decisions import LayerPlan
     from graphquant.quant_core.rounding import CalibratedRounding
 
     generator = torch.Generator().manual_seed(0)

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ...quant_core.planning.plan import ALREADY_QUANTIZED, Plan
+from ...quant_core.planning.decisions import ALREADY_QUANTIZED, Plan
 from ...quant_core.report import MIB, Report
 
 ALREADY_WARNING = (
     "Nothing was done: what went in is quantized already. Load the unquantized file to quantize it "
-    "as asked here."
+    "as asked here, or set requantize on Quantize Model."
 )
 
 

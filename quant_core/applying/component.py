@@ -20,11 +20,13 @@ from ..hardware import Hardware, default_device, hardware_of
 from ..layers import submodule
 from ..machine.fastest import Search
 from ..patterns import parse_patterns
-from ..planning.plan import LayerPlan, Plan, plan_component
+from ..planning.decisions import LayerPlan, Plan
+from ..planning.plan import plan_component
 from ..planning.static_scales import with_static_scales
 from ..presets import Preset
 from ..report import Report
 from ..rounding import AUTO, CalibratedRounding, require_rounding
+from ..sources import float_weight
 from .forward_loop import run_forward_loop
 from .quantize_plan import quantize_plan
 
@@ -45,6 +47,7 @@ def quantize_component(
     int4_algorithm: str = "search",
     hardware: Hardware | None = None,
     search: Search | None = None,
+    requantize: bool = False,
     calibration: Calibration | None = None,
     rounding: str = AUTO,
     fit: Fit | Recipe | None = None,
@@ -97,6 +100,7 @@ def quantize_component(
         int4_algorithm=int4_algorithm,
         hardware=hardware or hardware_of(device),
         search=search,
+        requantize=requantize,
     )
     plan = with_static_scales(plan, calibration)
     plan = with_fit(plan, fit, module_bytes(model)).plan
@@ -214,7 +218,7 @@ def kernel_of(
 
 
 def _reader(model: nn.Module) -> Callable[[str], torch.Tensor]:
-    return lambda name: submodule(model, name).weight.detach()
+    return lambda name: float_weight(submodule(model, name))
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -14,7 +14,7 @@ import torch
 from ..errors import ModuleError, NonFiniteWeightError
 from ..formats import QuantizedWeight
 from ..kernels.blocks import GPU_BLOCK
-from ..planning.plan import LayerPlan, Plan
+from ..planning.decisions import LayerPlan, Plan
 from .transfer import Transfer
 
 # Beside a weight and one copy of it, which some formats pad: no format takes more bytes for each of
@@ -27,9 +27,13 @@ def quantizing_bytes(plan: Plan, patched: Container[str] = ()) -> int:
     the weights wait.
 
     That is for the layer that takes most its weight, twice, its result, and 256 MiB. patched:
-    layers whose weights arrive in float32, with patches added on the GPU.
+    layers whose weights arrive in float32, with patches added on the GPU; so do those that are
+    dequantized there.
     """
-    layers = [_layer_bytes(layer, layer.name in patched) for layer in plan.quantized]
+    layers = [
+        _layer_bytes(layer, layer.name in patched or layer.source is not None)
+        for layer in plan.quantized
+    ]
     return max(layers, default=0) + _WORKING_BYTES
 
 

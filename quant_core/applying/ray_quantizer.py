@@ -18,7 +18,7 @@ import torch
 
 from ..errors import ClusterError, NonFiniteWeightError
 from ..formats import QuantizedWeight
-from ..planning.plan import LayerPlan
+from ..planning.decisions import LayerPlan
 from ..rounding import CalibratedRounding, LayerRounding
 from .ray_worker import Sent, received, sent
 

@@ -11,7 +11,7 @@ import torch
 from ..calibration import Calibration
 from ..errors import NonFiniteWeightError
 from ..formats import format_from_dict
-from ..planning.plan import LayerPlan
+from ..planning.decisions import LayerPlan
 from ..rounding import AUTO, CalibratedRounding
 from .quantize_plan import layer_quantizer
 

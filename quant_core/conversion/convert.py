@@ -18,7 +18,8 @@ from ..errors import StorageError, UnknownNameError
 from ..fit import Fit, Recipe, with_fit
 from ..formats import QuantizedWeight
 from ..hardware import Hardware, default_device
-from ..planning.plan import LayerPlan, Plan, plan_component
+from ..planning.decisions import LayerPlan, Plan
+from ..planning.plan import plan_component
 from ..planning.static_scales import with_static_scales
 from ..report import Report
 from ..rounding import AUTO as ROUND_AUTO

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..errors import NothingToQuantizeError, QuantizationError
 from ..fit import Fit, Recipe
 from ..methods import FIT, MEASURED, METHODS
-from ..planning.plan import Plan
+from ..planning.decisions import Plan
 from .convert import AUTO, is_private, plan_file
 from .source import open_model
 

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 
-from ..planning.plan import KEEP, Plan
+from ..planning.decisions import KEEP, Plan
 from ..storage import LAYERS, PREFIX
 from ..storage.foreign import TORCHAO_NAMES
 from ..storage.stock import METADATA as STOCK_LAYERS

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..errors import FitError
 from ..formats import Format
 from ..methods import FIT, named_method
-from ..planning.plan import QUANTIZE, LayerPlan, Plan
+from ..planning.decisions import QUANTIZE, LayerPlan, Plan
 from .candidates import format_error, formats_of, widths_for
 from .knapsack import Option, choose, curve, smallest_size
 from .prior import assumed_per_error

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from ..patterns import first_match
-from ..planning.plan import LayerPlan
+from ..planning.decisions import LayerPlan
 
 # Layers that makers of quantized files keep wider than the rest, and where that was published.
 WIDER: dict[str, tuple[str, ...]] = {

@@ -9,7 +9,12 @@ from pathlib import Path
 
 from ..errors import FitError
 from ..formats import Format, format_from_dict
-from ..planning.plan import KEEP, QUANTIZE, LayerPlan, Plan
+from ..planning.decisions import (
+    KEEP,
+    QUANTIZE,
+    LayerPlan,
+    Plan,
+)
 from .sensitivity import replace_text
 
 VERSION = 1

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..planning.plan import QUANTIZE, LayerPlan
+from ..planning.decisions import QUANTIZE, LayerPlan
 from ..report import MIB
 from .relative_error import Error
 

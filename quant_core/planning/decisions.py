@@ -19,7 +19,8 @@ class LayerPlan:
     """The decision for one layer: QUANTIZE, KEEP or ALREADY, with its reason.
 
     bytes_before, bytes_after: of the weight as stored. tied_to: the name of the layer whose weight
-    it shares, which carries the bytes.
+    it shares, which carries the bytes. source: what a weight that was quantized before is read
+    from, to be rounded a second time.
     """
 
     name: str
@@ -32,6 +33,7 @@ class LayerPlan:
     bytes_after: int
     format: Format | None = None
     tied_to: str | None = None
+    source: str | None = None
 
     def to_dict(self) -> dict:
         """Plain values, for JSON; the format as text."""

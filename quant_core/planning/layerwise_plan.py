@@ -16,7 +16,15 @@ from ..errors import PatternError, UnknownNameError
 from ..formats import CastFloat8
 from ..layers import layer_kind
 from ..methods import Choice
-from .plan import ALREADY, KEEP, QUANTIZE, LayerPlan, Plan, checked, plan_layers
+from .decisions import (
+    ALREADY,
+    KEEP,
+    QUANTIZE,
+    LayerPlan,
+    Plan,
+)
+from .layer_plan import plan_layers
+from .plan import checked
 from .remainder import Remainder, remainder_of
 
 METHOD = "layerwise-fp8"

@@ -6,15 +6,13 @@ A plan is a frozen value. Making one reads no weight, so it works on the meta de
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
 from torch import nn
 
-from ..detect import layer_quantized_as, stored_bytes
 from ..errors import NothingToQuantizeError, UnknownNameError
-from ..formats import Format
 from ..formats.affine import ALGORITHMS
 from ..hardware import Hardware, hardware_of
 from ..layers import COMPONENT_TYPES, require_module, supported_layers
@@ -22,7 +20,6 @@ from ..machine.fastest import Search, fastest_choice
 from ..methods import (
     FASTEST,
     GRANULARITIES,
-    Choice,
     choose_for_convolution,
     method_for,
     named_method,
@@ -30,8 +27,9 @@ from ..methods import (
 )
 from ..patterns import parse_patterns
 from ..presets import PRESETS, Preset, generic_preset, get_preset
-from .decisions import ALREADY, ALREADY_QUANTIZED, KEEP, QUANTIZE, LayerPlan, Plan
+from .decisions import ALREADY, ALREADY_QUANTIZED, KEEP, LayerPlan, Plan
 from .filters import LayerFilter, check_include, is_by_pattern, unmatched
+from .layer_plan import plan_layers
 from .remainder import other_owners, remainder_of
 from .vae_rules import MEMORY_NOTE, SCOPES, require_vae_method
 from .widths import with_preset_widths
@@ -51,6 +49,7 @@ def plan_component(
     hardware: Hardware | None = None,
     search: Search | None = None,
     convolutions: bool = False,
+    requantize: bool = False,
 ) -> Plan:
     """Plan to quantize ``model`` with ``method`` (a name or alias).
 
@@ -62,6 +61,8 @@ def plan_component(
     hardware: where it will run (the accelerator, else the CPU). search: what "fastest" times.
     convolutions: whether those of a model that is not a VAE are quantized too, weight-only (see
     ``choose_for_convolution``); by default they are kept.
+    requantize: layers that are quantized already are rounded again, where the method's format has
+    no more bits and other codes.
 
     UnknownNameError, UnsupportedMethodError (not for this component), PatternError (an include
     pattern that means nothing) and NothingToQuantizeError (all layers filtered out): ValueErrors.
@@ -98,6 +99,7 @@ def plan_component(
         ),
         LayerFilter(component_type, preset, include, exclude, scope).reason_to_keep,
         other_owners(model, layers),
+        requantize,
     )
     plan = Plan(
         requested=method,
@@ -115,69 +117,25 @@ def plan_component(
         ),
         notes=(MEMORY_NOTE,) if component_type == "vae" else (),
     )
-    plan = replace(plan, notes=(*plan.notes, *hardware.speed_problems(plan.quantized)))
+    plan = replace(
+        plan,
+        notes=(*plan.notes, *hardware.speed_problems(plan.quantized)),
+        warnings=(*plan.warnings, *requantizing_warnings(plan.quantized)),
+    )
     third = "scope" if component_type == "vae" else "preset"
     return checked(plan, f"Loosen include, exclude or {third}.")
 
 
-def plan_layers(
-    layers: Iterable[tuple[str, str, nn.Module]],
-    choose: Callable[[tuple[int, ...]], Choice],
-    reason_to_keep: Callable[[str], str | None],
-    shared: Mapping[int, str] | None = None,
-) -> tuple[LayerPlan, ...]:
-    """Decides for each layer (name, kind, module).
-
-    choose: gives the format for a weight's shape. reason_to_keep: gives a reason for a layer's
-    name, or None. shared: weights that others hold too (see ``other_owners``), which are kept.
-    """
-    layers, shared = list(layers), shared or {}
-    plans = [_plan_layer(*layer, choose, reason_to_keep) for layer in layers]
-    parameters = [id(module._parameters.get("weight", module)) for _, _, module in layers]
-    pairs = list(zip(parameters, plans, strict=True))
-    kept = {key: plan.name for key, plan in reversed(pairs) if plan.action != QUANTIZE} | {**shared}
-    settled, done = {}, []
-    for key, plan in pairs:
-        if plan.action == QUANTIZE and key in kept:
-            reason = f"its weight is also {kept[key]}'s, which stays: both would be stored"
-            size = plan.bytes_before
-            plan = replace(plan, action=KEEP, reason=reason, format=None, bytes_after=size)
-        first = settled.setdefault(key, plan)
-        if first is not plan:
-            plan = replace(plan, tied_to=first.name, bytes_before=0, bytes_after=0)
-        done.append(plan)
-    return tuple(done)
-
-
-def _plan_layer(
-    name: str,
-    kind: str,
-    module: nn.Module,
-    choose: Callable[[tuple[int, ...]], Choice],
-    reason_to_keep: Callable[[str], str | None],
-) -> LayerPlan:
-    weight = module.weight
-    size = stored_bytes(weight) if "weight" in module._parameters else 0
-    shape = tuple(weight.shape)
-
-    def layer(action: str, reason: str, after: int = size, fmt: Format | None = None) -> LayerPlan:
-        dtype = str(weight.dtype).removeprefix("torch.")
-        return LayerPlan(name, kind, shape, dtype, action, reason, size, after, fmt)
-
-    quantized = layer_quantized_as(module)
-    if quantized:
-        return layer(ALREADY, f"already quantized: {quantized}")
-    if "weight" not in module._parameters:
-        return layer(KEEP, "its weight is computed from others (weight norm)")
-    if reason := reason_to_keep(name):
-        return layer(KEEP, reason)
-    choice = choose(shape)
-    if choice.format is None:
-        return layer(KEEP, choice.note)
-    after = choice.format.nbytes(shape)
-    if after >= size:
-        return layer(KEEP, f"{choice.format} would not be smaller")
-    return layer(QUANTIZE, choice.note, after, choice.format)
+def requantizing_warnings(layers: Iterable[LayerPlan]) -> list[str]:
+    """What to know of ``layers`` that were quantized before: one warning, or none."""
+    again = Counter(f"{layer.source} to {layer.format}" for layer in layers if layer.source)
+    if not again:
+        return []
+    told = ", ".join(f"{count} from {what}" for what, count in again.most_common())
+    return [
+        f"{again.total()} layers were quantized before ({told}): their two roundings add up. "
+        "An unquantized file loses less."
+    ]
 
 
 def resolve_preset(preset: str | Preset | None, names: list[str]) -> Preset | None:

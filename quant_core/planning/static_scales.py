@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ..calibration import Calibration
 from ..errors import CalibrationError
-from .plan import LayerPlan, Plan
+from .decisions import LayerPlan, Plan
 
 
 def with_static_scales(plan: Plan, calibration: Calibration | None) -> Plan:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from ..formats import Int8
 from ..patterns import first_match
 from ..presets import Preset
-from .decisions import LayerPlan
+from .decisions import ALREADY, LayerPlan
 
 
 def with_preset_widths(layers: Sequence[LayerPlan], preset: Preset | None) -> tuple[LayerPlan, ...]:
@@ -41,7 +41,16 @@ def _raised(layer: LayerPlan, preset: Preset) -> LayerPlan:
         fmt = Int8("per-row", "int8" if layer.format.activations == "int8" else None)
         after = fmt.nbytes(layer.shape) if layer.tied_to is None else 0
         if after >= layer.bytes_before > 0:
-            continue
+            if layer.source is None:
+                continue
+            return _left(layer, f"preset {preset.name} raises {pattern} above {rule.bits:g} bits")
         reason = f"INT8: preset {preset.name} raises {pattern} to it at up to {rule.bits:g} bits"
         return replace(layer, format=fmt, reason=reason, bytes_after=after)
     return layer
+
+
+def _left(layer: LayerPlan, why: str) -> LayerPlan:
+    """``layer``, which was quantized before, as it was: that is no larger than what it would be
+    raised to."""
+    reason, size = f"already quantized: {layer.source}; {why}", layer.bytes_before
+    return replace(layer, action=ALREADY, reason=reason, format=None, bytes_after=size, source=None)

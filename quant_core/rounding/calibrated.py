@@ -11,7 +11,7 @@ import torch
 from ..calibration import Calibration
 from ..errors import CalibrationError, UnknownNameError
 from ..formats import QuantizedWeight
-from ..planning.plan import LayerPlan
+from ..planning.decisions import LayerPlan
 from .compensate import compensated
 from .inputs import FEWEST_ROWS, Inputs, Preparation
 from .outcome import COMPENSATED, NEAREST, LayerRounding

@@ -21,7 +21,7 @@ from comfy.quant_ops import QuantizedTensor
 from comfy.weight_adapter.base import WeightAdapterBase
 
 from ....quant_core.conversion.metadata import file_sha256
-from ....quant_core.planning.plan import Plan
+from ....quant_core.planning.decisions import Plan
 from ....quant_core.version import VERSION
 from ..files.provenance import provenance_of
 

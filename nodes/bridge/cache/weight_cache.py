@@ -15,7 +15,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ....quant_core.errors import StorageError
 from ....quant_core.formats import QuantizedWeight
-from ....quant_core.planning.plan import LayerPlan, Plan
+from ....quant_core.planning.decisions import LayerPlan, Plan
 from ....quant_core.report import MIB
 from ....quant_core.storage import PREFIX, StoredLayer, TensorFiles, write_file
 from .cache_key import SourceHashes, UncacheableError, cache_key

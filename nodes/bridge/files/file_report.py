@@ -17,14 +17,14 @@ from ....quant_core.applying.component import kernel_of
 from ....quant_core.conversion.metadata import METHOD, PRESET
 from ....quant_core.layers import layer_kind
 from ....quant_core.methods import Choice
-from ....quant_core.planning.plan import (
+from ....quant_core.planning.decisions import (
     ALREADY,
     ALREADY_QUANTIZED,
     QUANTIZE,
     LayerPlan,
     Plan,
-    plan_layers,
 )
+from ....quant_core.planning.layer_plan import plan_layers
 from ....quant_core.report import Report
 from ..tensor.layout import is_ours
 from ..tensor.native import native_kernel

@@ -17,7 +17,7 @@ from ....quant_core.conversion.metadata import (
     source_metadata,
 )
 from ....quant_core.errors import StorageError
-from ....quant_core.planning.plan import Plan
+from ....quant_core.planning.decisions import Plan
 from ....quant_core.storage import TensorFile
 
 _ATTACHMENT = "graphquant"

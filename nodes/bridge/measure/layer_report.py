@@ -12,7 +12,7 @@ import comfy.utils
 from comfy.model_patcher import ModelPatcher
 
 from ....quant_core.measure.layer_table import LayerError, LayerTable, layer_table
-from ....quant_core.planning.plan import KEEP, LayerPlan
+from ....quant_core.planning.decisions import KEEP, LayerPlan
 from ..files.file_report import model_report
 from ..files.provenance import provenance_of
 from ..model.float_weight import is_readable, unload

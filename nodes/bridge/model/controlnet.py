@@ -13,7 +13,8 @@ from torch import nn
 
 from ....quant_core.errors import ModuleError
 from ....quant_core.hardware import Hardware
-from ....quant_core.planning.plan import Plan, plan_component
+from ....quant_core.planning.decisions import Plan
+from ....quant_core.planning.plan import plan_component
 from ....quant_core.planning.static_scales import with_static_scales
 from ....quant_core.presets.control import CONTROL
 from ....quant_core.report import Report

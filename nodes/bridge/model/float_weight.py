@@ -13,6 +13,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.quant_ops import QuantizedTensor
 
 from ....quant_core.detect import FLOAT8_DTYPES, quantized_as
+from ....quant_core.sources import float_weight
 
 MODEL = "diffusion_model."
 
@@ -42,11 +43,14 @@ def patched_weight(
 
 def source_weight(patcher: ModelPatcher, key: str, device: torch.device | None) -> torch.Tensor:
     """The weight to quantize, called ``key``, of an unloaded ``patcher``: as it is stored, or where
-    it has patches, float32. They are added on ``device`` (None: where the weight is)."""
-    weight = comfy.utils.get_attr(patcher.model, key).detach()
-    if key not in patcher.patches:
-        return weight
-    return patched_weight(patcher, key, weight, device or weight.device).to(weight.device)
+    it has patches or is quantized already, float32. They are added, and it is dequantized, on
+    ``device`` (None: where the weight is)."""
+    layer = comfy.utils.get_attr(patcher.model, key.removesuffix(".weight"))
+    home = layer.weight.device
+    weight = float_weight(layer, device)
+    if key in patcher.patches:
+        weight = patched_weight(patcher, key, weight, device or home)
+    return weight.to(home)
 
 
 def effective_weight(patcher: ModelPatcher, layer: str, device: torch.device) -> torch.Tensor:

@@ -20,8 +20,9 @@ from torch import nn
 from ....quant_core.applying.component import calibrated_rounding, kernel_of, shifted_bias
 from ....quant_core.applying.quantize_plan import quantize_plan, quantizing_bytes
 from ....quant_core.calibration import Calibration
+from ....quant_core.detect import layer_quantized_as
 from ....quant_core.formats import QuantizedWeight
-from ....quant_core.planning.plan import LayerPlan, Plan
+from ....quant_core.planning.decisions import LayerPlan, Plan
 from ....quant_core.report import Report
 from ....quant_core.rounding import AUTO, cost_of, rounding_bytes
 from ..cache.weight_cache import WeightCache
@@ -30,6 +31,7 @@ from ..copying.rebinding import copy_to_devices, rebind
 from ..files.provenance import note_provenance, quantized_by
 from ..lora.adapters import LivePatchers, PatchSource
 from ..tensor.native import native_kernel
+from ..tensor.plain_layer import make_plain_linear
 from ..tensor.quantized_layer import quantize_layer
 from .float_weight import source_weight, unload
 from .progress import Progress
@@ -178,7 +180,10 @@ def with_weights(
     patchers = LivePatchers()
     for name, weight in weights.items():
         source = PatchSource(f"{name}.weight", patchers)
-        quantize_layer(model.get_submodule(name), weight, compute_dtype, source)
+        layer = model.get_submodule(name)
+        if layer_quantized_as(patcher.model.get_submodule(name)):
+            make_plain_linear(layer, weight.shape)
+        quantize_layer(layer, weight, compute_dtype, source)
     quantized = patcher.clone(model_override=(model, ({}, {}, {}, set())))
     quantized.patches = {k: v for k, v in quantized.patches.items() if k not in replaced}
     quantized.patches_uuid = uuid.uuid4()

@@ -18,7 +18,7 @@ from torch import nn
 from ....quant_core.applying.component import kernel_of
 from ....quant_core.applying.quantize_plan import quantize_plan
 from ....quant_core.formats import QuantizedWeight
-from ....quant_core.planning.plan import Plan
+from ....quant_core.planning.decisions import Plan
 from ....quant_core.report import Report
 
 

@@ -18,14 +18,10 @@ from ....quant_core import GRANULARITIES, Plan, Report, UnknownNameError
 from ....quant_core.layers import supported_layers
 from ....quant_core.methods import Method, named_method
 from ....quant_core.patterns import parse_patterns
+from ....quant_core.planning.decisions import ALREADY
 from ....quant_core.planning.filters import LayerFilter, check_include
-from ....quant_core.planning.plan import (
-    ALREADY,
-    checked,
-    exclude_warnings,
-    plan_layers,
-    resolve_preset,
-)
+from ....quant_core.planning.layer_plan import plan_layers
+from ....quant_core.planning.plan import checked, exclude_warnings, resolve_preset
 from .quantize_patcher import quantize_patcher
 
 MEMORY_NOTE = "This saves memory, not time: ComfyUI computes text encoders in full precision."

@@ -15,7 +15,7 @@ import torch
 from comfy.quant_ops import QuantizedTensor
 from comfy.sd import VAE
 
-from ....quant_core.planning.plan import Plan
+from ....quant_core.planning.decisions import Plan
 from ....quant_core.report import Report
 from ..copying.model_copy import redirect
 from .quantize_patcher import quantize_patcher

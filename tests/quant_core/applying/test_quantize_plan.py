@@ -9,7 +9,7 @@ from torch import nn
 from graphquant.quant_core import NonFiniteWeightError, plan_component
 from graphquant.quant_core.applying.quantize_plan import quantize_plan, quantizing_bytes
 from graphquant.quant_core.formats import Int4, Int8
-from graphquant.quant_core.planning.plan import QUANTIZE, LayerPlan, Plan
+from graphquant.quant_core.planning.decisions import QUANTIZE, LayerPlan, Plan
 from lab.fake_gpu import fake_gpu
 from lab.formats import EACH_KIND
 

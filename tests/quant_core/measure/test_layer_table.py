@@ -7,7 +7,12 @@ import pytest
 from graphquant.quant_core.formats import Int8
 from graphquant.quant_core.measure.layer_table import LayerError, layer_table
 from graphquant.quant_core.measure.relative_error import Error
-from graphquant.quant_core.planning.plan import ALREADY, KEEP, QUANTIZE, LayerPlan
+from graphquant.quant_core.planning.decisions import (
+    ALREADY,
+    KEEP,
+    QUANTIZE,
+    LayerPlan,
+)
 
 
 def plan(name, action=QUANTIZE, reason="", fmt=None):

@@ -52,3 +52,15 @@ def test_every_rule_says_where_it_comes_from_and_raises_something_at_4_bits_alon
     rules = [(name, rule) for name, preset in PRESETS.items() for rule in preset.raised]
     assert {name for name, _ in rules} == {"flux2", "qwen_image", "z_image", "wan", "ltx2"}
     assert all(rule.source and rule.layers and 4.51 < rule.bits < 5.25 for _, rule in rules)
+
+
+def test_what_is_stored_as_small_as_it_would_be_raised_to_stays_as_it_is(normal):
+    model = nn.Sequential(nn.ModuleDict({"mod": nn.Linear(256, 128), "mlp": nn.Linear(256, 128)}))
+    for layer in model[0].values():
+        codes = normal(128, 256).to(torch.float8_e4m3fn)
+        layer.weight = nn.Parameter(codes, requires_grad=False)
+    plan = plan_component(model, "int4", preset=HOUSE, requantize=True)
+    mod, mlp = plan.layers
+    assert (mod.action, mod.source) == ("already quantized", None)
+    assert "preset house raises mod above 5 bits" in mod.reason
+    assert (mlp.action, mlp.source) == ("quantize", "float8_e4m3fn")
