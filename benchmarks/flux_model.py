@@ -53,7 +53,7 @@ def _draw(shape: torch.Size, device: torch.device, generator: torch.Generator) -
 
 
 def quantized(patcher, method: str):
-    """What the node gives for ``method``, and for "layerwise" Layerwise FP8 Cast."""
+    """What the node gives for ``method``, and for "layerwise" Layerwise Cast."""
     from graphquant.nodes.layerwise_fp8_cast import GQLayerwiseFP8Cast
     from graphquant.nodes.quantize_model import GQQuantizeModel
 

@@ -1,4 +1,4 @@
-"""The node "FP8 Capability Check"."""
+"""The node "Capability Check"."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class GQFP8CapabilityCheck(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="GQFP8CapabilityCheck",
-            display_name="FP8 Capability Check",
+            display_name="Capability Check (FP8, INT8, INT4)",
             category="model/quantization",
             description=(
                 "What should I use on this machine? Tries every method on the device and says what "

@@ -1,4 +1,4 @@
-"""The node "Layerwise FP8 Cast"."""
+"""The node "Layerwise Cast"."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class GQLayerwiseFP8Cast(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="GQLayerwiseFP8Cast",
-            display_name="Layerwise FP8 Cast",
+            display_name="Layerwise Cast (FP8 storage, any layer)",
             category="model/quantization",
             description=(
                 "Stores the weights of Linear, Conv and Embedding layers in FP8 and computes them "

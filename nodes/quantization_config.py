@@ -20,13 +20,13 @@ class GQQuantizationConfig(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="GQQuantizationConfig",
-            display_name="Quantization Config",
+            display_name="Quantization Config (torchao, bitsandbytes)",
             category="model/quantization",
             description=(
                 "One quantization for all Quantize nodes, written as a method's name or as the "
                 "JSON of diffusers (torchao, bitsandbytes, quanto, ModelOpt) or vLLM-Omni."
             ),
-            search_aliases=["torchao", "bitsandbytes", "quanto", "modelopt", "nf4", "config.json"],
+            search_aliases=["torchao", "bitsandbytes", "quanto", "modelopt", "config.json"],
             inputs=[
                 io.String.Input(
                     "text",

@@ -22,7 +22,7 @@ class GQQuantizationReport(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="GQQuantizationReport",
-            display_name="Quantization Report",
+            display_name="Quantization Report (errors of each layer)",
             category="model/quantization",
             description=(
                 "What quantization did to every layer: format, bytes, and, beside a reference "

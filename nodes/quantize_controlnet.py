@@ -16,7 +16,7 @@ class GQQuantizeControlNet(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="GQQuantizeControlNet",
-            display_name="Quantize ControlNet",
+            display_name="Quantize ControlNet (and model patches)",
             category="model/quantization",
             description=(
                 "Stores the weights of a ControlNet, Control-LoRA, T2I-Adapter or model patch in "

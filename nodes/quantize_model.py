@@ -26,13 +26,17 @@ class GQQuantizeModel(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="GQQuantizeModel",
-            display_name="Quantize Model",
+            display_name="Quantize Model (FP8, INT8, INT4)",
             category="model/quantization",
             description=(
                 "Stores the diffusion model's weights in FP8, INT8 or INT4. The input MODEL stays "
                 "as it is; LoRAs work before and after this node."
             ),
-            search_aliases=["fp8", "int8", "int4", "torchao", "quant", "VRAM", "low memory"],
+            search_aliases=[
+                *("fp8", "int8", "int4", "fp4", "nvfp4", "mxfp8", "nf4", "q4", "q8", "gguf"),
+                *("quantize", "quant", "compress", "smaller model", "low vram", "low memory"),
+                *("graphquant", "torchao"),
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="The model to quantize. It is not changed."),
                 method_input(

@@ -16,7 +16,7 @@ class GQQuantizeTextEncoder(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="GQQuantizeTextEncoder",
-            display_name="Quantize Text Encoder",
+            display_name="Quantize Text Encoder (CLIP, T5, Qwen)",
             category="model/quantization",
             description=(
                 "Stores a CLIP's text encoders (T5, Qwen, Gemma, Llama, ...) in FP8, INT8 or INT4, "

@@ -15,7 +15,7 @@ class GQQuantizeVAE(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="GQQuantizeVAE",
-            display_name="Quantize VAE",
+            display_name="Quantize VAE (image and video decoder)",
             category="model/quantization",
             description=(
                 "Stores a VAE's convolution and Linear weights in INT8: half the memory for them. "

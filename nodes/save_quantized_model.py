@@ -34,8 +34,8 @@ class GQSaveQuantizedModel(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix",
                     default="quantized",
-                    tooltip="The name below models/diffusion_models, without .safetensors. "
-                    "Folders are allowed: quantized/flux-int8.",
+                    tooltip="The name below models/diffusion_models, as it is: no counter is "
+                    "added. Folders are allowed: quantized/flux-int8.",
                 ),
                 io.Combo.Input(
                     "format",
@@ -49,7 +49,8 @@ class GQSaveQuantizedModel(io.ComfyNode):
                     "overwrite",
                     default=False,
                     optional=True,
-                    tooltip="Replace a file of that name. Off: refuse.",
+                    tooltip="Replace a file of that name. Off: refuse, unless it holds these very "
+                    "bytes.",
                 ),
             ],
             outputs=[
@@ -77,7 +78,9 @@ def _verdict(report: FileReport) -> dict[str, list[dict]]:
     name = report.path.relative_to(report.path.parents[1]).as_posix()
     mib = f"{report.path.stat().st_size / MIB:.1f}"
     lines = [
-        verdict("saved", GOOD, path=name, mib=mib),
+        verdict("saved", GOOD, path=name, mib=mib)
+        if report.written
+        else verdict("unchanged", GOOD, path=name, mib=mib),
         verdict("loadWith", INFO, node=report.loader),
     ]
     return {key: [each for line in lines for each in line[key]] for key in lines[0]}

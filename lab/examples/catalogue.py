@@ -141,7 +141,7 @@ COMPARE_QUANTIZED = Example(
 
 LAYERWISE_FP8_CAST = Example(
     "layerwise_fp8_cast",
-    "## FP8 storage, full precision compute\n\n**Layerwise FP8 Cast** keeps the weights in FP8 and "
+    "## FP8 storage, full precision compute\n\n**Layerwise Cast** keeps the weights in FP8 and "
     "computes each layer in the model's own dtype. It works on any device, for Linear, Conv and "
     "Embedding layers alike.\n\nLeave **scaled** on: a plain cast crushes small weights. To undo "
     "the cast, bypass the node.",
@@ -220,7 +220,7 @@ QUANTIZE_TEXT_ENCODER = Example(
 
 FP8_CAPABILITY_CHECK = Example(
     "fp8_capability_check",
-    "## What should I use on this machine?\n\n**FP8 Capability Check** tries every method on your "
+    "## What should I use on this machine?\n\n**Capability Check** tries every method on your "
     "device. Read the report: native, emulated, fallback or refused, why, and what helps.\n\n"
     "The benchmark measures the layers of the connected model for a few seconds. Without a model "
     "the node runs alone.",

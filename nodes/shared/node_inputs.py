@@ -42,11 +42,28 @@ def fingerprint(method: str | None) -> int:
     return file.stat().st_mtime_ns if method == DEFAULT and file.is_file() else 0
 
 
+# The dropdown's order, by how many bits a weight takes: what most want first, then the rest.
+_SHOWN = (
+    *("int8", "fp8-dynamic", "fp8-weight-only", "int8-convrot", "nf4-fine", "int4"),
+    *("fit", "fastest"),
+    *("int8-dynamic", "llm.int8", "fp8-static", "fp8-block", "mxfp8"),
+    *("int6", "w6a8", "fp6", "int5"),
+    *("w4a8", "int4-dynamic", "nf4", "fp4", "nvfp4", "svdquant-int4", "svdquant-nvfp4"),
+    *("int3", "int2", "none"),
+)
+
+
+def in_shown_order() -> list[str]:
+    """Every method, the six common ones first, the rest in groups from 8 bits down."""
+    known = [name for name in _SHOWN if name in METHODS]
+    return [*known, *(name for name in METHODS if name not in known)]
+
+
 def method_input(tooltip: str) -> io.Combo.Input:
     """The method: auto, every method, or what the user's file says."""
     return io.Combo.Input(
         "method",
-        options=[AUTO, *METHODS, DEFAULT],
+        options=[AUTO, *in_shown_order(), DEFAULT],
         default=AUTO,
         tooltip=f"{tooltip} {DEFAULT_TOOLTIP}",
     )

@@ -20,7 +20,7 @@ from .stored_layer import (
     marker_tensor,
     raw_bytes,
 )
-from .writer import refuse_to_replace, write_file
+from .writer import holds_already, refuse_to_replace, write_file
 
 __all__ = [
     "ENTRIES",
@@ -41,6 +41,7 @@ __all__ = [
     "check_stock_layers",
     "entry",
     "find_layers",
+    "holds_already",
     "marker_name",
     "marker_tensor",
     "quantized_part",

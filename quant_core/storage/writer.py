@@ -60,12 +60,38 @@ def write_file(
     return header.size
 
 
+def holds_already(
+    target: Path,
+    specs: Sequence[TensorSpec],
+    tensors: Iterable[tuple[str, torch.Tensor]],
+    metadata: Mapping[str, str],
+) -> bool:
+    """Whether ``target`` is the very file that ``write_file`` would write, byte by byte.
+
+    A header of another length or text is told without a look at a tensor, and ``tensors`` are asked
+    for up to the first that differs.
+    """
+    prefix, header = encode_header(specs, metadata)
+    if not target.is_file() or target.stat().st_size != header.size:
+        return False
+    with target.open("rb") as file:
+        if file.read(len(prefix)) != prefix:
+            return False
+        for name, tensor in tensors:
+            data = _bytes_of(tensor, header.specs.get(name), name)
+            file.seek(header.starts[name])
+            if file.read(len(data)) != data:
+                return False
+    return True
+
+
 def refuse_to_replace(target: Path, overwrite: bool) -> None:
     """Raises StorageError where ``target`` exists, unless it is a file and ``overwrite`` is
     true."""
     if target.exists() and not (overwrite and target.is_file()):
         raise StorageError(
-            f"{target.name} exists in {target.parent}. Choose another name, or turn overwrite on."
+            f"{target.name} exists in {target.parent} with other content. Choose another name, or "
+            "turn overwrite on."
         )
 
 

@@ -96,7 +96,7 @@ def test_the_report_is_copied_and_saved_from_the_menu(editor, quantize):
     assert "- quantized: 32 x int8 per-row" in copied
     with editor.page.expect_download() as download:
         editor.choose(node, "Save report as JSON")
-    assert download.value.suggested_filename == "Quantize-Model-report.json"
+    assert download.value.suggested_filename == "Quantize-Model-FP8-INT8-INT4--report.json"
     (report,) = json.loads(download.value.path().read_text())
     assert (report["method"], len(report["layers"])) == ("int8", 42)
     assert copied == report["text"]

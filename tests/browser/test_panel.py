@@ -137,7 +137,7 @@ def test_a_saved_and_reopened_workflow_has_the_same_widget_values(editor, quanti
     editor.load(saved)
     assert _saved(editor.serialize(), node)["widgets_values"] == before
     assert editor.prompt()[str(node)]["inputs"]["include"] == "double_blocks\nsingle_blocks"
-    editor.panel(node).locator(".graphquant-earlier").wait_for()
+    editor.panel(node).locator(".graphquant-layers").wait_for()
 
 
 def test_a_run_changes_nothing_of_a_saved_workflow(editor, quantize):

@@ -1,4 +1,4 @@
-"""FP8 Capability Check, run as a class on the real ComfyUI, without a server."""
+"""Capability Check, run as a class on the real ComfyUI, without a server."""
 
 import json
 

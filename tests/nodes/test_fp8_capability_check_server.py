@@ -1,4 +1,4 @@
-"""FP8 Capability Check as a user runs it: over the HTTP API of a real ComfyUI server."""
+"""Capability Check as a user runs it: over the HTTP API of a real ComfyUI server."""
 
 import pytest
 import torch
@@ -62,7 +62,7 @@ def test_a_quantized_model_is_benchmarked_by_its_shapes_once(server):
 
 def test_the_node_describes_itself(server):
     info = server.object_info("GQFP8CapabilityCheck")
-    assert info["display_name"] == "FP8 Capability Check"
+    assert info["display_name"] == "Capability Check (FP8, INT8, INT4)"
     assert info["category"] == "model/quantization"
     assert info["input"].get("required", {}) == {}
     assert list(info["input"]["optional"]) == ["model", "benchmark"]

@@ -1,4 +1,4 @@
-"""Layerwise FP8 Cast on the real ComfyUI: as a class, on its layer classes, and over HTTP."""
+"""Layerwise Cast on the real ComfyUI: as a class, on its layer classes, and over HTTP."""
 
 import pytest
 import torch

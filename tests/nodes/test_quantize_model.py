@@ -5,6 +5,8 @@ import logging
 import pytest
 import torch
 
+from graphquant.quant_core import METHODS
+
 pytestmark = pytest.mark.usefixtures("comfy")
 
 # method: (relative L2 of the latent after 4 steps, bytes of a quantized Linear against bf16)
@@ -179,12 +181,7 @@ def test_every_input_but_two_is_optional_and_every_one_explained(comfy):
     ]
     assert [socket.id for socket in schema.inputs if not socket.optional] == ["model", "method"]
     assert all(len(socket.tooltip) > 20 for socket in schema.inputs)
-    assert schema.inputs[1].options[:7] == [
-        "auto",
-        "none",
-        "fp8-dynamic",
-        "fp8-weight-only",
-        "int8",
-        "int4",
-        "int8-dynamic",
-    ]
+    common = ["int8", "fp8-dynamic", "fp8-weight-only", "int8-convrot", "nf4-fine", "int4"]
+    options = schema.inputs[1].options
+    assert options[:7] == ["auto", *common]
+    assert sorted(options[1:-1]) == sorted(METHODS)

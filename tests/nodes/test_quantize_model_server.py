@@ -94,7 +94,7 @@ def test_after_a_cancelled_prompt_both_branches_run_as_before(server, reference)
 
 def test_the_node_is_offered_with_its_tooltips(server):
     info = server.object_info("GQQuantizeModel")
-    assert info["display_name"] == "Quantize Model"
+    assert info["display_name"] == "Quantize Model (FP8, INT8, INT4)"
     assert info["category"] == "model/quantization"
     assert info["output"] == ["MODEL", "STRING"]
     inputs = {**info["input"]["required"], **info["input"]["optional"]}

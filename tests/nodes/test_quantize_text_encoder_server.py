@@ -159,7 +159,7 @@ def test_the_user_reads_why_nothing_is_left(server, text_encoders):
 
 def test_the_node_describes_itself(server):
     info = server.object_info("GQQuantizeTextEncoder")
-    assert info["display_name"] == "Quantize Text Encoder"
+    assert info["display_name"] == "Quantize Text Encoder (CLIP, T5, Qwen)"
     assert info["category"] == "model/quantization"
     assert list(info["input"]["required"]) == ["clip", "method"]
     assert list(info["input"]["optional"]) == [

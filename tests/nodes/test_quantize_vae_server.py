@@ -115,7 +115,7 @@ def test_an_unknown_method_is_refused_before_anything_runs(server, load):
 
 def test_the_node_is_offered_with_its_tooltips(server):
     info = server.object_info("GQQuantizeVAE")
-    assert info["display_name"] == "Quantize VAE"
+    assert info["display_name"] == "Quantize VAE (image and video decoder)"
     assert info["output"] == ["VAE", "STRING"]
     assert list(info["input"]["required"]) == ["vae", "method"]
     assert list(info["input"]["optional"]) == ["scope", "config"]

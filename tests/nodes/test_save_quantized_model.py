@@ -2,6 +2,8 @@
 
 import pytest
 
+from graphquant.quant_core.errors import StorageError
+
 pytestmark = pytest.mark.usefixtures("comfy")
 
 
@@ -39,3 +41,11 @@ def test_it_returns_the_path_and_a_report(node, flux_patcher, tmp_path, monkeypa
     size = f"{file.stat().st_size / 2**20:.1f}"
     assert saved["values"] == {"path": "sub/flux.safetensors", "mib": size}
     assert load["values"] == {"node": "Load Diffusion Model"}
+    before = (file.stat().st_mtime_ns, file.read_bytes())
+    again = node.execute(GQQuantizeModel.execute(flux_patcher, "int8")[0], "sub/flux")
+    assert again[1].startswith("flux.safetensors is there already, byte by byte: nothing was ")
+    assert again.ui["graphquant_verdict"][0]["key"] == "unchanged"
+    assert (file.stat().st_mtime_ns, file.read_bytes()) == before
+    with pytest.raises(StorageError, match=r"exists in .* with other content"):
+        node.execute(GQQuantizeModel.execute(flux_patcher, "int4")[0], "sub/flux")
+    assert file.read_bytes() == before[1]

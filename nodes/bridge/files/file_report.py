@@ -34,7 +34,8 @@ from .provenance import Provenance
 @dataclass(frozen=True)
 class FileReport:
     """The report about a saved or loaded file. headline, facts: sentences about the file. warnings:
-    what the user may not expect. report: about the model in it. loader: the node that reads it."""
+    what the user may not expect. report: about the model in it. loader: the node that reads it.
+    written: False where a file with these bytes was there."""
 
     headline: str
     path: Path
@@ -42,6 +43,7 @@ class FileReport:
     facts: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     loader: str = "Load Quantized Model"
+    written: bool = True
 
     def to_dict(self) -> dict:
         """Plain values only: the report's, and the file's beside them."""

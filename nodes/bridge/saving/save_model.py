@@ -18,6 +18,7 @@ from ....quant_core.report import MIB
 from ....quant_core.storage import (
     PREFIX,
     TensorSpec,
+    holds_already,
     refuse_to_replace,
     stock_marker,
     stock_metadata,
@@ -46,7 +47,9 @@ def save_quantized_model(
     another model, and what ``write_file`` raises. Cancelling leaves no file.
     """
     started = time.perf_counter()
-    refuse_to_replace(target, overwrite)
+    # A file of that name may be this very one, which is known once its header is.
+    if not target.is_file():
+        refuse_to_replace(target, overwrite)
     unload(patcher)
     tensors = model_tensors(patcher)
     private = _is_private(tensors, file_format)
@@ -59,25 +62,34 @@ def save_quantized_model(
     if not private:
         metadata |= stock_metadata(saved.stock, saved.layers)
     require_recognition(patcher.model, tensors, metadata)
-    size = write_file(
-        target,
-        specs,
-        _tensors(saved, prefix),
-        metadata,
-        overwrite=overwrite,
-        on_bytes=on_bytes,
-        check=partial(require_loadable, name=target.name),
-    )
+    there = holds_already(target, specs, _tensors(saved, prefix), metadata)
+    if not there:
+        write_file(
+            target,
+            specs,
+            _tensors(saved, prefix),
+            metadata,
+            overwrite=overwrite,
+            on_bytes=on_bytes,
+            check=partial(require_loadable, name=target.name),
+        )
     seconds = time.perf_counter() - started
     return FileReport(
-        headline=f"Saved {target.name}: {size / MIB:.1f} MiB, every tensor verified, "
-        f"in {seconds:.1f} s.",
+        headline=_headline(target, there, seconds),
         path=target,
         report=model_report(patcher, provenance, seconds),
         facts=tuple(_facts(saved, private)),
         warnings=tuple(_not_in_the_file(patcher)),
+        written=not there,
         loader="Load Quantized Model" if private else "Load Diffusion Model",
     )
+
+
+def _headline(target: Path, there: bool, seconds: float) -> str:
+    mib = f"{target.stat().st_size / MIB:.1f} MiB"
+    if there:
+        return f"{target.name} is there already, byte by byte: nothing was written ({mib})."
+    return f"Saved {target.name}: {mib}, every tensor verified, in {seconds:.1f} s."
 
 
 def _is_private(model: ModelTensors, file_format: str) -> bool:
