@@ -24,6 +24,8 @@ from .tiny_controlnet import tiny_controlnet
 from .tiny_models import FLUX, SD15, TinyModel, tiny_flux, tiny_sd15
 
 TABLE = ROOT / "docs" / "company.md"
+# ``lab.company_weights`` writes what stands from here to the ending.
+WEIGHTS = "## Nodes that save"
 INTRODUCTION = """# In company
 
 What ComfyUI's own nodes do to a quantized model, and what Quantize Model does to a model they have
@@ -116,7 +118,10 @@ def main() -> None:
     introduction = INTRODUCTION.format(
         names="Flux (SD 1.5 for FreeU)", method=method, version=version, errors=", ".join(errors)
     )
-    TABLE.write_text(introduction + "\n".join(lines) + "\n" + ENDING, encoding="utf-8")
+    page = TABLE.read_text(encoding="utf-8")
+    weights = page[page.index(WEIGHTS) : page.index(ENDING.strip().partition("\n")[0])]
+    table = "\n".join(lines)
+    TABLE.write_text(f"{introduction}{table}\n\n{weights}{ENDING.lstrip()}", encoding="utf-8")
     print("\n".join(lines))
 
 
