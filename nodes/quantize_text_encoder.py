@@ -6,7 +6,15 @@ from comfy_api.latest import io
 
 from ..quant_core.machine.compile_warnings import get_quant_compile_warnings
 from ..quant_core.presets import ENCODER_PRESETS
-from .shared.node_inputs import AUTO, config_input, fingerprint, method_input, plan_inputs
+from .shared.node_inputs import (
+    AUTO,
+    config_input,
+    fingerprint,
+    method_input,
+    plan_inputs,
+    size_input,
+    stock_input,
+)
 
 
 class GQQuantizeTextEncoder(io.ComfyNode):
@@ -37,6 +45,8 @@ class GQQuantizeTextEncoder(io.ComfyNode):
                     ("t5xxl", "*.SelfAttention.*"),
                 ),
                 config_input("method, granularity, include and exclude"),
+                size_input("the text encoders together"),
+                stock_input(),
             ],
             outputs=[
                 io.Clip.Output(display_name="CLIP", tooltip="The quantized CLIP."),
@@ -63,8 +73,12 @@ class GQQuantizeTextEncoder(io.ComfyNode):
         compute_device=AUTO,
         compile_mode="none",
         config=None,
+        size_gib=0.0,
+        stock_only=False,
     ) -> io.NodeOutput:
+        from ..quant_core.methods import FIT, resolve_method
         from .bridge.architecture.detected import encoder_preset_name, sub_encoders
+        from .bridge.model.fitting import fit_encoders
         from .bridge.model.text_encoders import (
             kept_reports,
             plan_encoders,
@@ -88,6 +102,10 @@ class GQQuantizeTextEncoder(io.ComfyNode):
             chosen.include,
             chosen.exclude,
         )
+        notes = chosen.notes
+        if resolve_method(chosen.method) == FIT and any(p.quantized for p in plans.values()):
+            plans, found = fit_encoders(clip.patcher, plans, size_gib, stock_only)
+            notes += found
         device = resolve_device(compute_device, clip.patcher.load_device)
         if any(plan.quantized for plan in plans.values()):
             quantized, reports = quantize_clip(clip, plans, device=device)
@@ -99,5 +117,5 @@ class GQQuantizeTextEncoder(io.ComfyNode):
             clip.patcher.model_size(),
             quantized.patcher.model_size(),
             warnings,
-            chosen.notes,
+            notes,
         )

@@ -12,7 +12,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ...quant_core.machine.compile_warnings import COMPILE_MODES
-from ...quant_core.methods import GRANULARITIES, METHODS
+from ...quant_core.methods import FIT, GRANULARITIES, METHODS
 
 AUTO = "auto"
 NONE = "none"
@@ -21,6 +21,7 @@ COMPUTE_DEVICES = (AUTO, "gpu", "cpu")
 ROUNDINGS = (AUTO, "nearest", "compensated")
 ROWS = 1024
 
+SENSITIVITY_FOLDER = "graphquant_sensitivity"
 DEFAULTS_FILE = "graphquant.toml"
 DEFAULT = f"default ({DEFAULTS_FILE})"
 DEFAULT_TOOLTIP = f"{DEFAULT}: what {DEFAULTS_FILE} in ComfyUI's user folder says."
@@ -37,7 +38,10 @@ def defaults_path() -> Path:
 
 def fingerprint(method: str | None) -> int:
     """A number that changes when the user's file of defaults does, for a node whose ``method`` is
-    DEFAULT; for others always 0."""
+    DEFAULT, and when measured sensitivities do, where it is FIT; for others always 0."""
+    if method == FIT:
+        folder = Path(folder_paths.models_dir) / SENSITIVITY_FOLDER
+        return sum(file.stat().st_mtime_ns for file in folder.glob("*.json"))
     file = defaults_path()
     return file.stat().st_mtime_ns if method == DEFAULT and file.is_file() else 0
 
@@ -139,28 +143,38 @@ def plan_inputs(
 def fit_inputs() -> list[io.Input]:
     """What the method fit asks for."""
     return [
-        io.Float.Input(
-            "size_gib",
-            default=0.0,
-            min=0.0,
-            max=1024.0,
-            step=0.1,
-            round=0.001,
-            optional=True,
-            tooltip="For the method fit: GiB that the model may take. 0: what is free on the "
-            "device now, less what activations need.",
-        ),
+        size_input("the model"),
         SENSITIVITY.Input(
             "sensitivity",
             optional=True,
             tooltip="For the method fit, from Measure Sensitivity. Without it, what lies in "
             "models/graphquant_sensitivity for this architecture.",
         ),
-        io.Boolean.Input(
-            "stock_only",
-            default=False,
-            optional=True,
-            advanced=True,
-            tooltip="For the method fit: only formats that ComfyUI loads without this pack.",
-        ),
+        stock_input(),
     ]
+
+
+def size_input(what: str) -> io.Input:
+    """How large ``what`` may be."""
+    return io.Float.Input(
+        "size_gib",
+        default=0.0,
+        min=0.0,
+        max=1024.0,
+        step=0.1,
+        round=0.001,
+        optional=True,
+        tooltip=f"For the method fit: GiB that {what} may take. 0: what is free on the device now, "
+        "less what computing needs.",
+    )
+
+
+def stock_input() -> io.Input:
+    """Whether only ComfyUI's own formats are chosen."""
+    return io.Boolean.Input(
+        "stock_only",
+        default=False,
+        optional=True,
+        advanced=True,
+        tooltip="For the method fit: only formats that ComfyUI loads without this pack.",
+    )

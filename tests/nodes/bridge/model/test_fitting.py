@@ -132,3 +132,36 @@ def test_stock_only_layers_have_stock_s_formats(fit, sensitivity):
     weights = [m.weight for m in quantized.model.diffusion_model.modules() if hasattr(m, "weight")]
     formats = {w.quantized_weight().format for w in weights if hasattr(w, "quantized_weight")}
     assert all(stock_marker(each) for each in formats)
+
+
+@pytest.mark.parametrize("share", [0.65, 0.8])
+def test_all_encoders_of_a_clip_share_one_size(clip, share):
+    from graphquant.nodes.quantize_text_encoder import GQQuantizeTextEncoder
+    from lab.tiny_clips import encode
+
+    size = clip.patcher.model_size() * share
+    with torch.inference_mode():
+        output = GQQuantizeTextEncoder.execute(clip, "fit", size_gib=size / GIB)
+        quantized, report = output.result
+        assert 0.8 * size < quantized.patcher.model_size() <= size
+        assert "an encoder is not measured" in report
+        encoded = encode(quantized)
+    assert torch.isfinite(encoded[0][0]).all()
+
+
+def test_too_small_a_size_for_encoders_names_the_smallest(clip):
+    from graphquant.nodes.quantize_text_encoder import GQQuantizeTextEncoder
+    from graphquant.quant_core import FitError
+
+    with pytest.raises(FitError, match="the smallest possible size is"):
+        GQQuantizeTextEncoder.execute(clip, "fit", size_gib=1e-6)
+
+
+def test_a_new_sensitivity_file_runs_the_node_again(folder):
+    from graphquant.nodes.quantize_model import GQQuantizeModel
+
+    before = GQQuantizeModel.fingerprint_inputs(method="fit")
+    folder.mkdir()
+    (folder / "new.json").write_text("{}")
+    assert GQQuantizeModel.fingerprint_inputs(method="fit") != before
+    assert GQQuantizeModel.fingerprint_inputs(method="int8") == 0
