@@ -96,6 +96,15 @@ class GQQuantizeModel(io.ComfyNode):
                     "GGUF, bitsandbytes), where the method takes no more bits. Two roundings add "
                     "up: for checkpoints that exist in no other form.",
                 ),
+                io.String.Input(
+                    "exact_steps",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip="For methods that round activations: steps in which they do not, such "
+                    "as first 2, last 2, or sigma 0-0.3. The same weights, multiplied without "
+                    "rounding.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="The quantized model."),
@@ -132,6 +141,7 @@ class GQQuantizeModel(io.ComfyNode):
         sensitivity=None,
         stock_only=False,
         requantize=False,
+        exact_steps="",
     ) -> io.NodeOutput:
         from ..quant_core.fit import with_fit
         from ..quant_core.hardware import hardware_of
@@ -144,11 +154,13 @@ class GQQuantizeModel(io.ComfyNode):
         from .bridge.measure.calibrating import fastest_search
         from .bridge.model.fitting import fit_for
         from .bridge.model.quantize_patcher import quantize_patcher
+        from .bridge.tensor.exact_steps import ExactSteps, exact_steps_warnings, with_exact_steps
         from .bridge.tensor.native import has_compiled_int8
         from .shared.fit_chart import fit_chart
         from .shared.method_choice import MethodChoice, choose_for_model, resolve_device
         from .shared.node_output import node_output, unchanged
 
+        exact = ExactSteps.of(exact_steps)
         hardware = hardware_of(model.load_device, has_compiled_int8())
         chosen = MethodChoice(method, granularity, preset, include, exclude)
         chosen = choose_for_model(chosen, config, model.model, hardware)
@@ -184,6 +196,9 @@ class GQQuantizeModel(io.ComfyNode):
             calibration=calibration,
             rounding=rounding,
         )
+        if exact is not None:
+            quantized = with_exact_steps(quantized, exact)
+            warnings += exact_steps_warnings(plan)
         if kept:
             warnings += kept.warnings
             notes += tuple(kept.notes)

@@ -18,6 +18,7 @@ from comfy_kitchen.tensor.base import dequantize_args
 
 from ....quant_core.formats import QuantizedWeight
 from ..lora.changes import Change
+from .exact_steps import as_computed
 from .layout import LAYOUT, GraphQuantLayout, is_ours, weight_of
 from .native import is_native, native_linear
 
@@ -35,7 +36,7 @@ def linear(
     stored: ``weight_of`` the weight, where that is at hand.
     """
     params = weight._params
-    stored = stored or weight_of(weight._qdata, params)
+    stored = as_computed(stored or weight_of(weight._qdata, params))
     change = Change.of(params)
     if change is None:
         return _product(stored, x, bias)

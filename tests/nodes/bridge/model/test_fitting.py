@@ -134,7 +134,7 @@ def test_stock_only_layers_have_stock_s_formats(fit, sensitivity):
     assert all(stock_marker(each) for each in formats)
 
 
-@pytest.mark.parametrize("share", [0.65, 0.8])
+@pytest.mark.parametrize("share", [0.945, 0.97])
 def test_all_encoders_of_a_clip_share_one_size(clip, share):
     from graphquant.nodes.quantize_text_encoder import GQQuantizeTextEncoder
     from lab.tiny_clips import encode
@@ -143,7 +143,7 @@ def test_all_encoders_of_a_clip_share_one_size(clip, share):
     with torch.inference_mode():
         output = GQQuantizeTextEncoder.execute(clip, "fit", size_gib=size / GIB)
         quantized, report = output.result
-        assert 0.8 * size < quantized.patcher.model_size() <= size
+        assert 0.98 * size < quantized.patcher.model_size() <= size
         assert "an encoder is not measured" in report
         encoded = encode(quantized)
     assert torch.isfinite(encoded[0][0]).all()
