@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,8 +24,10 @@ from lab.comfyui import import_comfyui
 from lab.miniature import CFG, CLASSES, STEPS, TRANSFORMER
 from lab.miniature.drawing import noise, sample_from
 from lab.nodes import classes
+from lab.nodes.noise import conditioning
 from lab.pack import ROOT, load_pack
-from lab.sampling import relative_l2
+from lab.sampling import relative_l2, sample
+from lab.tiny_models import WAN, tiny_wan
 
 RESULTS = ROOT / "benchmarks" / "results"
 UNIFORM = {4.25: "nf4-fine", 4.5: "int4-g64", 5.5: "int5", 6.5: "int6"}
@@ -52,11 +55,16 @@ class Row:
 class Miniature:
     """A trained miniature, its plain pictures, and what was measured on it."""
 
+    preset = "flux1"
+
     def __init__(self, transformer: Path = TRANSFORMER, table: Path = CLASSES):
         import comfy.sd
 
         self._table = table
         self.model = comfy.sd.load_diffusion_model(str(transformer))
+        self._keep()
+
+    def _keep(self) -> None:
         self.network = self.model.model.diffusion_model
         self.plain = {k: v.clone() for k, v in self.network.state_dict().items()}
         self.reference = self.draw()
@@ -68,6 +76,16 @@ class Miniature:
             [sample_from(self.model, digits, noise(len(digits), seed)) for digits, seed in drawn]
         )
 
+    def sampling(self):
+        """What its sensitivity is measured with, and the seed of the noise."""
+        from graphquant.nodes.bridge.measure.sampling import Sampling
+
+        classes.CLASSES = self._table
+        digits, seed = MEASURED_ON
+        latent = {"samples": torch.zeros_like(noise(len(digits), seed))}
+        conditioning = [classes.class_conditioning(each) for each in (digits, "")]
+        return Sampling(*conditioning, latent, STEPS, CFG, "euler", "simple"), seed
+
     def calibration(self):
         """Rows of the inputs of every layer over a whole run."""
         from graphquant.quant_core import observe
@@ -78,16 +96,11 @@ class Miniature:
 
     def sensitivity(self, by_block: bool = False):
         """Measured as the node Measure Sensitivity does."""
-        from graphquant.nodes.bridge.measure.sampling import Sampling
         from graphquant.nodes.bridge.measure.sensing import measure_effects, units
         from graphquant.quant_core.calibration import fingerprint_of
         from graphquant.quant_core.fit import Sensitivity
 
-        classes.CLASSES = self._table
-        digits, seed = MEASURED_ON
-        latent = {"samples": torch.zeros_like(noise(len(digits), seed))}
-        conditioning = [classes.class_conditioning(each) for each in (digits, "")]
-        sampling = Sampling(*conditioning, latent, STEPS, CFG, "euler", "simple")
+        sampling, seed = self.sampling()
         formats = {layer.name: layer.format for layer in self.plan(PROBE).quantized}
         effects: dict[str, float] = {}
         measure_effects(
@@ -97,13 +110,13 @@ class Miniature:
             units(formats, by_block),
             lambda unit, of_unit: effects.update(of_unit),
         )
-        return Sensitivity("flux1", fingerprint_of(self.network), PROBE, effects, {}, by_block)
+        return Sensitivity(self.preset, fingerprint_of(self.network), PROBE, effects, {}, by_block)
 
     def plan(self, method: str):
         """The plan that Quantize Model makes for ``method``."""
         from graphquant.quant_core import plan_component
 
-        return plan_component(self.network, method, preset="flux1")
+        return plan_component(self.network, method, preset=self.preset)
 
     def error(self, plan, calibration=None) -> float:
         """Of the final latents when ``plan`` is carried out; the miniature is as it was then."""
@@ -120,6 +133,30 @@ class Miniature:
             return relative_l2(self.draw(), self.reference)
         finally:
             self.network.load_state_dict(self.plain)
+
+
+class RandomWan(Miniature):
+    """A tiny Wan 2.1 of random weights: another architecture, whose figures compare only."""
+
+    preset = "wan"
+
+    def __init__(self, folder: Path):
+        import comfy.sd
+
+        file = tiny_wan(folder / WAN.file, layers=3)
+        self.model = comfy.sd.load_diffusion_model(str(file))
+        self._keep()
+
+    def draw(self, drawn=range(6)) -> torch.Tensor:
+        return torch.cat([sample(self.model, WAN, steps=STEPS, seed=seed) for seed in drawn])
+
+    def sampling(self):
+        from graphquant.nodes.bridge.measure.sampling import Sampling
+
+        sizes = WAN.context_width, WAN.context_length, WAN.pooled_width, WAN.guidance
+        positive = conditioning(0, *sizes)
+        latent = {"samples": torch.zeros(2, *WAN.latent)}
+        return Sampling(positive, None, latent, STEPS, 1.0, "euler", "simple"), 100
 
 
 def fitted(model: Miniature, bits: float, sensitivity):
@@ -146,13 +183,14 @@ def bits_of(plan) -> float:
     return 8 * sum(layer.bytes_after for layer in layers) / weights
 
 
-def rows(model: Miniature, sensitivities: Mapping[str, object]) -> list[Row]:
+def rows(
+    model: Miniature, sensitivities: Mapping[str, object], calibrated: bool = True
+) -> list[Row]:
     """All rows, printed as they come."""
-    calibration = model.calibration()
-    found = []
+    found, ways = [], [None, model.calibration()] if calibrated else [None, None]
 
     def add(way: str, plan, predicted: float | None = None) -> None:
-        errors = [model.error(plan, given) for given in (None, calibration)]
+        errors = [model.error(plan, given) for given in ways]
         found.append(Row(way, round(bits_of(plan), 3), *errors, predicted))
         print(line(found[-1]), flush=True)
 
@@ -210,11 +248,20 @@ def main() -> int:
             sensitivities["fit by another seed's"] = Miniature(*chosen.other).sensitivity()
         print("\n".join(HEADER))
         found = rows(model, sensitivities)
+        with tempfile.TemporaryDirectory() as folder:
+            other = RandomWan(Path(folder))
+            ways = {"fit, not measured": None, "fit by sensitivity": other.sensitivity()}
+            print("\n".join(HEADER))
+            random = rows(other, ways, calibrated=False)
     RESULTS.mkdir(exist_ok=True)
     head = ["# Widths chosen by size: the miniature", "", "`python -m benchmarks.fit`", ""]
-    text = "\n".join([*head, *HEADER, *map(line, found), ""])
+    second = ["## A tiny Wan 2.1 of random weights, to nearest alone", ""]
+    lines = [*head, *HEADER, *map(line, found), "", *second, *HEADER, *map(line, random), ""]
+    text = "\n".join(lines)
     (RESULTS / "fit.md").write_text(text)
-    (RESULTS / "fit.json").write_text(json.dumps([asdict(row) for row in found], indent=1) + "\n")
+    values = {"miniature": found, "wan": random}
+    values = {name: [asdict(row) for row in each] for name, each in values.items()}
+    (RESULTS / "fit.json").write_text(json.dumps(values, indent=1) + "\n")
     faults = missed(found, "fit by sensitivity")
     for fault in faults:
         print(fault, file=sys.stderr)

@@ -114,6 +114,7 @@ class GQQuantizeModel(io.ComfyNode):
                     tooltip="For the method fit: the error over size, and what was chosen.",
                 ),
             ],
+            hidden=[io.Hidden.prompt],
             has_intermediate_output=True,
         )
 
@@ -159,6 +160,7 @@ class GQQuantizeModel(io.ComfyNode):
         from .shared.fit_chart import fit_chart
         from .shared.method_choice import MethodChoice, choose_for_model, resolve_device
         from .shared.node_output import node_output, unchanged
+        from .shared.together import together_notes
 
         exact = ExactSteps.of(exact_steps)
         hardware = hardware_of(model.load_device, has_compiled_int8())
@@ -202,4 +204,6 @@ class GQQuantizeModel(io.ComfyNode):
         if kept:
             warnings += kept.warnings
             notes += tuple(kept.notes)
+        workflow = None if cls.hidden is None else cls.hidden.prompt
+        notes += together_notes(workflow, quantized.model_size(), model.load_device)
         return node_output(quantized, reports["diffusion_model."], warnings, notes, more=(chart,))

@@ -85,6 +85,26 @@ def test_a_comfyui_without_this_pack_samples_a_stock_file_alike(
     assert relative_l2(found, expected) < bound
 
 
+@pytest.mark.parametrize("tiny", [FLUX, WAN])
+def test_a_comfyui_without_this_pack_loads_what_fit_chose_of_its_formats(
+    server, stock_server, tiny
+):
+    name = f"fit-{tiny.file.split('.')[0]}"
+    # A CPU has float32 weights, so that this is a quarter of what is loaded.
+    size = (server.models / tiny.file).stat().st_size / 2 / 1024**3
+    entry = server.run(saving(tiny, "fit", name, "stock", size_gib=size, stock_only=True))
+    formats = {
+        layer["format"]
+        for layer in entry["outputs"][workflows.QUANTIZE]["graphquant"][0]["layers"]
+        if layer["format"]
+    }
+    assert len(formats) == 2  # NVFP4 and INT8
+    expected = server.latents(entry)[LATENT]
+    shutil.copy(server.models / f"{name}.safetensors", stock_server.models)
+    plain = stock_server.run(workflows.plain(replace(tiny, file=f"{name}.safetensors")))
+    assert relative_l2(stock_server.latents(plain)[workflows.PLAIN], expected) < 0.02
+
+
 def test_a_comfyui_without_this_pack_says_that_a_file_of_ours_holds_no_model(server, stock_server):
     server.run(saving(FLUX, "int4", "private"))
     shutil.copy(server.models / "private.safetensors", stock_server.models)
