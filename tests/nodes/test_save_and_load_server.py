@@ -85,13 +85,13 @@ def test_a_comfyui_without_this_pack_samples_a_stock_file_alike(
     assert relative_l2(found, expected) < bound
 
 
-@pytest.mark.parametrize("tiny", [FLUX, WAN])
+@pytest.mark.parametrize("tiny, share", [(FLUX, 0.5), (WAN, 1.11)])
 def test_a_comfyui_without_this_pack_loads_what_fit_chose_of_its_formats(
-    server, stock_server, tiny
+    server, stock_server, tiny, share
 ):
     name = f"fit-{tiny.file.split('.')[0]}"
-    # A CPU has float32 weights, so that this is a quarter of what is loaded.
-    size = (server.models / tiny.file).stat().st_size / 2 / 1024**3
+    # A CPU has float32 weights, twice the file's; most of the tiny Wan stays as it is.
+    size = (server.models / tiny.file).stat().st_size * share / 1024**3
     entry = server.run(saving(tiny, "fit", name, "stock", size_gib=size, stock_only=True))
     formats = {
         layer["format"]
