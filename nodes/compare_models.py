@@ -9,6 +9,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..quant_core.measure.comparison import LEVELS, Comparison
+from .shared.aligned import aligned
 from .shared.bar_chart import Bar, bar_chart
 from .shared.sampling_inputs import sampler_inputs
 from .shared.verdict import BAD, GOOD, verdict
@@ -112,7 +113,7 @@ class GQCompareModels(io.ComfyNode):
         if pictures and min(pictures[0].reference.shape[1:3]) < SMALLEST_SIDE:
             notes.append(f"MS-SSIM needs pictures of {SMALLEST_SIDE} pixels a side.")
         comparison = Comparison(tuple(results), level, tuple(filter(None, notes)))
-        report = comparison.to_markdown()
+        report = aligned(comparison.to_markdown())
         image = side_by_side(pictures) if pictures else _call_chart(comparison)
         shown = ui.PreviewImage(image, cls=cls).as_dict() | ui.PreviewText(report).as_dict()
         outputs = (report, comparison.to_json(), image, comparison.passes)

@@ -10,6 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..quant_core.hardware import in_short
+from .shared.aligned import aligned
 from .shared.verdict import INFO, verdict
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class GQFP8CapabilityCheck(io.ComfyNode):
         found, kitchen = examine(device, has_compiled_int8()), examine_kitchen(device)
         timings, problem = _measure(model, device, found) if benchmark else ((), None)
         recommended = fastest(timings, (found.recommended, "int8"))
-        report = capability_markdown(found, kitchen, timings, recommended)
+        report = aligned(capability_markdown(found, kitchen, timings, recommended))
         if problem:
             report += f"\n\nThe benchmark did not run: {problem}."
         answer = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from comfy_api.latest import io, ui
 
+from .shared.aligned import aligned
 from .shared.bar_chart import Bar, bar_chart
 from .shared.sampling_inputs import sampler_inputs
 from .shared.verdict import INFO, verdict
@@ -91,7 +92,7 @@ class GQQuantizationReport(io.ComfyNode):
                 positive, negative, latent_image, steps, cfg, sampler_name, scheduler
             )
         table = measure_layers(model, reference, sampling, seed)
-        report, chart = table.to_markdown(), draw(table)
+        report, chart = aligned(table.to_markdown()), draw(table)
         shown = ui.PreviewImage(chart, cls=cls).as_dict() | ui.PreviewText(report).as_dict()
         return io.NodeOutput(report, table.to_json(), chart, ui=shown | _verdict(table))
 

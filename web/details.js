@@ -1,6 +1,7 @@
 // The dialog with every layer of a report, sortable, biggest first.
 import { element, openDialog } from "./dom.js"
 import { bytes } from "./report.js"
+import { said } from "./said.js"
 import { t } from "./words.js"
 
 const text = (value) => value ?? ""
@@ -15,7 +16,7 @@ const COLUMNS = [
   { key: "bytes_after", show: bytes, order: (count) => -count },
   { key: "action", show: text },
   { key: "rounding", show: errors, order: (rounding) => -(rounding?.output_error ?? 0) },
-  { key: "reason", show: text },
+  { key: "reason", show: (reason) => said(reason ?? "") },
 ]
 // Columns that a report may have nothing for.
 const OPTIONAL = ["part", "rounding"]

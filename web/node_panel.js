@@ -2,6 +2,7 @@
 import { app } from "../../scripts/app.js"
 import { methodLabel } from "./capabilities.js"
 import { element } from "./dom.js"
+import { estimateFor } from "./estimates.js"
 import { fingerprint, graphOf, nodeOf } from "./inputs.js"
 import { chosenMethod, notesFor } from "./notes.js"
 import { panelContent } from "./panel.js"
@@ -89,10 +90,12 @@ function refresh(node, workflow) {
   const notes = notesFor(node, run.stale ? [] : run.reports, run.reports)
   panel.widget ??= addWidget(node)
   const chosen = chosenMethod(node)
-  const key = JSON.stringify([notes, run, chosen, app.extensionManager.setting.get("Comfy.Locale")])
+  const estimate = estimateFor(node, chosen, soon)
+  const language = app.extensionManager.setting.get("Comfy.Locale")
+  const key = JSON.stringify([notes, run, chosen, estimate, language])
   if (key === panel.shown) return
   panel.shown = key
-  panel.widget.element.firstChild.replaceChildren(...panelContent(node, run, chosen, notes))
+  panel.widget.element.firstChild.replaceChildren(...panelContent(node, run, chosen, notes, estimate))
 }
 
 function addWidget(node) {

@@ -6,12 +6,12 @@ import { said } from "./said.js"
 import { t } from "./words.js"
 
 /** The panel's content. run: of ``lastRun``; chosen: the method's name, null where another node
-decides, undefined for a node without methods. */
-export function panelContent(node, run, chosen, notes) {
+decides, undefined for a node without methods; estimate: {before, after} in bytes, or null. */
+export function panelContent(node, run, chosen, notes, estimate) {
   const { reports, verdicts, error, stale } = run
   const something = reports.length || verdicts.length
   const content = error ? [note("error", error)] : []
-  if (chosen !== undefined && (stale || !reports.length)) content.push(choice(chosen))
+  if (chosen !== undefined && (stale || !reports.length)) content.push(choice(chosen, estimate))
   else if (!something && !error) content.push(element("div", "faint", t("notRun")))
   content.push(...notes.map(({ kind, text }) => note(kind, text)))
   const last = [
@@ -30,11 +30,13 @@ export function panelContent(node, run, chosen, notes) {
 }
 
 /** One line on what the chosen method does. */
-function choice(method) {
+function choice(method, estimate) {
   if (method === null) return element("div", "choice", t("method_config"))
   const key = method.startsWith("default") ? "method_default" : `method_${method}`
   const name = method.startsWith("default") ? null : element("strong", "chosen", method)
-  return element("div", "choice", name, element("span", "summary", t(key)))
+  const sizes = estimate && { before: bytes(estimate.before), after: bytes(estimate.after) }
+  const size = sizes ? element("span", "faint", t("estimate", sizes)) : null
+  return element("div", "choice", name, element("span", "summary", t(key)), size)
 }
 
 function section(report, { earlier, stale }, chosen) {

@@ -1,5 +1,7 @@
 """A result belongs to its inputs: after a change it is grey, elsewhere it is not shown at all."""
 
+import re
+
 import pytest
 
 from lab import workflows
@@ -92,6 +94,16 @@ def test_before_a_run_the_panel_is_as_tall_as_a_usual_report(editor, quantize):
     _last(editor, node).wait_for()
     editor.settle()
     assert editor.node_box(node) == pytest.approx(before, abs=1)
+
+
+def test_the_size_is_estimated_before_the_run_and_the_run_agrees(editor, quantize):
+    workflow, node = quantize("int4", 67)
+    editor.load(workflow)
+    estimate = editor.panel(node).get_by_text("afterwards about")
+    estimate.wait_for()
+    # The file is bfloat16, the model in a CPU's memory float32.
+    before, after = re.findall(r"([0-9.]+) MiB", estimate.inner_text())
+    assert (float(before), float(after)) == pytest.approx((17.7, 5.4), abs=0.3)
 
 
 def test_a_missing_calibration_and_an_idle_input_are_said_before_the_run(editor, quantize):
