@@ -10,6 +10,7 @@ from ..quant_core.presets import PRESETS
 from .shared.node_inputs import (
     AUTO,
     CALIBRATION,
+    CONVOLUTIONS,
     ROUNDINGS,
     config_input,
     fingerprint,
@@ -96,6 +97,16 @@ class GQQuantizeModel(io.ComfyNode):
                     "GGUF, bitsandbytes), where the method takes no more bits. Two roundings add "
                     "up: for checkpoints that exist in no other form.",
                 ),
+                io.Combo.Input(
+                    "convolutions",
+                    options=list(CONVOLUTIONS),
+                    default=AUTO,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Of UNets and audio models. auto: int8 stores them too where they hold "
+                    "a quarter of the bytes. quantize: every method does, as int8 or its "
+                    "weight-only form. It saves memory, not time.",
+                ),
                 io.String.Input(
                     "exact_steps",
                     default="",
@@ -142,11 +153,13 @@ class GQQuantizeModel(io.ComfyNode):
         sensitivity=None,
         stock_only=False,
         requantize=False,
+        convolutions=AUTO,
         exact_steps="",
     ) -> io.NodeOutput:
         from ..quant_core.fit import with_fit
         from ..quant_core.hardware import hardware_of
         from ..quant_core.methods import FIT
+        from ..quant_core.planning.convolutions import with_convolutions
         from ..quant_core.planning.plan import plan_component
         from ..quant_core.planning.static_scales import with_static_scales
         from ..quant_core.rounding import require_rounding
@@ -166,6 +179,9 @@ class GQQuantizeModel(io.ComfyNode):
         hardware = hardware_of(model.load_device, has_compiled_int8())
         chosen = MethodChoice(method, granularity, preset, include, exclude)
         chosen = choose_for_model(chosen, config, model.model, hardware)
+        take_convolutions, about_convolutions = with_convolutions(
+            model.model.diffusion_model, convolutions, chosen.method
+        )
         plan = plan_component(
             model.model.diffusion_model,
             chosen.method,
@@ -176,10 +192,11 @@ class GQQuantizeModel(io.ComfyNode):
             hardware=hardware,
             search=fastest_search(model, calibration, max_error),
             requantize=requantize,
+            convolutions=take_convolutions,
         )
         plan = with_static_scales(plan, calibration)
         require_rounding(rounding, calibration)
-        outcome, notes = None, chosen.notes
+        outcome, notes = None, (*chosen.notes, *about_convolutions)
         if plan.method == FIT:
             fit, found = fit_for(model, size_gib, sensitivity, stock_only)
             plan, outcome = with_fit(plan, fit, model.model_size())

@@ -31,6 +31,9 @@ CALIBRATION = io.Custom("GQ_CALIBRATION")
 SENSITIVITY = io.Custom("GQ_SENSITIVITY")
 
 
+CONVOLUTIONS = (AUTO, "keep", "quantize")
+
+
 def defaults_path() -> Path:
     """Where the user's file of defaults is, if there is one."""
     return Path(folder_paths.get_user_directory()) / DEFAULTS_FILE

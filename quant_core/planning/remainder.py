@@ -103,7 +103,10 @@ def _kind_and_reason(owner: nn.Module, part: str, tensor: torch.Tensor) -> tuple
     if isinstance(owner, nn.Embedding | nn.EmbeddingBag):
         return "embedding", "its rows are looked up, not multiplied"
     if isinstance(owner, CONVOLUTIONS):
-        return "convolution", "convolutions are quantized in a VAE only"
+        return (
+            "convolution",
+            "kept: they are quantized in a VAE, or where convolutions says quantize",
+        )
     if isinstance(owner, _TRANSPOSED):
         return "transposed convolution", "no method takes one"
     if tensor.dim() <= 1:

@@ -101,7 +101,7 @@ REASONS = {
     "attention.in_proj_weight": ("attention", "without calling a layer"),
     "attention.out_proj.weight": ("attention", "without calling a layer"),
     "attention.out_proj.bias": ("bias", "added"),
-    "patch.weight": ("convolution", "in a VAE only"),
+    "patch.weight": ("convolution", "where convolutions says quantize"),
     "up.weight": ("transposed convolution", "no method"),
     "norm1.weight": ("vector", "a norm"),
     "pos": ("stack of matrices", "no method"),
