@@ -56,7 +56,7 @@ class CastingError(QuantizationError):
 
 
 class ModuleError(QuantizationError):
-    """What was given as ``model`` is no nn.Module, or a weight of it holds no values."""
+    """What was given as ``model`` is not an nn.Module, or a weight of it holds no values."""
 
 
 class NothingToQuantizeError(QuantizationError):

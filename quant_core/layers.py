@@ -32,7 +32,7 @@ def layer_kind(module: nn.Module) -> str | None:
 
 
 def require_module(model: object) -> None:
-    """ModuleError where ``model`` is no nn.Module."""
+    """ModuleError where ``model`` is not an nn.Module."""
     if not isinstance(model, nn.Module):
         raise ModuleError(
             f"model is a {type(model).__name__}, not an nn.Module. Give the module itself, such as "

@@ -52,6 +52,6 @@ def parse_patterns(text: str | Iterable[str] | None, argument: str = "") -> tupl
 def _no_patterns(argument: str, value: object) -> PatternError:
     where = f"{argument} has" if argument else "There is"
     return PatternError(
-        f"{where} {value!r:.80}, which is no pattern. Give a text with one pattern a line, or a "
+        f"{where} {value!r:.80}, which is not a pattern. Give a text with one pattern a line, or a "
         "list of texts."
     )

@@ -1,4 +1,4 @@
-"""What reached the layers of a model while it ran: magnitudes, and rows of their inputs."""
+"""Calibration: what reached a model's layers while it ran, as magnitudes and rows of inputs."""
 
 from .activations import ActivationStatistics, Calibration, LayerActivations
 from .file import load_calibration, save_calibration

@@ -62,7 +62,7 @@ def load_calibration(path: str | Path) -> Calibration:
         raise
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise StorageError(
-            f"{path.name} is no calibration, or damaged. Delete it and calibrate again."
+            f"{path.name} is not a calibration, or is damaged. Delete it and calibrate again."
         ) from error
 
 

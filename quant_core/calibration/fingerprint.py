@@ -1,4 +1,4 @@
-"""Which model it is, told so that its quantized copies count as the same.
+"""A fingerprint of a model, which is the same for its quantized copies.
 
 Quantizing leaves biases and normalizations as they are, so values of these, beside the names and
 shapes of the layers, tell one model from another, whatever its matrices are stored in.
@@ -60,8 +60,8 @@ def fingerprint_of(model: nn.Module) -> Fingerprint:
 
 
 def require_same_model(made_of: Fingerprint | None, model: nn.Module) -> None:
-    """CalibrationError where a calibration ``made_of`` one model is to serve another; None: it is
-    not known what it was made of."""
+    """Raises CalibrationError where a calibration ``made_of`` one model is used for another. None:
+    the model that it was made of is unknown, which is accepted."""
     if made_of is None:
         return
     difference = made_of.difference(fingerprint_of(model))

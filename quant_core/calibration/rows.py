@@ -44,7 +44,7 @@ def row_bytes(widths: Mapping[str, int], rows: Mapping[str, int]) -> int:
 
 @dataclass
 class Reservoir:
-    """At most ``room`` of the rows [K] that came by (Vitter 1985, algorithm R)."""
+    """A random sample of at most ``room`` of all rows [K] added (Vitter 1985, algorithm R)."""
 
     room: int
     seen: int = 0

@@ -192,7 +192,7 @@ class DefaultsConfig:
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ConfigError(f"This is no JSON: {error}.") from None
+            raise ConfigError(f"This is not JSON: {error}.") from None
         return cls.from_dict(values, architectures)
 
     @classmethod

@@ -43,7 +43,7 @@ def _from_json(text: str) -> QuantConfig:
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
-        raise _pointed(text, error.pos, f"This is no JSON: {error.msg}.") from None
+        raise _pointed(text, error.pos, f"This is not JSON: {error.msg}.") from None
     except RecursionError:
         raise ConfigError("This JSON is nested too deeply for a configuration.") from None
     places = _places(text)

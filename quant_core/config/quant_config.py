@@ -178,7 +178,7 @@ class QuantConfig(ABC):
 def _below(key: str, read: Any, values: Any, *arguments: Any, **kwargs: Any) -> Any:
     """``read`` on ``values``, which stand at ``key``: so do the faults that it finds."""
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{key} is no object {{ }}.", (key,))
+        raise ConfigError(f"{key} is not an object {{ }}.", (key,))
     try:
         return read(values, *arguments, **kwargs)
     except ConfigError as error:

@@ -82,7 +82,7 @@ def _quant_type(key: str, value: Any) -> str | Mapping[str, Any]:
 def config_of(value: Any) -> QuantConfig | None:
     """The configuration that ``value`` is, or is written as: a QuantConfig, a library's dictionary,
     or one of torchao's own objects. None for what is none of them, such as a method's name.
-    ConfigError for a dictionary that is no configuration."""
+    ConfigError for a dictionary that is not a configuration."""
     if isinstance(value, Mapping):
         return QuantConfig.from_dict(value)
     if is_torchao_config(value):

@@ -135,7 +135,7 @@ def meaning_of_type(values: Mapping[str, Any], path: Path) -> Answer:
     if not _is_in(name, _TYPES):
         raise ConfigError(str(UnknownNameError("torchao type", name, _TYPES)), (*path, "_type"))
     if not isinstance(data, Mapping):
-        raise ConfigError(f"_data of {name} is no object {{ }}.", (*path, "_data"))
+        raise ConfigError(f"_data of {name} is not an object {{ }}.", (*path, "_data"))
     answer, keys = _TYPES[name]
     for key in data:
         if key not in keys and key not in _NEUTRAL:
@@ -176,7 +176,7 @@ def _int8_dynamic(data: _Data) -> tuple[str, str | None]:
 def _int4(data: _Data) -> tuple[str, str | None]:
     size = data.get("group_size", 128)
     if type(size) is not int or size < 1:
-        raise data.refuse("group_size", f"{size!r}, which is no size")
+        raise data.refuse("group_size", f"{size!r}, which is not a size")
     return f"int4-g{size}", None
 
 

@@ -1,4 +1,4 @@
-"""The widths among which the method "fit" chooses, and how much each loses."""
+"""The formats that the method "fit" chooses among, and the error of each."""
 
 from __future__ import annotations
 

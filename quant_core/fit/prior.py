@@ -1,4 +1,4 @@
-"""What is assumed of a model's layers while nobody has measured them."""
+"""The assumption about a model's layers that is used until their sensitivity is measured."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _BITS_WIDER = 2
 
 
 def assumed_per_error(layers: Iterable[LayerPlan], preset: str | None) -> dict[str, float]:
-    """The assumed effect of each layer over the relative error of its weight: alike for every
-    weight, and so that what is known to be touchy gets two bits more."""
+    """The assumed effect of each layer divided by the relative error of its weight: the same for
+    every weight, except that layers known to be sensitive get two bits more."""
     layers = list(layers)
     total = sum(math.prod(layer.shape) for layer in layers) or 1
     patterns = WIDER.get(preset or "", ())

@@ -87,7 +87,7 @@ class Recipe:
             }
             shapes = {name: tuple(map(int, each["shape"])) for name, each in layers.items()}
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise FitError("This is no recipe. Give a file that Recipe.save wrote.") from None
+            raise FitError("This is not a recipe. Give a file that Recipe.save wrote.") from None
         return cls(formats, shapes)
 
     def save(self, path: str | Path) -> None:

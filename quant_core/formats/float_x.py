@@ -39,7 +39,7 @@ class FloatX(Format):
     def __post_init__(self):
         if not (self.exponent >= 1 and self.mantissa >= 0 and 3 <= self.bits <= 7):
             raise ValueError(
-                f"fp{self.bits}_e{self.exponent}m{self.mantissa} is no format of 3 to 7 bits: "
+                f"fp{self.bits}_e{self.exponent}m{self.mantissa} is not a format of 3 to 7 bits: "
                 "a sign, at least one exponent bit, and the mantissa."
             )
 

@@ -1,8 +1,8 @@
 """The values that the weights of one layer can be stored as, once its scales are chosen.
 
-Rounding to nearest asks a format for codes. Rounding that makes good what earlier columns lost asks
-for the nearest values of one column at a time, under scales that no longer move. A ``Grid`` gives
-these, and turns the rounded values into the stored weight.
+Rounding to nearest asks a format for codes. Rounding that compensates the errors of earlier columns
+asks for the nearest values of one column at a time, under fixed scales. A ``Grid`` gives these, and
+turns the rounded values into the stored weight.
 """
 
 from __future__ import annotations

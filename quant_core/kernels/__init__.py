@@ -1,8 +1,8 @@
-"""The arithmetic that runs at every step, each piece as one kernel where Triton is there.
+"""The arithmetic that runs at every sampling step, each piece as one kernel if Triton is installed.
 
-Every kernel has a twin in plain PyTorch, which is its reference and runs wherever it does not: in
-blocks that fit the cache, and under torch.compile, which fuses it. ``triton`` holds the kernels,
-``coding`` says what they need to know of a format, ``product`` and ``weight_only`` choose.
+Every kernel has a twin in plain PyTorch, which is its reference. The twin runs where the kernel
+cannot, in blocks that fit the cache, and under torch.compile, which fuses it. ``triton`` holds the
+kernels, ``coding`` says what they need to know of a format, ``product`` and ``weight_only`` choose.
 """
 
 from .blocks import is_traced, row_blocks

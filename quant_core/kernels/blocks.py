@@ -1,4 +1,4 @@
-"""How much of a matrix one pass takes."""
+"""Splits a matrix into blocks of rows that fit the cache."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ EAGER = {torch.Tensor, nn.Parameter}
 
 
 def is_traced(tensor: torch.Tensor) -> bool:
-    """Whether torch.compile is looking. What it traces a tensor subclass's operations with are
-    subclasses themselves."""
+    """Whether torch.compile is tracing. It traces the operations of a tensor subclass with tensors
+    that are subclasses too."""
     return torch.compiler.is_compiling() or type(tensor) not in EAGER
 
 

@@ -1,4 +1,4 @@
-"""Who a GPU is, and what was found out about it by trying.
+"""What a GPU is called, and what was found out about it by trying.
 
 Tested by tests/quant_core/kernels/test_hazards.py.
 """
@@ -52,7 +52,7 @@ def is_captured() -> bool:
 
 
 def gcn_architecture(device: torch.device) -> str:
-    """Of an AMD GPU, such as "gfx1030"."""
+    """The name of an AMD GPU's architecture, such as "gfx1030"."""
     return torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]
 
 

@@ -94,7 +94,7 @@ def runs_triton(tensor: Tensor) -> bool:
 
 
 def triton_works(device: torch.device) -> bool:
-    """Whether Triton runs on ``device``, tried once: it wants a GPU that it knows and, for its
+    """Whether Triton runs on ``device``, tried once: it needs a GPU that it supports and, for its
     first kernel, a C compiler."""
     return has_triton() and bool(found(TRITON_WORKS, device, _try_triton))
 
@@ -152,7 +152,7 @@ FEW_ROWS = 16
 
 
 def has_few_rows(x: Tensor) -> bool:
-    """Up to FEW_ROWS, of which a product is all weight: one kernel reads that as it is stored.
-    CUDA's 8-bit matmuls refuse so few (INT8) or crash on them when K is large (FP8, CUDA 12.9,
-    torchao issue 4582)."""
+    """Whether x has at most FEW_ROWS rows, so that reading the weight is nearly all of the work and
+    one kernel reads it as it is stored. CUDA's 8-bit matmuls refuse so few rows (INT8) or crash on
+    them when K is large (FP8, CUDA 12.9, torchao issue 4582)."""
     return x.numel() <= FEW_ROWS * x.shape[-1]

@@ -42,12 +42,12 @@ def question(what: str, m: int, n: int, k: int) -> str:
 
 
 def known_winner(asked: str, device: torch.device) -> str | None:
-    """The answer that there is; nothing is timed."""
+    """The answer that is known already, if any; nothing is timed."""
     return _answers(with_index(device)).get(asked)
 
 
 def winner(asked: str, device: torch.device, ways: Ways) -> str:
-    """The name of the quickest of ``ways`` that run; the first where that cannot be found out now,
+    """The name of the quickest of the ``ways`` that run; the first one where timing is impossible,
     because memory is full or a CUDA graph is being captured.
 
     What gives other numbers than the first that runs is left out. ValueError where none runs.

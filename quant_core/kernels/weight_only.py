@@ -1,8 +1,8 @@
 """Linear layers whose weight is decoded and multiplied in the dtype of their input.
 
-Of few rows one kernel reads the weight as it is stored. Of more the weight is decoded, with a LoRA
-added to it on the way, for the library's matmul, which the time of an image is spent in: some rows
-of it at a time where that keeps the decoded rows in the GPU's cache.
+For few rows of x, one kernel reads the weight as it is stored. For more rows the weight is decoded,
+with a LoRA added on the way, and the library's matmul multiplies, which takes most of an image's
+time. Some rows of the weight are decoded at a time where that keeps them in the GPU's cache.
 
 Tested by tests/quant_core/kernels/test_hazards.py.
 """
@@ -74,8 +74,8 @@ def _plain(x: Tensor, weight, bias: Tensor | None) -> Tensor:
 
 
 def add_low_rank(y: Tensor, x: Tensor, up: Tensor | None, down: Tensor | None) -> Tensor:
-    """y plus ``x @ down.T @ up.T``, where y lies: passes over it are what a thin product costs, and
-    a new y doubles them."""
+    """y plus ``x @ down.T @ up.T``, written into y: a thin product costs little but its passes over
+    y, and a new tensor would double them."""
     if up is None:
         return y
     rows = y.reshape(-1, y.shape[-1])
@@ -170,11 +170,11 @@ def _decoded_linear(
 
 
 def chunk_rows(m: int, n: int, k: int, itemsize: int, has_bias: bool, cache: int) -> int:
-    """How many of a weight's N rows are decoded at a time: all, unless the bytes that decoded rows
-    save by staying in a ``cache`` of that many bytes outweigh what chunks cost.
+    """How many of a weight's N rows are decoded at a time: all, unless keeping the decoded rows in
+    a ``cache`` of that many bytes saves more traffic than chunks add.
 
-    That is x, read again for each, and a bias, which the library can no longer add on the way: it
-    is written first and read again.
+    Each chunk reads x again, and a bias, which the library can no longer add on the way, is written
+    first and read again.
     """
     whole = n * k * itemsize
     chunk = min(_MOST_CHUNK, cache // 2)

@@ -1,5 +1,5 @@
-"""Rounding that looks at what reaches a layer: columns make good each other's errors, biases the
-mean."""
+"""Rounding by a calibration: later columns of a weight compensate the errors of earlier ones, and
+the bias absorbs the mean error."""
 
 from .calibrated import (
     AUTO,

@@ -85,7 +85,7 @@ class Candidate:
 
 
 class CalibratedRounding:
-    """Rounds one layer after another and keeps what became of them.
+    """Rounds one layer after another, and records the result of each.
 
     rounding: "auto" (the better of the two on rows held out), "nearest" or "compensated" (wherever
     it can be). biased: names of the layers that have a bias to correct. on_progress is called with

@@ -1,4 +1,4 @@
-"""Round a weight's columns one after another, each making good what those before it lost.
+"""Round a weight's columns one after another, each compensating the errors of those before it.
 
 With H = X^T X of a layer's inputs, an error E of its weight makes a squared error tr(E H E^T) of
 its output. Let H = L D L^T, L unit lower triangular. That is the sum of D[k] times the squares of
@@ -36,7 +36,7 @@ class Feedback:
 def feedback_of(hessian: torch.Tensor) -> Feedback | None:
     """The feedback for ``hessian`` [K, K], float32, symmetric; None where it is not positive.
 
-    Columns of large diagonal are rounded first: the many of small diagonal make their errors good.
+    Columns of large diagonal are rounded first: the many of small diagonal then compensate them.
     """
     order = torch.argsort(hessian.diagonal(), descending=True)
     places = order.flip(0)

@@ -40,7 +40,7 @@ class Inputs:
 
     def hessian(self, fmt: Format, about_mean: bool) -> torch.Tensor:
         """X^T X / rows, damped, float32 [K, K], in the basis that ``fmt`` rounds in. about_mean: of
-        what is left of X without its mean, where a bias makes good what the mean loses."""
+        X less its mean, for layers whose bias absorbs the mean error."""
         rows, k = self.train.shape
         x = fmt.in_own_basis(self.train - self.mean if about_mean else self.train)
         hessian = (x.t() @ x).div_(rows)
@@ -49,7 +49,7 @@ class Inputs:
         return hessian
 
     def shift(self, error: torch.Tensor) -> torch.Tensor:
-        """What a bias has to make good of a weight's ``error`` [N, K]: float32 [N]."""
+        """The change of the bias that cancels the mean effect of ``error`` [N, K]: float32 [N]."""
         return -(error @ self.mean)
 
     def output_error(

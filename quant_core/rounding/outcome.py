@@ -1,4 +1,4 @@
-"""What became of each layer that was rounded with a calibration, in figures and in words."""
+"""The result of rounding each layer with a calibration, in figures and in words."""
 
 from __future__ import annotations
 

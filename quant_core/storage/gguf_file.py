@@ -128,7 +128,7 @@ class _Cursor:
 
     def require(self, count: int) -> None:
         if count > self._end - self.at:
-            raise StorageError(f"ends within its header ({self.size} bytes), or it is no GGUF file")
+            raise StorageError(f"ends within its header ({self.size} bytes), or is not a GGUF file")
 
     def take(self, count: int) -> bytes:
         self.require(count)
@@ -150,12 +150,12 @@ class _Cursor:
         try:
             return self.take(length).decode()
         except UnicodeDecodeError:
-            raise StorageError("has a name that is no text") from None
+            raise StorageError("has a name that is not text") from None
 
 
 def _read_header(cursor: _Cursor) -> tuple[dict[str, Any], dict[str, GGUFTensor]]:
     if cursor.take(4) != _MAGIC:
-        raise StorageError("is no GGUF file")
+        raise StorageError("is not a GGUF file")
     version = cursor.number("I")
     if version not in _VERSIONS:
         raise StorageError(f"is GGUF of version {version}, and only little-endian 2 and 3 are read")
@@ -166,7 +166,7 @@ def _read_header(cursor: _Cursor) -> tuple[dict[str, Any], dict[str, GGUFTensor]
         raise StorageError("is one of several shards. Join them with llama-gguf-split --merge")
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1):
-        raise StorageError(f"has the alignment {alignment!r}, which is no power of two")
+        raise StorageError(f"has the alignment {alignment!r}, which is not a power of two")
     data = -(-cursor.at // alignment) * alignment
     tensors = {name: _tensor(name, data, *values) for name, values in described.items()}
     _check_places(tensors, cursor.size)

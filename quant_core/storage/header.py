@@ -115,7 +115,7 @@ def header_length(first_bytes: bytes, file_size: int) -> int:
         raise StorageError(f"is {file_size} bytes long, too short for a safetensors file")
     (length,) = struct.unpack("<Q", first_bytes)
     if length > MAX_HEADER_BYTES:
-        raise StorageError(f"claims a header of {length} bytes: it is no safetensors file")
+        raise StorageError(f"claims a header of {length} bytes: it is not a safetensors file")
     if LENGTH_BYTES + length > file_size:
         raise StorageError(f"ends within its header ({file_size} bytes): it is truncated")
     return length
@@ -153,9 +153,9 @@ def _json_object(text: bytes) -> dict[str, Any]:
     try:
         value = json.loads(text.decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise StorageError(f"has a header that is no JSON ({error})") from error
+        raise StorageError(f"has a header that is not JSON ({error})") from error
     if not isinstance(value, dict):
-        raise StorageError("has a header that is no JSON object")
+        raise StorageError("has a header that is not a JSON object")
     return value
 
 
@@ -168,7 +168,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _metadata(value: object) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise StorageError("has metadata that are no texts")
+        raise StorageError("has metadata that are not texts")
     return value
 
 
@@ -181,7 +181,7 @@ def _entry(name: str, entry: object) -> tuple[TensorSpec, int, int]:
     if not _are_sizes(shape) or len(shape) > _MAX_DIMENSIONS:
         raise StorageError(f"gives {name!r} the shape {shape!r}, which is none")
     if not _are_sizes(offsets) or len(offsets) != 2:
-        raise StorageError(f"puts {name!r} at {offsets!r}, which is no place")
+        raise StorageError(f"puts {name!r} at {offsets!r}, which is not a place")
     return TensorSpec(name, DTYPES[dtype], tuple(shape)), offsets[0], offsets[1]
 
 

@@ -119,7 +119,7 @@ def read_index(path: Path) -> dict[str, str]:
         plain = isinstance(name, str) and name == Path(name.replace("\\", "/")).name
         if not plain or not name.endswith(".safetensors"):
             raise StorageError(
-                f"{path.name} names the file {name!r}, which is no .safetensors file beside it. "
+                f"{path.name} names the file {name!r}, which is not a .safetensors file beside it. "
                 "Download it again from a source you trust."
             )
         if not path.with_name(name).is_file():

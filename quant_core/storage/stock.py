@@ -116,7 +116,7 @@ def maker_of(files: TensorFiles, layer: str) -> str:
 
 def markers(files: TensorFiles) -> dict[str, Any]:
     """What ComfyUI's markers say of each layer, unchecked: of the metadata first, then of the
-    tensors. StorageError for one that is no JSON object."""
+    tensors. StorageError for one that is not a JSON object."""
     described = _parse(files, METADATA, files.metadata.get(METADATA, '{"layers": {}}').encode())
     layers = described.get("layers")
     if not isinstance(layers, dict):
@@ -138,9 +138,9 @@ def _parse(files: TensorFiles, name: str, text: bytes) -> dict[str, Any]:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _fault(files, f"has {name} that is no JSON") from error
+        raise _fault(files, f"has {name} that is not JSON") from error
     if not isinstance(values, dict):
-        raise _fault(files, f"has {name} that is no JSON object")
+        raise _fault(files, f"has {name} that is not a JSON object")
     return values
 
 

@@ -125,7 +125,7 @@ def _markers(files: TensorFiles, prefix: str) -> dict[str, Any]:
 def _described(files: TensorFiles) -> dict[str, Any]:
     described = _json(files, LAYERS, files.metadata.get(LAYERS, "{}").encode())
     if not isinstance(described, dict):
-        raise _fault(files, f"has {LAYERS} that are no JSON object")
+        raise _fault(files, f"has {LAYERS} that are not a JSON object")
     return described
 
 
@@ -133,7 +133,7 @@ def _json(files: TensorFiles, name: str, text: bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _fault(files, f"has {name} that is no JSON") from error
+        raise _fault(files, f"has {name} that is not JSON") from error
 
 
 def _layer(files: TensorFiles, prefix: str, name: str, values: Any) -> StoredLayer:

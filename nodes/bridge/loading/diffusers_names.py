@@ -105,7 +105,7 @@ def conversion(
         return None
     if left:
         raise StorageError(
-            f"{file} has {len(left)} tensors that are no part of the model that ComfyUI makes of "
+            f"{file} has {len(left)} tensors that do not belong to the model that ComfyUI makes of "
             f"it, such as {next(iter(left))}. Choose a file with the original names."
         )
     # Of rows that are missing ComfyUI leaves what the memory held.

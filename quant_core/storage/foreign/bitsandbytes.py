@@ -36,7 +36,7 @@ def recognise(files: TensorFiles) -> dict[str, ForeignLayer]:
 def _int8(files: TensorFiles, name: str) -> ForeignLayer:
     weight = require_spec(files, f"{name}.weight", torch.int8)
     if len(weight.shape) != 2:
-        raise fault(files, f"has {weight.name} of shape {list(weight.shape)}, which is no matrix")
+        raise fault(files, f"has {weight.name} of shape {list(weight.shape)}, not a matrix")
     maxima = require_spec(files, f"{name}.SCB", torch.float32, weight.shape[:1])
     names = [weight.name, maxima.name]
     order = f"{name}.weight_format"

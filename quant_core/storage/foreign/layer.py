@@ -92,9 +92,9 @@ def read_json(files: TensorFiles, name: str, text: bytes | str | None = None) ->
     try:
         values = json.loads(raw_bytes(files.read(name)) if text is None else text)
     except (ValueError, RecursionError) as error:
-        raise fault(files, f"has {name} that is no JSON") from error
+        raise fault(files, f"has {name} that is not JSON") from error
     if not isinstance(values, dict):
-        raise fault(files, f"has {name} that is no JSON object")
+        raise fault(files, f"has {name} that is not a JSON object")
     return values
 
 

@@ -74,14 +74,14 @@ def _number(files: TensorFiles, spec: TensorSpec) -> float:
     require_spec(files, spec.name, torch.float32)
     value = files.read(spec.name).item() if spec.shape in ((), (1,)) else math.nan
     if not 0 < value < math.inf:
-        raise fault(files, f"has {spec.name}, which is no positive number")
+        raise fault(files, f"has {spec.name}, which is not a positive number")
     return value
 
 
 def _nvfp4(files: TensorFiles, name: str, weight: TensorSpec) -> ForeignLayer:
     n, k = weight.shape[0], 2 * weight.shape[1]
     if k % BLOCK:
-        raise fault(files, f"has {weight.name} with rows of {k} codes, which are no blocks")
+        raise fault(files, f"has {weight.name} with rows of {k} codes, not whole blocks")
     scale = require_spec(files, f"{name}.weight_scale", torch.float8_e4m3fn, (n, k // BLOCK))
     whole = require_spec(files, f"{name}.weight_scale_2", torch.float32)
     if whole.shape not in ((), (1,)):

@@ -137,7 +137,7 @@ def _layer(
 def _matrix(files: TensorFiles, name: str) -> Any:
     weight = require_spec(files, f"{name}.weight", torch.int8)
     if len(weight.shape) != 2:
-        raise fault(files, f"has {weight.name} of shape {list(weight.shape)}, which is no matrix")
+        raise fault(files, f"has {weight.name} of shape {list(weight.shape)}, not a matrix")
     return weight
 
 

@@ -10,9 +10,9 @@ from graphquant.quant_core import VALID_METHODS, QuantizationError, quantize_com
 from graphquant.quant_core.detect import module_bytes
 
 ARGUMENTS = [
-    ({"include": 5}, "include has 5, which is no pattern."),
-    ({"include": ["a", 3]}, "include has 3, which is no pattern."),
-    ({"exclude": [None]}, "exclude has None, which is no pattern."),
+    ({"include": 5}, "include has 5, which is not a pattern."),
+    ({"include": ["a", 3]}, "include has 3, which is not a pattern."),
+    ({"exclude": [None]}, "exclude has None, which is not a pattern."),
     ({"exclude": object}, "exclude has <class 'object'>"),
     ({"preset": 3}, "Unknown preset 3."),
     ({"preset": ["flux1"]}, "Unknown preset ['flux1']."),

@@ -129,7 +129,7 @@ def gguf(path):
         (pickle, "is a pickle, which can run code"),
         (old_pickle, "is a pickle, which can run code"),
         (empty, "too short for a safetensors file"),
-        (text, "it is no safetensors file"),
+        (text, "it is not a safetensors file"),
         (gguf, "is a GGUF file, which is quantized already"),
     ],
 )

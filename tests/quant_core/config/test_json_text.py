@@ -26,8 +26,8 @@ def test_json_is_a_dictionary_of_some_library():
 POINTED = [
     ("int@9", "Unknown method 'int9'. Did you mean int8"),
     ("  \n float8wo_e@9m3", "Unknown method 'float8wo_e9m3'."),
-    ('{"a": 1,@}', "This is no JSON: Expecting property name"),
-    ('{"method": "int4"@', "This is no JSON: Expecting ',' delimiter."),
+    ('{"a": 1,@}', "This is not JSON: Expecting property name"),
+    ('{"method": "int4"@', "This is not JSON: Expecting ',' delimiter."),
     ('{\n  "quant_method": @"quant"\n}', "Unknown quant_method 'quant'. Did you mean quanto"),
     ('{"method": @"int9",\n "exclude": []}', "Unknown method 'int9'."),
     ('{"method": "int4", "exclude": ["a", @3]}', "exclude is 3."),

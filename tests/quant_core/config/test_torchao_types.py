@@ -112,7 +112,7 @@ def test_torchaos_configurations_of_more_formats_are_read():
         ("Int8WeightOnly", {}, "Did you mean Int8WeightOnlyConfig", ("_type",)),
         ("Int8WeightOnlyConfig", {"groups": 3}, "Did you mean group_size", ("_data", "groups")),
         ("Int8WeightOnlyConfig", {"group_size": 3}, "has no groups here", ("_data", "group_size")),
-        ("Int4WeightOnlyConfig", {"group_size": "x"}, "which is no size", ("_data", "group_size")),
+        ("Int4WeightOnlyConfig", {"group_size": "x"}, "is not a size", ("_data", "group_size")),
         ("FPXWeightOnlyConfig", {"ebits": 3}, "two numbers are needed", ("_data", "ebits")),
         (
             "MXDynamicActivationMXWeightConfig",

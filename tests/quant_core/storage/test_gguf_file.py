@@ -90,14 +90,14 @@ def test_what_the_package_writes_is_read_back(tmp_path, normal):
 HUGE = 2**63
 HOSTILE = {
     "empty": (b"", "ends within its header (0 bytes)"),
-    "another kind": (file_of(header(magic=b"PK\3\4")), "is no GGUF file"),
-    "pickle": (b"\x80\x04\x95" + b"\0" * 99, "is no GGUF file"),
+    "another kind": (file_of(header(magic=b"PK\3\4")), "is not a GGUF file"),
+    "pickle": (b"\x80\x04\x95" + b"\0" * 99, "is not a GGUF file"),
     "version 1": (file_of(header(version=1)), "is GGUF of version 1"),
     "big endian": (file_of(header(version=3 << 24)), "only little-endian 2 and 3"),
     "tensor count": (header(counts=(HUGE, 0)), "ends within its header"),
     "pair count": (header(counts=(0, HUGE)), "ends within its header"),
     "name length": (header(counts=(1, 0)) + struct.pack("<Q", HUGE), "has a name of"),
-    "name bytes": (file_of(header([tensor(b"\xff\xfe")])), "a name that is no text"),
+    "name bytes": (file_of(header([tensor(b"\xff\xfe")])), "a name that is not text"),
     "text length": (
         header(pairs=[pair("k", 8, struct.pack("<Q", HUGE))]),
         "ends within its header",

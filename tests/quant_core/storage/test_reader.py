@@ -84,7 +84,7 @@ def test_a_pickle_is_refused_and_never_run(tmp_path):
 )
 def test_an_index_names_safetensors_files_beside_it_and_nothing_else(index, name):
     write_index(index.parent, {"a": name})
-    with pytest.raises(StorageError, match=r"which is no \.safetensors file beside it|weight_map"):
+    with pytest.raises(StorageError, match=r"is not a \.safetensors file beside it|weight_map"):
         TensorFiles(index)
 
 

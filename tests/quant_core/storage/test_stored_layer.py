@@ -135,7 +135,7 @@ def without(name, fmt=None):
         ),
         (
             stored(Int8()) | {"graphquant.block.0.graphquant": torch.zeros(3, dtype=torch.uint8)},
-            "that is no JSON",
+            "that is not JSON",
         ),
         (
             stored(Int8()) | {"graphquant.block.0.graphquant": marker_tensor([1])},

@@ -78,7 +78,7 @@ def with_state(**values):
         (lambda t: t.pop("layer.weight.absmax"), "lacks layer.weight.absmax"),
         (lambda t: t.pop("layer.weight"), "has no layer.weight of 6144 codes"),
         (lambda t: t.pop(STATE), "layer.weight.absmax, which belongs to no quantized layer"),
-        (lambda t: t.update({STATE: torch.zeros(3, dtype=torch.uint8)}), "that is no JSON"),
+        (lambda t: t.update({STATE: torch.zeros(3, dtype=torch.uint8)}), "that is not JSON"),
         (lambda t: t["layer.weight.quant_map"].mul_(2), "has a table of its own"),
         (lambda t: t.update({"other.SCB": torch.ones(4)}), "lacks other.weight"),
         (with_state(shape=[48, 2**40]), "has no layer.weight of"),

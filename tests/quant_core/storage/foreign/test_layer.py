@@ -60,8 +60,8 @@ def test_a_tensor_that_is_missing_or_otherwise_is_refused(files, name, dtype, sh
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("list", "has list that is no JSON object"),
-        ("broken", "has broken that is no JSON"),
+        ("list", "has list that is not a JSON object"),
+        ("broken", "has broken that is not JSON"),
         ("long", "has 70000 bytes in long, which is a short text"),
     ],
 )

@@ -64,7 +64,7 @@ def test_nvfp4_has_its_values_in_comfyuis_layout(found, normal, shape):
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_scale_of_activations_that_is_none_is_refused(found, normal, value):
     tensors, _ = float8(normal(40, 96))
-    with pytest.raises(QuantizationError, match="which is no positive number"):
+    with pytest.raises(QuantizationError, match="which is not a positive number"):
         found({**tensors, "layer.input_scale": torch.tensor(value)})
 
 

@@ -111,7 +111,7 @@ def described(metadata, **values):
     [
         (lambda t, m: t.pop("0._weight_scale"), "lacks 0._weight_scale, the scale of 0.weight"),
         (lambda t, m: t.update({"1.weight_scale": torch.ones(2)}), "belongs to no quantized layer"),
-        (lambda t, m: m.update({"0.weight": "["}), "that is no JSON"),
+        (lambda t, m: m.update({"0.weight": "["}), "that is not JSON"),
         (lambda t, m: described(m, _type="Int4Tensor"), "as torchao's Int4Tensor, which is not"),
         (lambda t, m: described(m, _type="os.system"), "as torchao's os.system, which is not"),
         (lambda t, m: described(m, _type=["Int8Tensor"]), "['Int8Tensor'], which is not read"),
