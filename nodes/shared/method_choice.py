@@ -1,4 +1,4 @@
-"""What the dropdowns and the connected config of a Quantize node come to, in one value."""
+"""The choice that a Quantize node's dropdowns and connected config make together, as one value."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ class MethodChoice:
 def choose_for_model(
     chosen: MethodChoice, config: QuantConfig | None, model: BaseModel, hardware: Hardware
 ) -> MethodChoice:
-    """The method that ``chosen``, as a node has it, comes to for a diffusion model.
+    """Resolves ``chosen``, a node's inputs, to the method for a diffusion model.
 
-    ConfigError where the config or the user's file comes to no method.
+    ConfigError where neither the config nor the user's file gives a method.
     """
     chosen = _configured(chosen, config, model)
     chosen = _by_default(chosen, "transformer", (architecture_name(model),))
@@ -106,7 +106,7 @@ def choose_for_vae(chosen: MethodChoice, config: QuantConfig | None, vae: VAE) -
 
 
 def resolve_device(choice: str, load_device: torch.device) -> torch.device:
-    """The device that a compute_device means. ValueError for "gpu" where ComfyUI has only a CPU."""
+    """The device named by compute_device. ValueError for "gpu" where ComfyUI has only a CPU."""
     if choice not in COMPUTE_DEVICES:
         raise UnknownNameError("compute device", choice, COMPUTE_DEVICES)
     if choice == "gpu" and load_device.type == "cpu":

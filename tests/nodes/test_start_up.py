@@ -31,8 +31,8 @@ LATER = (
     "nodes.bridge.measure.layer_report",
     "quant_core.measure.layer_table",
     "quant_core.storage.foreign",
-    "quant_core.kernels.triton_kernels",
-    "quant_core.kernels.triton_matmuls",
+    "quant_core.kernels.triton.decode",
+    "quant_core.kernels.triton.products",
 )
 
 

@@ -1,4 +1,4 @@
-"""Layers that a configuration names as diffusers does, in the names of ComfyUI's model.
+"""Translates patterns of diffusers' layer names into the names of ComfyUI's model.
 
 Tested by tests/nodes/test_quantization_config.py.
 """
@@ -25,9 +25,9 @@ _JOINED = {
 def in_comfyuis_names(
     patterns: Sequence[str], model: BaseModel
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """``patterns``, and a note for each that was replaced: one that means none of ComfyUI's layers
-    becomes the layers that diffusers' names of it lead to, if any. What is one layer of ComfyUI's
-    and three of diffusers' (q, k, v) is kept whole for the sake of one of them."""
+    """``patterns``, and a note for each that was replaced: a pattern that matches none of ComfyUI's
+    layers becomes the layers whose diffusers names it matches, if any. A layer that diffusers has
+    as three (q, k, v) is kept as soon as the pattern matches one of the three."""
     layers = [name for name, _, _ in supported_layers(model.diffusion_model, "transformer")]
     foreign = unmatched(patterns, layers)
     names = _diffusers_names(model, layers) if foreign else {}

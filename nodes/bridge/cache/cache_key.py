@@ -1,6 +1,6 @@
-"""The name of a quantization: equal keys have bit-equal results.
+"""The key of a quantization in the cache: equal keys have bit-equal results.
 
-In it are the model file's hash, the patches that are pending, every layer's format, this pack's and
+It hashes the model file's hash, the patches that are pending, every layer's format, this pack's and
 PyTorch's version, and the kind of device that does the arithmetic.
 
 Tested by tests/nodes/bridge/cache/test_weight_cache.py.

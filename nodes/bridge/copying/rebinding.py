@@ -1,7 +1,7 @@
-"""What nodes before ours hung on a patcher and bound to the modules of its model.
+"""Moves what earlier nodes attached to a model's modules over to the modules of its copy.
 
 The quantized model has modules of its own. A bypassed LoRA, a compiled block or a replaced method
-that still led to the original's would run unquantized weights, or nothing, without a word.
+that still pointed to the original's would run unquantized weights, or nothing, without a warning.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from .model_copy import redirect
 
 
 class BoundToOriginalError(ValueError):
-    """A node before Quantize Model holds on to a module that has no way into the copy."""
+    """A node before Quantize Model refers to a module that cannot be moved to the copy."""
 
 
 def rebind(patcher: ModelPatcher, original: nn.Module) -> None:
-    """Lead what ``patcher``, a clone with a copied model, holds of ``original`` into the copy.
+    """Make what ``patcher``, a clone with a copied model, holds of ``original`` refer to the copy.
 
     BoundToOriginalError for a compiled module in ComfyUI's object patches.
     """

@@ -118,7 +118,7 @@ def renamed(config: BASE, state: Mapping[str, torch.Tensor]) -> dict[str, str | 
 
 
 def model_prefix(names: Collection[str]) -> str:
-    """What ComfyUI strips off a file's names to get the model's; what lacks it, it leaves out."""
+    """The prefix that ComfyUI strips off a file's names; it leaves out tensors without it."""
     prefix = comfy.model_detection.unet_prefix_from_state_dict(names)
     return prefix if any(name.startswith(prefix) for name in names) else ""
 

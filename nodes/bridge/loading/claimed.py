@@ -1,7 +1,7 @@
-"""Whether a file that ComfyUI itself loaded is all there, and all of it was taken.
+"""Checks that a file which ComfyUI itself loaded is complete, and that all of it was used.
 
-ComfyUI only warns of what a file lacks, and leaves those weights as the memory was; of what it has
-no place for it warns too, though a layer's numbers may mean nothing without it.
+Where a file lacks a weight, ComfyUI only warns and leaves that memory uninitialized. Of tensors it
+has no place for it warns too, though a layer's numbers may mean nothing without them.
 """
 
 from __future__ import annotations

@@ -86,8 +86,8 @@ def _load_safetensors(path: Path) -> Loaded:
 
 
 def require_known(file: str, stock: Mapping[str, str]) -> None:
-    """StorageError where this ComfyUI lacks a format among ``stock``, by layer: it would end in a
-    KeyError."""
+    """Raises StorageError where this ComfyUI lacks one of the formats in ``stock``, by layer: its
+    own loader would end in a KeyError."""
     unknown = next((name for name in stock.values() if name not in QUANT_ALGOS), None)
     if unknown is None:
         return
@@ -108,8 +108,8 @@ def _fp8_matmul() -> bool:
 
 
 def require_loadable(path: Path, name: str) -> None:
-    """Load the file at ``path``, which shall be called ``name``, as a node does, but for the
-    numbers of its quantized layers: those take no memory. StorageError where that fails."""
+    """Load the file at ``path``, reported under ``name``, as a node does, but without reading the
+    numbers of its quantized layers. StorageError where that fails."""
     try:
         with TensorFiles(path) as files, torch.inference_mode():
             prefix, layers = find_layers(files)

@@ -41,7 +41,7 @@ def adapter_change(
     """The Change that ``patches`` make to a weight [N, K] of ``shape``, float32 on ``device``.
 
     base: the weight in the dtype that it is patched in, whose norms a DoRA needs. None where a
-    patch cannot be told as a Change: no such adapter, a LoKr that a DoRA scales, LoKrs of different
+    patch is not a Change: another kind of adapter, a LoKr that a DoRA scales, LoKrs of different
     shapes, a DoRA without ``base``.
     """
     change: Change | None = None

@@ -1,7 +1,7 @@
-"""Which adapters changed a weight: found among the live patchers of the model.
+"""Finds which adapters changed a weight, among the live patchers of the model.
 
 ComfyUI hands a layer the patched weight, W + BA, rounded to the dtype it patches in (float16 on
-most GPUs), and not the adapters. They are looked for and checked against what came: a sum in
+most GPUs), and not the adapters. So every candidate is compared with the patched weight: a sum in
 float16 has lost a small LoRA's digits, but still tells which one it was.
 """
 
@@ -71,8 +71,8 @@ class LivePatchers:
 class PatchSource:
     """The place where the patches of one weight may be found.
 
-    All are equal: torch.compile compares the metadata of tensors, and would compile every block of
-    a model anew for the sake of its name.
+    All are equal: torch.compile compares the metadata of tensors, and would otherwise recompile
+    every block of a model because its name differs.
     """
 
     key: str = field(compare=False)

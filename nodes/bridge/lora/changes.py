@@ -1,4 +1,4 @@
-"""What adapters change about a weight, kept beside its codes so that none of it is rounded."""
+"""The change that adapters make to a weight, kept beside its codes and therefore not rounded."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Change:
 
 
 def with_lora_not_finite(key: str) -> NonFiniteWeightError:
-    """The error that the weight called ``key`` can't be rounded with its LoRA."""
+    """The error for a weight ``key`` that is not finite once its LoRA is added."""
     return NonFiniteWeightError(
         f"{key} is NaN or infinite with its LoRA added. Remove the LoRA, or lower its strength."
     )

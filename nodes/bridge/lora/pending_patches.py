@@ -1,7 +1,8 @@
 """A LoRA that ComfyUI holds beside a quantized weight, to add it later.
 
 Stock adds it to the dequantized weight: at every step where a layer is not loaded (partial load),
-and where dynamic VRAM stages a layer. What is no more than branches beside the product stays that.
+and where dynamic VRAM stages a layer. Here a patch that can be computed as a branch beside the
+product stays one.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ NOTHING_PENDING = {_PARTIAL: (), _DYNAMIC: None}
 
 
 def pending_change(layer: nn.Module, device: torch.device) -> tuple[str, Change] | None:
-    """The only patch that waits for the weight of ``layer``: the attribute that holds it, and the
-    branches on ``device`` that it comes to. None where there is none, or it is more than those."""
+    """The only patch that waits for the weight of ``layer``: the attribute that holds it, and its
+    branches on ``device``. None where no patch waits, or where branches alone cannot express it."""
     is_staged = "_v" in layer.__dict__
     functions = layer.weight_function
     if is_staged:

@@ -1,4 +1,4 @@
-"""What changed a quantized weight, so that the change can stay beside its codes.
+"""Finds what changed a quantized weight, so that the change can stay beside its codes.
 
 ComfyUI hands a layer the patched weight alone. The change is looked for among the adapters of the
 live patchers first, then as a low-rank product of its own.
@@ -22,7 +22,7 @@ def find_change(
     so that the rounding of the weight cancels out. An empty Change where they are equal.
 
     source: where the adapters may be found, which also counts how the search went. None where the
-    change has to be rounded in: the weight is no matrix, or the change is not low-rank.
+    change has to be rounded in: the weight is not a matrix, or the change is not low-rank.
     """
     if torch.equal(original, patched):
         return Change()

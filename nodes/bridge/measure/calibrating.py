@@ -44,9 +44,10 @@ def calibrate(
 ) -> Calibration:
     """What reaches every Linear layer of the diffusion model in one run.
 
-    rows, memory_gib: of each layer's inputs to keep, and what all together may take; what it will
-    be is told before the run starts. The layers are watched by forward hooks, which are gone when
-    this returns or raises. A compiled model runs uncompiled: what is compiled would keep the hooks.
+    rows, memory_gib: how many rows of each layer's inputs to keep, and the memory that all may take
+    together; the real size is announced before the run starts. The layers are watched by forward
+    hooks, which are removed when this returns or raises. A compiled model runs uncompiled, because
+    compiled code would keep the hooks.
     Errors as ``observe``'s.
     """
     plain = model.clone()

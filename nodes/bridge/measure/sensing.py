@@ -41,7 +41,7 @@ PROBE = "int4-symmetric"
 
 
 class Unit:
-    """Layers that are rounded together: a whole block, or one layer. formats: by layer name."""
+    """Layers that are rounded together: one layer, or a whole block. formats: by layer name."""
 
     def __init__(self, name: str, formats: Mapping[str, Format]):
         self.name, self.formats = name, formats

@@ -1,4 +1,4 @@
-"""Whose kernel is quicker on a device, ours or comfy-kitchen's: asked of the clock, once.
+"""Times once which kernel is quicker on a device, ours or comfy-kitchen's.
 
 comfy-kitchen has compiled kernels, but not for every GPU, CUDA and system, and its plain PyTorch is
 slower than ours. Nothing about a device says which it will be, so both multiply the same example.
@@ -38,8 +38,8 @@ _postponed: Counter[Match] = Counter()
 def is_won(fmt: Format, x: torch.Tensor, theirs: Linear) -> bool:
     """Whether ``theirs`` is quicker than ``fmt.linear`` for activations like ``x``.
 
-    While torch.compile traces or a CUDA graph is captured nothing can be tried: then what is known
-    counts, and no if nothing is.
+    While torch.compile traces or a CUDA graph is captured nothing can be timed: then it is the
+    answer that is known already, or False.
     """
     match = (fmt, has_few_rows(x), with_index(x.device))
     if match in _verdicts:

@@ -1,8 +1,7 @@
-"""A tensor that is computed when it is read: what a state dict says of a quantized weight.
+"""A tensor that is computed when it is read: a quantized weight's entry in a state dict.
 
-Whoever asks a module for ``state_dict()["x.weight"]`` calculates with what comes, and most callers
-want no more of it than its name, its shape or its bytes. A model of 12 billion weights can't be
-dequantized for those.
+A caller of ``state_dict()["x.weight"]`` may calculate with the entry, but most need only its name,
+its shape or its bytes, and a model of 12 billion weights cannot be dequantized for those.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _SAME = (aten.detach.default, aten.alias.default)
 class Deferred(torch.Tensor):
     """A tensor whose numbers ``read()`` makes, anew for every operation. It has the shape, dtype
     and device that it is given; ``nbytes`` are those of what is really held. Nothing can be written
-    into it: TypeError. quantized: the tensor behind it, where the numbers are no more than that."""
+    into it: TypeError. quantized: the tensor behind it, where that alone gives the numbers."""
 
     quantized: torch.Tensor | None = None
 
@@ -48,8 +47,8 @@ class Deferred(torch.Tensor):
         return self._read().to(self.dtype)
 
     def data_ptr(self) -> int:
-        """The address of the numbers, for who writes them to a file: they live as long as this
-        object does."""
+        """The address of the numbers, for writing them to a file: they live as long as this object
+        does."""
         if "_kept" not in self.__dict__:
             self._kept = self.dense().contiguous()
         return self._kept.data_ptr()

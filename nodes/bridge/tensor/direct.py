@@ -25,8 +25,8 @@ def computes_directly(cls: type[nn.Module]) -> bool:
 
 
 def direct_linear(layer: nn.Module, x: torch.Tensor) -> torch.Tensor | None:
-    """``layer(x)``; None where a patch, a cast, dynamic VRAM, a gradient or torch.compile wants a
-    say, and the layer's own forward has to run."""
+    """``layer(x)``; None where the layer's own forward has to run, because a patch, a cast, dynamic
+    VRAM, a gradient or torch.compile is involved."""
     if torch.compiler.is_compiling() or layer.weight_function or layer.bias_function:
         return None
     parameters = layer._parameters  # a module's attributes are found slowly

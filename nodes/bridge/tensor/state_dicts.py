@@ -1,4 +1,4 @@
-"""What a state dict says of a quantized weight, and what it may bring to one."""
+"""A quantized weight's entry in a state dict, written and read."""
 
 from __future__ import annotations
 

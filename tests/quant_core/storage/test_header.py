@@ -56,10 +56,10 @@ def test_every_dtype_of_the_library_is_known():
 @pytest.mark.parametrize(
     "entries, fault",
     [
-        (b"[1]", "no JSON object"),
-        (b"{", "no JSON"),
-        (b"\xff\xfe", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
+        (b"[1]", "not a JSON object"),
+        (b"{", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
         (b'{"a":1,"a":1}', "a name occurs twice"),
         ({"t": 5}, "without dtype, shape and data_offsets"),
         ({"t": {**ENTRY, "more": 1}}, "without dtype, shape and data_offsets"),
@@ -99,8 +99,8 @@ def test_a_file_of_another_length_than_its_tensors_is_refused():
     [
         (b"", 0, "0 bytes long"),
         (b"\0" * 7, 7, "7 bytes long"),
-        (struct.pack("<Q", MAX_HEADER_BYTES + 1), 2**40, "no safetensors file"),
-        (struct.pack("<Q", 2**64 - 1), 100, "no safetensors file"),
+        (struct.pack("<Q", MAX_HEADER_BYTES + 1), 2**40, "not a safetensors file"),
+        (struct.pack("<Q", 2**64 - 1), 100, "not a safetensors file"),
         (struct.pack("<Q", 93), 100, "truncated"),
     ],
 )

@@ -64,7 +64,7 @@ def test_a_truncated_file_is_refused_by_name(file, length):
 def test_a_pickle_is_refused_and_never_run(tmp_path):
     path = tmp_path / "evil.safetensors"
     torch.save({"a": torch.ones(2)}, path)
-    with pytest.raises(StorageError, match="no safetensors file"):
+    with pytest.raises(StorageError, match="not a safetensors file"):
         TensorFiles(path)
 
 
