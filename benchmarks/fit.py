@@ -37,7 +37,6 @@ BARS = {4.0: 0.045, 4.5: 0.027, 5.0: 0.015, 5.5: 0.011, 6.5: 0.008}
 MEASURED_ON, CALIBRATED_ON = ("01234567", 100), ("0123456789012345", 200)
 """Digits and the seed of their noise."""
 DRAWN = [("0123456789012345", seed) for seed in range(4)]
-PROBE = "int4-symmetric"
 
 
 @dataclass(frozen=True)
@@ -96,12 +95,17 @@ class Miniature:
 
     def sensitivity(self, by_block: bool = False):
         """Measured as the node Measure Sensitivity does."""
-        from graphquant.nodes.bridge.measure.sensing import measure_effects, units
+        from graphquant.nodes.bridge.measure.sensing import (
+            PROBE,
+            layers_to_measure,
+            measure_effects,
+            units,
+        )
         from graphquant.quant_core.calibration import fingerprint_of
         from graphquant.quant_core.fit import Sensitivity
 
         sampling, seed = self.sampling()
-        formats = {layer.name: layer.format for layer in self.plan(PROBE).quantized}
+        formats = layers_to_measure(self.model)
         effects: dict[str, float] = {}
         measure_effects(
             self.model,

@@ -5,8 +5,7 @@ import torch
 
 from graphquant.quant_core import Fit, Plan, plan_component
 from graphquant.quant_core.fit import with_fit
-from graphquant.quant_core.fit.prior import WIDER, assumed_per_error
-from graphquant.quant_core.presets import PRESETS
+from graphquant.quant_core.fit.prior import assumed_per_error
 
 
 @pytest.fixture
@@ -34,7 +33,3 @@ def test_equal_weights_are_assumed_to_matter_alike(qwen):
     assumed = assumed_per_error(plan_component(qwen, "fit").quantized, None)
     assert len(set(assumed.values())) == 1
     assert sum(value**2 for value in assumed.values()) == pytest.approx(1)
-
-
-def test_every_list_is_of_a_preset():
-    assert set(WIDER) <= set(PRESETS)
