@@ -25,6 +25,7 @@ _ENCODERS = {
     "pixeldit": ("pid", "pixeldit_t2i"),
     "cogvideo": ("cogvideox",),
     "minimax": ("minimax_h3",),
+    "minimax_music": ("minimax_music3",),
     "ernie": ("ernie_image",),
     "gpt_oss": ("lens",),
     "sa_t5": ("dit1_0",),

@@ -1,7 +1,7 @@
 """NVFP4 and MXFP8 are handed to ComfyUI's stock layouts where those multiply them.
 
-No GPU that does is here: the stock layouts then dequantize both operands, so what is shown is that
-weights, activations, scales and bias reach them as they should.
+No GPU that does is here: ``tensor_cores`` multiplies what the stock layouts hand to its kernels, so
+what is shown is that weights, activations, scales and bias reach them as they should.
 """
 
 from types import SimpleNamespace
@@ -36,7 +36,34 @@ def gaussian(*shape, seed=0):
 
 
 @pytest.fixture
-def native(monkeypatch):
+def tensor_cores(monkeypatch):
+    """Kernels of block formats for the CPU, whose PyTorch has none: they multiply what is stored,
+    padding and all, and refuse what a GPU's refuse."""
+    import comfy_kitchen
+
+    def multiply(a, b, bias, dtype):
+        if bias is not None and len(bias) != len(b):
+            raise ValueError(f"Bias must be size {len(b)} but got {len(bias)}")
+        return F.linear(a, b, bias).to(dtype)
+
+    def nvfp4(
+        a, b, tensor_scale_a, tensor_scale_b, block_scale_a, block_scale_b, bias=None, out_dtype=None
+    ):
+        read = comfy_kitchen.dequantize_nvfp4
+        rows = read(a, tensor_scale_a, block_scale_a, torch.float32)
+        return multiply(rows, read(b, tensor_scale_b, block_scale_b, torch.float32), bias, out_dtype)
+
+    def mxfp8(a, b, block_scale_a, block_scale_b, bias=None, out_dtype=None):
+        read = comfy_kitchen.dequantize_mxfp8
+        rows = read(a, block_scale_a, torch.float32)
+        return multiply(rows, read(b, block_scale_b, torch.float32), bias, out_dtype)
+
+    monkeypatch.setattr(comfy_kitchen, "scaled_mm_nvfp4", nvfp4)
+    monkeypatch.setattr(comfy_kitchen, "scaled_mm_mxfp8", mxfp8)
+
+
+@pytest.fixture
+def native(monkeypatch, tensor_cores):
     """Has every device multiply block formats, as Blackwell does."""
     from graphquant.nodes.bridge.tensor import operators
 
@@ -51,8 +78,9 @@ def rounded_tokens(fmt, x):
     return stored.dequantize()
 
 
+@pytest.mark.usefixtures("tensor_cores")
 @block_formats
-@pytest.mark.parametrize("shape", [(96, 128), (40, 72)])
+@pytest.mark.parametrize("shape", [(96, 128), (40, 72), (24, 256), (100, 40)])
 def test_the_product_is_that_of_rounded_weights_and_rounded_activations(fmt, shape):
     from graphquant.nodes.bridge.tensor.native import native_linear
 
@@ -71,6 +99,7 @@ def test_the_product_is_that_of_rounded_weights_and_rounded_activations(fmt, sha
     )
 
 
+@pytest.mark.usefixtures("tensor_cores")
 @block_formats
 def test_tokens_that_are_all_zeros_give_the_bias(fmt):
     from graphquant.nodes.bridge.tensor.native import native_linear
