@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from glob import escape
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 from ..errors import StorageError
 from .header import Header, TensorSpec, encode_header
 from .reader import TensorFile
 
 GIB = 1024**3
+
+log = logging.getLogger(__name__)
 
 
 def write_file(
@@ -37,23 +47,27 @@ def write_file(
     before it has its name, and may raise. Returns the size of the file.
 
     Nothing called ``target`` changes until all is verified; whatever is raised, the temporary file
-    beside it is removed. StorageError: the file exists (unless ``overwrite``), too little space, a
+    beside it is removed, and what killed processes left of the same target goes first. StorageError: the file exists (unless ``overwrite``), too little space, a
     tensor that is not as announced, bytes that read back differently.
     """
     target = Path(target)
     prefix, header = encode_header(specs, metadata)
     refuse_to_replace(target, overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(target)
     _require_space(target, header.size)
     on_bytes = on_bytes or (lambda count: None)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    temporary, file = _temporary_file(target)
     try:
-        hashes = _write(temporary, prefix, header, tensors, on_bytes)
-        _verify(temporary, header, hashes, on_bytes)
-        if check is not None:
-            check(temporary)
-        refuse_to_replace(target, overwrite)
-        os.replace(temporary, target)
+        with file:
+            hashes = _write(file, prefix, header, tensors, on_bytes)
+            if fcntl is None:
+                file.close()  # Windows renames no open file
+            _verify(temporary, header, hashes, on_bytes)
+            if check is not None:
+                check(temporary)
+            refuse_to_replace(target, overwrite)
+            os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(target.parent)
@@ -95,6 +109,39 @@ def refuse_to_replace(target: Path, overwrite: bool) -> None:
         )
 
 
+def _temporary_file(target: Path) -> tuple[Path, BinaryIO]:
+    """A new file beside ``target``, locked for as long as it is open: see ``_remove_abandoned``."""
+    while True:
+        path = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+        file = path.open("xb")
+        _lock(file, wait=True)
+        if path.exists():  # not taken for abandoned before it was locked
+            return path, file
+        file.close()
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Removes temporary files of ``target`` that no process holds: theirs was killed, or the power
+    went. Leaves them where files cannot be locked, as on Windows."""
+    for path in target.parent.glob(f".{escape(target.name)}.{'[0-9a-f]' * 8}.part"):
+        with contextlib.suppress(OSError), path.open("r+b") as file:
+            if _lock(file):
+                path.unlink()
+                log.info("Removed %s, left by a process that was killed.", path)
+
+
+def _lock(file: BinaryIO, wait: bool = False) -> bool:
+    """Whether ``file`` is now locked by this open file alone. The system unlocks it when the file
+    is closed or the process ends, however it ends."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:  # held by another, or a drive without locks
+        return False
+    return True
+
+
 def _require_space(target: Path, needed: int) -> None:
     free = shutil.disk_usage(target.parent).free
     if free < needed:
@@ -105,23 +152,22 @@ def _require_space(target: Path, needed: int) -> None:
 
 
 def _write(
-    path: Path,
+    file: BinaryIO,
     prefix: bytes,
     header: Header,
     tensors: Iterable[tuple[str, torch.Tensor]],
     on_bytes: Callable[[int], None],
 ) -> dict[str, bytes]:
     hashes: dict[str, bytes] = {}
-    with path.open("xb") as file:
-        file.write(prefix)
-        for name, tensor in tensors:
-            data = _bytes_of(tensor, header.specs.get(name), name)
-            file.seek(header.starts[name])
-            file.write(data)
-            hashes[name] = hashlib.sha256(data).digest()
-            on_bytes(len(data))
-        file.flush()
-        os.fsync(file.fileno())
+    file.write(prefix)
+    for name, tensor in tensors:
+        data = _bytes_of(tensor, header.specs.get(name), name)
+        file.seek(header.starts[name])
+        file.write(data)
+        hashes[name] = hashlib.sha256(data).digest()
+        on_bytes(len(data))
+    file.flush()
+    os.fsync(file.fileno())
     missing = header.specs.keys() - hashes.keys()
     if missing:
         raise StorageError(f"{len(missing)} tensors were announced and never came: {min(missing)}.")

@@ -23,6 +23,8 @@ from .building import model_prefix, renamed
 _PARTS = frozenset(
     ("weight_scale", "weight_scale_2", "input_scale", STOCK_MARKER, "scale_weight", "scale_input")
 )
+# And beside the weight of a format that has parts of its own.
+_PARTS_OF = {"asym_w4a8_int8": frozenset(("weight_s_rel", "weight_s_channel", "weight_codebook"))}
 _FLAG = "scaled_fp8"
 
 
@@ -31,7 +33,7 @@ def require_claimed(
 ) -> list[str]:
     """Names in ``files`` that have no place in the model and belong to none of its layers.
 
-    quantized: the layers that ComfyUI read as quantized, by their names in the file.
+    quantized: formats of the layers that ComfyUI read as quantized, by their names in the file.
     StorageError: a weight of the model is not in the file, or a tensor of the file belongs to one
     of its layers and was not taken.
     """
@@ -51,13 +53,14 @@ def require_claimed(
             f"{missing[0]}. Download or save it again."
         )
     known = parameters.keys() | dict(model.named_buffers(remove_duplicate=False)).keys()
-    layers = {layer.removeprefix(prefix) for layer in quantized}
+    formats = {layer.removeprefix(prefix): fmt for layer, fmt in quantized.items()}
     leaves = {name for name, module in model.named_modules() if _is_leaf(module)}
     left = []
     for new, old in taken.items():
         layer, _, part = new.rpartition(".")
         old_layer = (old or new).rpartition(".")[0]
-        if new in known or (part in _PARTS and (layer in layers or old_layer in layers)):
+        fmt = formats.get(layer) or formats.get(old_layer)
+        if new in known or (fmt and part in _PARTS | _PARTS_OF.get(fmt, frozenset())):
             continue
         owner = next((name for name in _above(new) if name in leaves), None)
         if owner is not None:

@@ -221,16 +221,13 @@ def test_wrong_usage_is_exit_code_2(capsys):
     assert error.value.code == 2
 
 
-@pytest.mark.parametrize(
-    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "terminated"]
-)
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
-def test_a_conversion_that_is_stopped_leaves_nothing(tmp_path, sent, code):
+def started(tmp_path):
+    """A conversion in a process of its own that has begun to write, and its target."""
     weight = torch.rand(2048, 2048).bfloat16()
     tensors = {f"blocks.{i}.{n}.weight": weight.clone() for i in range(12) for n in ("a", "b")}
-    save_file(tensors, tmp_path / "model.safetensors")
+    save_file(tensors, tmp_path / "large.safetensors")
     out = tmp_path / "out" / "out.safetensors"
-    command = [sys.executable, "-m", "quant_core.cli", "convert", tmp_path / "model.safetensors"]
+    command = [sys.executable, "-m", "quant_core.cli", "convert", tmp_path / "large.safetensors"]
     process = subprocess.Popen(
         [*map(str, command), str(out), "--method", "int4"],
         cwd=ROOT,
@@ -241,8 +238,28 @@ def test_a_conversion_that_is_stopped_leaves_nothing(tmp_path, sent, code):
     )
     while not (out.parent.is_dir() and list(out.parent.iterdir())) and process.poll() is None:
         time.sleep(0.02)
+    return process, out
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "terminated"]
+)
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+def test_a_conversion_that_is_stopped_leaves_nothing(tmp_path, sent, code):
+    process, out = started(tmp_path)
     process.send_signal(sent)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert err.count("\n") == 1 and "nothing was written" in err
     assert list(out.parent.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
+def test_what_a_killed_conversion_left_goes_with_the_next_to_the_same_file(model, tmp_path, run):
+    process, out = started(tmp_path)
+    process.kill()
+    process.communicate(timeout=60)
+    (left,) = out.parent.iterdir()
+    assert left.name.startswith(".out.safetensors.") and left.suffix == ".part"
+    assert run("convert", model, out, "--method", "int8")[0] == 0
+    assert list(out.parent.iterdir()) == [out]

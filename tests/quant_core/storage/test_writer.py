@@ -135,6 +135,62 @@ def test_an_error_in_the_middle_leaves_the_old_file_and_no_other(tmp_path):
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
 
 
+locked = pytest.mark.skipif(writer.fcntl is None, reason="Windows locks no file like this")
+
+
+@locked
+def test_what_a_killed_process_left_goes_when_its_target_is_written_again(tmp_path):
+    left = [f".a.safetensors.{n}.part" for n in ("0123abcd", "ffffffff")]
+    others = [".b.safetensors.0123abcd.part", ".a.safetensors.mine.part", "a.safetensors.part"]
+    for name in (*left, *others):
+        (tmp_path / name).write_bytes(b"half")
+    write(tmp_path / "a.safetensors")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.safetensors", *others}
+
+
+@locked
+def test_the_space_that_it_took_counts_as_free(tmp_path, monkeypatch):
+    left = tmp_path / ".a.safetensors.0123abcd.part"
+    left.write_bytes(b"half")
+    usage = shutil.disk_usage(tmp_path)
+    free = {True: 0, False: usage.free}
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free[left.exists()]))
+    write(tmp_path / "a.safetensors")
+
+
+@locked
+@pytest.mark.parametrize("moment", ["written", "verified"])
+def test_what_another_still_writes_or_verifies_stays(tmp_path, moment):
+    target = tmp_path / "a.safetensors"
+    calls = []
+
+    def on_bytes(count):
+        calls.append(count)
+        if len(calls) == (3 if moment == "written" else len(TENSORS) + 3):
+            (part,) = tmp_path.glob(".*.part")
+            write(target)
+            assert {path.name for path in tmp_path.iterdir()} == {"a.safetensors", part.name}
+
+    write(target, on_bytes=on_bytes, overwrite=True)
+    assert load_file(target).keys() == TENSORS.keys()
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@locked
+def test_a_temporary_file_that_is_taken_before_it_is_locked_is_made_anew(tmp_path, monkeypatch):
+    lock, taken = writer._lock, []
+
+    def take_the_first(file, wait=False):
+        if not taken:
+            taken.append(file.name)
+            (tmp_path / file.name).unlink()
+        return lock(file, wait)
+
+    monkeypatch.setattr(writer, "_lock", take_the_first)
+    write(tmp_path / "a.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"] and taken
+
+
 @pytest.mark.parametrize(
     "change, fault",
     [

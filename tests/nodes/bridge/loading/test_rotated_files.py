@@ -102,8 +102,9 @@ def test_a_format_that_this_comfyui_lacks_is_refused_in_one_line(name, needs, wr
     assert "Update ComfyUI; nothing was loaded." in message
 
 
-def test_w4a8_beside_another_format_needs_a_comfyui_that_has_it(write, load):
-    """Layers of FP8 besides are ComfyUI's to read, and with them the file."""
+@pytest.fixture
+def mixed(write):
+    """W4A8 but for one layer of FP8, which is ComfyUI's to read, and with it the file."""
     path = write(w4a8)
     tensors = load_file(path)
     layers = json.loads(_metadata(path)["_quantization_metadata"])["layers"]
@@ -114,10 +115,46 @@ def test_w4a8_beside_another_format_needs_a_comfyui_that_has_it(write, load):
     tensors[f"{name}.weight"] = torch.zeros(shape, dtype=torch.float8_e4m3fn)
     tensors[f"{name}.weight_scale"] = torch.tensor(1.0)
     layers[name] = {"format": "float8_e4m3fn"}
-    save_file(tensors, path, {"_quantization_metadata": json.dumps({"layers": layers})})
+
+    def save(**further):
+        said = {"_quantization_metadata": json.dumps({"layers": layers})}
+        save_file(tensors | further, path, said)
+        return path
+
+    return save
+
+
+def comfyui_has_w4a8():
+    from comfy.quant_ops import QUANT_ALGOS
+
+    return "asym_w4a8_int8" in QUANT_ALGOS
+
+
+def test_w4a8_beside_another_format_needs_a_comfyui_that_has_it(mixed, load):
+    if comfyui_has_w4a8():
+        pytest.skip("this ComfyUI has it")
     with pytest.raises(
         QuantizationError, match=r"31 layers as asym_w4a8_int8, which needs ComfyUI 0\.31"
     ):
+        load(mixed())
+
+
+def test_a_comfyui_that_has_w4a8_loads_it_beside_another_format(mixed, load, latent):
+    import comfy.sd
+
+    if not comfyui_has_w4a8():
+        pytest.skip("ComfyUI reads W4A8 from 0.31.0 on")
+    patcher, *_ = load(mixed())
+    assert torch.equal(latent(patcher), latent(comfy.sd.load_diffusion_model(str(mixed()))))
+
+
+@pytest.mark.parametrize("part", ["weight_correction", "weight_codebook_2"])
+def test_what_comfyui_does_not_read_of_w4a8_is_refused_in_a_mixed_file(part, mixed, load):
+    if not comfyui_has_w4a8():
+        pytest.skip("ComfyUI reads W4A8 from 0.31.0 on")
+    layer = "double_blocks.1.img_attn.qkv"
+    path = mixed(**{f"{layer}.{part}": torch.zeros(16)})
+    with pytest.raises(QuantizationError, match=rf"{layer}\.{part}, which belongs to {layer}"):
         load(path)
 
 
