@@ -78,6 +78,28 @@ def test_the_newest_environment_opens_comfyuis_own_pins(monkeypatch, tmp_path):
     assert dev.parse(["test", "--newest", "-q"])[0].newest
 
 
+def test_the_newest_environment_is_made_by_one_pip_run_and_then_found(monkeypatch, tmp_path):
+    """All of ComfyUI's requirements and the tests' at once, so that pip sees every conflict."""
+    (tmp_path / "requirements.txt").write_text("comfy-kitchen==0.2.26\ntorch\ntorchaudio\n")
+    monkeypatch.setattr(dev, "ROOT", tmp_path)
+    monkeypatch.setattr(dev, "newest", True)
+    dev.venv().mkdir()
+    runs = []
+    monkeypatch.setattr(dev, "pip", lambda *arguments: runs.append(arguments))
+    dev.install(tmp_path)
+    dev.install(tmp_path)
+    assert len(runs) == 1 and runs[0][0] == "install"
+    wanted = runs[0][1:]
+    assert {*dev.NEWEST, *dev.TOOLS, *dev.ORIGINALS, *dev.PARTNERS} < {*wanted}
+    assert {"comfy-kitchen", "torch", "torchaudio"} < {*wanted}
+    pinned = [line for line in wanted if "==" in line]
+    assert pinned == ["torchao==0.18.0"]
+    assert (tmp_path / ".venv-newest" / "graphquant-setup").read_text() == "\n".join(wanted)
+    (tmp_path / "requirements.txt").write_text("comfy-kitchen==0.2.31\ntorch\nblake3\n")
+    dev.install(tmp_path)
+    assert "blake3" in runs[1]
+
+
 PIP = (
     "Collecting torch==2.11.0",
     "  Downloading torch-2.11.0-cp311.whl (530.7 MB)",

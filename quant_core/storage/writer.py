@@ -47,8 +47,9 @@ def write_file(
     before it has its name, and may raise. Returns the size of the file.
 
     Nothing called ``target`` changes until all is verified; whatever is raised, the temporary file
-    beside it is removed, and what killed processes left of the same target goes first. StorageError: the file exists (unless ``overwrite``), too little space, a
-    tensor that is not as announced, bytes that read back differently.
+    beside it is removed, and what killed processes left of the same target goes first.
+    StorageError: the file exists (unless ``overwrite``), too little space, a tensor that is not as
+    announced, bytes that read back differently.
     """
     target = Path(target)
     prefix, header = encode_header(specs, metadata)

@@ -47,11 +47,11 @@ def tensor_cores(monkeypatch):
         return F.linear(a, b, bias).to(dtype)
 
     def nvfp4(
-        a, b, tensor_scale_a, tensor_scale_b, block_scale_a, block_scale_b, bias=None, out_dtype=None
+        a, b, tensor_scale_a, tensor_scale_b, block_scale_a, block_scale_b, bias=None, *, out_dtype
     ):
-        read = comfy_kitchen.dequantize_nvfp4
-        rows = read(a, tensor_scale_a, block_scale_a, torch.float32)
-        return multiply(rows, read(b, tensor_scale_b, block_scale_b, torch.float32), bias, out_dtype)
+        rows = comfy_kitchen.dequantize_nvfp4(a, tensor_scale_a, block_scale_a, torch.float32)
+        weight = comfy_kitchen.dequantize_nvfp4(b, tensor_scale_b, block_scale_b, torch.float32)
+        return multiply(rows, weight, bias, out_dtype)
 
     def mxfp8(a, b, block_scale_a, block_scale_b, bias=None, out_dtype=None):
         read = comfy_kitchen.dequantize_mxfp8
