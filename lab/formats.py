@@ -29,6 +29,7 @@ from graphquant.quant_core.formats import (  # noqa: E402
     Int8ConvRot,
     IntN,
     LlmInt8,
+    SvdQuant,
 )
 from graphquant.quant_core.formats.rotated_groups import rotated_groups  # noqa: E402
 
@@ -86,6 +87,8 @@ FIGURES: dict[Format, Figures] = {
     Int8ConvRot(activations="int8"): Figures(8.0104, 0.0085, 0.0093),
     W4A8: Figures(4.5106, 0.0712, 0.0731),
     W6A8: Figures(6.5104, 0.0202, 0.0208),
+    SvdQuant(): Figures(4.9323, 0.0925),
+    SvdQuant("nvfp4"): Figures(5.1823, 0.0814),
 }
 EVERY_FORMAT = list(FIGURES)
 
@@ -105,4 +108,6 @@ EACH_KIND = [
     Int8ConvRot(16, "int8"),
     rotated_groups(4, 16),
     rotated_groups(6, 16),
+    SvdQuant(rank=8),
+    SvdQuant("nvfp4", 8),
 ]

@@ -40,7 +40,7 @@ def quantizing_bytes(plan: Plan, patched: Container[str] = ()) -> int:
 def _layer_bytes(layer: LayerPlan, patched: bool) -> int:
     # A patch is added to a float32 copy, out of place, and is as large itself.
     weight = 3 * 4 * math.prod(layer.shape) if patched else 2 * layer.bytes_before
-    return weight + layer.bytes_after
+    return weight + layer.bytes_after + layer.format.copies * 4 * math.prod(layer.shape)
 
 
 def quantize_plan(

@@ -41,6 +41,9 @@ class PackedTensor(TorchAOBaseTensor):
         scale_2: torch.Tensor | None = None,
         input_scale: torch.Tensor | None = None,
         codebook: torch.Tensor | None = None,
+        smooth_factor: torch.Tensor | None = None,
+        proj_up: torch.Tensor | None = None,
+        proj_down: torch.Tensor | None = None,
     ):
         super().__init__()
         self.qdata = qdata
@@ -49,6 +52,9 @@ class PackedTensor(TorchAOBaseTensor):
         self.scale_2 = scale_2
         self.input_scale = input_scale
         self.codebook = codebook
+        self.smooth_factor = smooth_factor
+        self.proj_up = proj_up
+        self.proj_down = proj_down
         self.format = format
         self.original_shape = tuple(original_shape)
         self.original_dtype = original_dtype

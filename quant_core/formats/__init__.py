@@ -18,6 +18,7 @@ from .mxfp8 import MXFP8
 from .nvfp4 import NVFP4
 from .rotated_groups import W4A8, W6A8, RotatedGroups
 from .static_float8 import StaticFloat8
+from .svdquant import SvdQuant
 
 __all__ = [
     "FORMATS",
@@ -41,6 +42,7 @@ __all__ = [
     "QuantizedWeight",
     "RotatedGroups",
     "StaticFloat8",
+    "SvdQuant",
     "fits",
     "format_from_dict",
 ]

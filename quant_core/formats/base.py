@@ -14,16 +14,18 @@ from typing import Any, ClassVar
 
 import torch
 
-from ..errors import NonFiniteWeightError
 from ..kernels import Coding, add_low_rank, decoded, stored_linear
 from ..kernels.blocks import row_blocks as row_blocks
+from .extremes import absolute_maximum as absolute_maximum
+from .extremes import require_finite as require_finite
 from .grid import Grid
 
 FORMATS: dict[str, type[Format]] = {}
 
 # The tensors that a weight may consist of. What carries or saves one knows no others.
 REQUIRED_PARTS = ("qdata", "scale")
-OPTIONAL_PARTS = ("zero_point", "scale_2", "input_scale", "codebook")
+BRANCH_PARTS = ("smooth_factor", "proj_up", "proj_down")
+OPTIONAL_PARTS = ("zero_point", "scale_2", "input_scale", "codebook", *BRANCH_PARTS)
 PARTS = (*REQUIRED_PARTS, *OPTIONAL_PARTS)
 
 # In ComfyUI's marker: activations stay as they are.
@@ -58,7 +60,8 @@ class QuantizedWeight:
     qdata: the codes, in the format's own dtype and shape. scale: as the format defines it.
     zero_point: the same, in weight units. scale_2: the scale of the scales. input_scale: the scale
     of activations, float32. codebook: the numbers that the codes stand for, where each weight has
-    its own. shape and dtype: of the weight before it was quantized.
+    its own. smooth_factor, proj_up, proj_down: of a branch beside the codes (see ``svdquant``).
+    shape and dtype: of the weight before it was quantized.
     """
 
     format: Format
@@ -70,6 +73,9 @@ class QuantizedWeight:
     scale_2: torch.Tensor | None = None
     input_scale: torch.Tensor | None = None
     codebook: torch.Tensor | None = None
+    smooth_factor: torch.Tensor | None = None
+    proj_up: torch.Tensor | None = None
+    proj_down: torch.Tensor | None = None
 
     @classmethod
     def of_parts(
@@ -108,19 +114,16 @@ class Format(ABC):
     """How a weight is stored and multiplied; two weights of equal formats are treated alike.
 
     kind: the format's name in files. needs_input_scale: each layer needs a measured scale for its
-    activations before it can be quantized (see ``with_activation_maximum``).
-    """
-
-    kind: ClassVar[str]
-    """How a weight is stored and multiplied; two weights of equal formats are treated alike.
-
-    kind: the format's name in files. needs_input_scale: each layer needs a measured scale for its
-    activations before it can be quantized (see ``with_activation_maximum``). entries: what
+    activations before it can be quantized (see ``with_activation_maximum``). needs_calibration:
+    it is for layers of which rows of activations are known. copies: float32 copies of the whole
+    weight that ``quantize`` holds at a time, where it does not work in blocks. entries: what
     ComfyUI's files call a part, where that is not ``weight_<part>``.
     """
 
     kind: ClassVar[str]
     needs_input_scale: ClassVar[bool] = False
+    needs_calibration: ClassVar[bool] = False
+    copies: ClassVar[int] = 0
     entries: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
@@ -195,6 +198,20 @@ class Format(ABC):
             return stored_linear(x, weight, bias, up, down)
         return add_low_rank(self.linear(x, weight, bias), x, up, down)
 
+    def with_low_rank(
+        self, weight: QuantizedWeight, up: torch.Tensor, down: torch.Tensor
+    ) -> QuantizedWeight | None:
+        """``weight`` with ``up @ down`` in the low-rank branch that it has already, up [N, R] and
+        down [R, K]; None where this format has no such branch."""
+        return None
+
+    def emulated(
+        self, x: torch.Tensor, weight: QuantizedWeight, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        """What a device that rounds ``activations`` computes, in plain PyTorch, for formats whose
+        ``linear`` leaves them as they are where nothing multiplies them rounded."""
+        return self.linear(x, weight, bias)
+
     @property
     def activations(self) -> str | None:
         """What activations are rounded to when a layer runs ("int8", "float8_e4m3fn", "mxfp8",
@@ -218,6 +235,10 @@ class Format(ABC):
 
     def with_activation_maximum(self, maximum: float) -> Format:
         """This format for a layer whose activations reach ``maximum`` in magnitude."""
+        return self
+
+    def with_rank(self, rank: int) -> Format:
+        """This format with a low-rank branch of ``rank``; others have none and stay as they are."""
         return self
 
     def with_algorithm(self, algorithm: str) -> Format:
@@ -267,31 +288,6 @@ class Format(ABC):
     def to_dict(self) -> dict[str, Any]:
         """Plain values from which ``format_from_dict`` makes the format again."""
         return {"kind": self.kind, **asdict(self)}
-
-
-def absolute_maximum(matrix: torch.Tensor, granularity: str) -> torch.Tensor:
-    """The largest magnitude in ``matrix``, float32: [N, 1] per row, [] per tensor.
-    NonFiniteWeightError for NaN and infinity."""
-    largest = torch.cat([_row_maximum(matrix[block]) for block in row_blocks(matrix)])
-    if granularity == "per-tensor":
-        largest = largest.amax()
-    require_finite(largest)
-    return largest
-
-
-def _row_maximum(rows: torch.Tensor) -> torch.Tensor:
-    # On a CPU PyTorch reduces bfloat16 slowly, and aminmax along a dimension very slowly.
-    rows = rows.float() if rows.device.type == "cpu" else rows
-    return torch.maximum(rows.amax(1, keepdim=True), -rows.amin(1, keepdim=True)).float()
-
-
-def require_finite(extremes: torch.Tensor) -> None:
-    """Raises NonFiniteWeightError unless all of ``extremes``, maxima of a weight, are finite: a
-    maximum keeps NaN and infinity."""
-    if not torch.isfinite(extremes).all():
-        raise NonFiniteWeightError(
-            "The weight holds NaN or infinity. Repair or re-download the checkpoint."
-        )
 
 
 def scale_shape(shape: tuple[int, ...], granularity: str) -> tuple[int, ...]:

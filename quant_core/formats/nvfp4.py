@@ -213,6 +213,15 @@ def _searched_scale(
     return least(map(candidate, stretches))[0]
 
 
+def rounded_blocks(values: torch.Tensor, scale_2: torch.Tensor) -> torch.Tensor:
+    """float32 ``values`` [rows, K], K in sixteens, to the nearest of NVFP4 and back, as activations
+    are rounded: each block's largest magnitude is code 6. scale_2: float32 []."""
+    groups = values.unflatten(-1, (-1, BLOCK))
+    step = _searched_scale(groups, scale_2, (1.0,), None).unsqueeze(-1) * scale_2
+    scaled = torch.where(step == 0, 0.0, groups / step)
+    return _rounded(scaled).mul_(step).flatten(-2)
+
+
 def _rounded(scaled: torch.Tensor) -> torch.Tensor:
     """The nearest values of E2M1: in halves to 2, whole to 4, in twos to 6."""
     # The exponent's bits alone are the power of two below, 1 to 4 of which are twice the unit.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,8 +12,10 @@ from ..calibration import Calibration
 from ..errors import CalibrationError, UnknownNameError
 from ..formats import QuantizedWeight
 from ..planning.decisions import LayerPlan
+from .candidate import Candidate
 from .compensate import compensated
 from .inputs import FEWEST_ROWS, Inputs, Preparation
+from .low_rank import round_with_branch
 from .outcome import COMPENSATED, NEAREST, LayerRounding
 
 AUTO = "auto"
@@ -47,41 +49,6 @@ def require_rounding(rounding: str, calibration: Calibration | None) -> None:
             f"rounding is compensated, but {found}. Connect Calibrate Activations (from Python: "
             "calibration=, of quant_core.observe), or choose auto."
         )
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One way to round a layer. shift: of its bias, float32 [N]; None where it has none, or where
-    correcting it would not help. output_error: with that shift, on rows that the rounding did not
-    see."""
-
-    way: str
-    stored: QuantizedWeight
-    shift: torch.Tensor | None
-    output_error: float
-    weight_error: float
-    error_without_shift: float
-
-    @classmethod
-    def of(
-        cls,
-        way: str,
-        stored: QuantizedWeight,
-        weight: torch.Tensor,
-        inputs: Inputs,
-        has_bias: bool,
-    ) -> Candidate:
-        """Measures ``stored`` against ``weight``, float32 [N, K]."""
-        error = stored.dequantize(torch.float32).sub_(weight)
-        size = torch.linalg.vector_norm(weight).clamp_min(1e-30)
-        weight_error = (torch.linalg.vector_norm(error) / size).item()
-        as_it_was = inputs.output_error(error, weight, None)
-        if has_bias:
-            shift = inputs.shift(error)
-            shifted = inputs.output_error(error, weight, shift)
-            if shifted < as_it_was:
-                return cls(way, stored, shift, shifted, weight_error, as_it_was)
-        return cls(way, stored, None, as_it_was, weight_error, as_it_was)
 
 
 class CalibratedRounding:
@@ -122,6 +89,8 @@ class CalibratedRounding:
         rows = self._calibration.rows[layer.name]
         inputs = Inputs.of(rows.to(weight.device))
         values = weight.float()
+        if layer.format.needs_calibration:
+            return self._with_branch(layer, weight, values, inputs, has_bias)
         plain = Candidate.of(NEAREST, layer.format.quantize(weight), values, inputs, has_bias)
         best, note = plain, ""
         if self._rounding != NEAREST:
@@ -130,11 +99,41 @@ class CalibratedRounding:
                 best = other
             elif other is not None:
                 note = "to nearest: compensated rounding was no better on rows held out"
+        return self._keep(layer, best, plain.error_without_shift, note)
+
+    def _with_branch(
+        self,
+        layer: LayerPlan,
+        weight: torch.Tensor,
+        values: torch.Tensor,
+        inputs: Inputs,
+        has_bias: bool,
+    ) -> QuantizedWeight:
+        """As ``__call__``, for a format that is smoothed and has a low-rank branch."""
+        nearest, other, plain_error = round_with_branch(
+            layer.format,
+            values,
+            weight.dtype,
+            inputs,
+            has_bias,
+            self._rounding != NEAREST,
+            lambda part: self._on_progress(int(part * cost_of(layer))),
+        )
+        best, note = nearest, ""
+        if other is not None and self._is_better(other, nearest):
+            best = other
+        elif self._rounding != NEAREST:
+            note = "to nearest: compensated rounding was no better on rows held out"
+        return self._keep(layer, best, plain_error, note)
+
+    def _keep(
+        self, layer: LayerPlan, best: Candidate, plain_error: float, note: str
+    ) -> QuantizedWeight:
         self.outcomes[layer.name] = LayerRounding(
             best.way,
             best.weight_error,
             best.output_error,
-            plain.error_without_shift,
+            plain_error,
             best.shift is not None,
             note,
         )

@@ -41,12 +41,7 @@ class Inputs:
     def hessian(self, fmt: Format, about_mean: bool) -> torch.Tensor:
         """X^T X / rows, damped, float32 [K, K], in the basis that ``fmt`` rounds in. about_mean: of
         X less its mean, for layers whose bias absorbs the mean error."""
-        rows, k = self.train.shape
-        x = fmt.in_own_basis(self.train - self.mean if about_mean else self.train)
-        hessian = (x.t() @ x).div_(rows)
-        diagonal = hessian.diagonal()
-        diagonal.add_(diagonal.mean() * (_DAMP + _DAMP_OF_FEW * min(1.0, k / rows)))
-        return hessian
+        return damped(fmt.in_own_basis(self.train - self.mean if about_mean else self.train))
 
     def shift(self, error: torch.Tensor) -> torch.Tensor:
         """The change of the bias that cancels the mean effect of ``error`` [N, K]: float32 [N]."""
@@ -62,6 +57,15 @@ class Inputs:
             lost += shift
         expected = torch.linalg.vector_norm(self.held_out @ weight.t())
         return (torch.linalg.vector_norm(lost) / expected.clamp_min(1e-30)).item()
+
+
+def damped(x: torch.Tensor) -> torch.Tensor:
+    """X^T X / rows of ``x`` [rows, K], float32 [K, K], and what keeps it positive."""
+    rows, k = x.shape
+    hessian = (x.t() @ x).div_(rows)
+    diagonal = hessian.diagonal()
+    diagonal.add_(diagonal.mean() * (_DAMP + _DAMP_OF_FEW * min(1.0, k / rows)))
+    return hessian
 
 
 @dataclass(frozen=True)

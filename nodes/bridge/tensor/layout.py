@@ -47,6 +47,9 @@ class GraphQuantLayout(QuantizedLayout):
         scale_2: torch.Tensor | None = None
         input_scale: torch.Tensor | None = None
         codebook: torch.Tensor | None = None
+        smooth_factor: torch.Tensor | None = None
+        proj_up: torch.Tensor | None = None
+        proj_down: torch.Tensor | None = None
         row_gain: torch.Tensor | None = None
         column_gain: torch.Tensor | None = None
         lora_up: torch.Tensor | None = None

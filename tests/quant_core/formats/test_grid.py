@@ -6,7 +6,9 @@ import torch
 from graphquant.quant_core.formats import MXFP8, NVFP4, Code4, Int4, StaticFloat8
 from lab.formats import EVERY_FORMAT
 
-WITH_SCALES = [*EVERY_FORMAT, StaticFloat8(input_scale=1.0)]
+# Of a weight with a branch the residual is rounded, on the grid of a format that is in the list.
+WITH_SCALES = [fmt for fmt in EVERY_FORMAT if not fmt.needs_calibration]
+WITH_SCALES += [StaticFloat8(input_scale=1.0)]
 every_format = pytest.mark.parametrize("fmt", WITH_SCALES, ids=str)
 
 
