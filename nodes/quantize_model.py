@@ -203,6 +203,11 @@ class GQQuantizeModel(io.ComfyNode):
             notes += found
         chart = fit_chart(outcome)
         warnings = get_quant_compile_warnings(chosen.method, compile_mode)
+        if plan.method != FIT and (size_gib or stock_only or sensitivity is not None):
+            warnings.append(
+                f"size_gib, sensitivity and stock_only have no effect on {plan.method}. "
+                "Choose the method fit."
+            )
         if not plan.quantized:
             return unchanged(model, model, plan, warnings, notes, more=(chart,))
         kept = WeightCache(cache_folder()) if cache else None

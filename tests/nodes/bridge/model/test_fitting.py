@@ -165,3 +165,12 @@ def test_a_new_sensitivity_file_runs_the_node_again(folder):
     (folder / "new.json").write_text("{}")
     assert GQQuantizeModel.fingerprint_inputs(method="fit") != before
     assert GQQuantizeModel.fingerprint_inputs(method="int8") == 0
+
+
+@pytest.mark.parametrize("inputs", [{"size_gib": 1.0}, {"stock_only": True}], ids=str)
+def test_a_size_for_another_method_is_warned_of(flux_patcher, inputs):
+    from graphquant.nodes.quantize_model import GQQuantizeModel
+
+    report = GQQuantizeModel.execute(flux_patcher, "int8", **inputs).result[1]
+    assert "have no effect on int8. Choose the method fit." in report
+    assert "no effect" not in GQQuantizeModel.execute(flux_patcher, "int8").result[1]
