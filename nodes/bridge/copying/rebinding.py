@@ -7,7 +7,6 @@ that still pointed to the original's would run unquantized weights, or nothing, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import CellType, FunctionType
 
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import PatcherInjection, WrappersMP
@@ -20,17 +19,15 @@ from comfy_api.torch_helpers.torch_compile import (
 from torch import nn
 from torch._dynamo.eval_frame import OptimizedModule
 
+from .leading import BoundToOriginalError, Lead
 from .model_copy import redirect
-
-
-class BoundToOriginalError(ValueError):
-    """A node before Quantize Model refers to a module that cannot be moved to the copy."""
 
 
 def rebind(patcher: ModelPatcher, original: nn.Module) -> None:
     """Make what ``patcher``, a clone with a copied model, holds of ``original`` refer to the copy.
 
-    BoundToOriginalError for a compiled module in ComfyUI's object patches.
+    BoundToOriginalError for a compiled module in ComfyUI's object patches, and for what ``Lead``
+    cannot lead.
     """
     copied = dict(patcher.model.named_modules())
     copies = {
@@ -38,54 +35,14 @@ def rebind(patcher: ModelPatcher, original: nn.Module) -> None:
     }
     for key, value in patcher.object_patches.items():
         patcher.object_patches[key] = _redirected(key, value, copies)
-    patcher.model_options = _options(patcher.model_options, copies)
+    lead = Lead(copies)
+    patcher.model_options = lead(patcher.model_options)
+    patcher.wrappers, patcher.callbacks = lead(patcher.wrappers), lead(patcher.callbacks)
     for key, injections in patcher.injections.items():
         patcher.injections[key] = [
             bound for injection in injections for bound in _inject_into(injection, patcher.model)
         ]
     _compile_again(patcher)
-
-
-def _options(value: object, copies: Mapping[int, nn.Module]) -> object:
-    """A patcher's options with every wrapper and patch in them led into the copy: TeaCache's and
-    others close over the diffusion model, whose forward they replace while it runs."""
-    if type(value) is dict:
-        return {key: _options(item, copies) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_options(item, copies) for item in value)
-    return _closing_over(value, copies) if isinstance(value, FunctionType) else value
-
-
-def _closing_over(
-    function: FunctionType, copies: Mapping[int, nn.Module], above: frozenset[int] = frozenset()
-) -> FunctionType:
-    """``function`` over the same cells, so that state it shares with others stays shared; only a
-    cell that holds a copied module, its method, or a function over one, is replaced. above: the
-    functions that this one was found in, which it may call."""
-    above |= {id(function)}
-    cells = [_cell(cell, copies, above) for cell in function.__closure__ or ()]
-    if all(new is old for new, old in zip(cells, function.__closure__ or (), strict=True)):
-        return function
-    made = FunctionType(
-        *(function.__code__, function.__globals__, function.__name__, function.__defaults__),
-        tuple(cells),
-    )
-    made.__kwdefaults__ = function.__kwdefaults__
-    made.__dict__.update(function.__dict__)
-    return made
-
-
-def _cell(cell: CellType, copies: Mapping[int, nn.Module], above: frozenset[int]) -> CellType:
-    try:
-        content = cell.cell_contents
-    except ValueError:  # a variable that has no value yet
-        return cell
-    if isinstance(content, list | tuple | dict) or id(content) in above:
-        return cell
-    led = redirect(content, copies)
-    if isinstance(content, FunctionType):
-        led = _closing_over(content, copies, above)
-    return cell if led is content else CellType(led)
 
 
 def copy_to_devices(patcher: ModelPatcher) -> None:
