@@ -1,16 +1,18 @@
 """Stock nodes that save, merge, extract, train or read weights, run on quantized models.
 
-    python -m lab.company_weights
+    python -m lab.company_weights [--rows ControlNet Extract]
 
 Each row is a stock node on the tiny Flux (SD 1.5 for ControlNets), each column what it is given; a
 figure is the relative L2 difference from the same node on the plain model with the same LoRA, of
-saved files from the quantized model itself. The table goes to docs/company.md, between its marks.
+saved files from the quantized model itself. The table goes to docs/company.md, between its marks;
+with ``--rows`` only those lines are run anew whose name has one of the words.
 """
 
 from __future__ import annotations
 
+import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -46,6 +48,10 @@ COLUMNS["layerwise cast"] = lambda model: quantized(model, "layerwise cast")
 
 def flux(model) -> torch.Tensor:
     return sample(model, FLUX, steps=2)
+
+
+def unet_latent(model) -> torch.Tensor:
+    return sample(model, SD15, steps=1)
 
 
 def saved(node: str) -> Callable:
@@ -85,13 +91,14 @@ def extracted(model, plain) -> str:
     from comfy_extras.nodes_model_merging import ModelSubtract
 
     difference = ModelSubtract().merge(LoraLoaderModelOnly(model), model, 1.0)[0]
-    prefix = "diffusion_model."
+    block, name = LAYER.rsplit(".", 1)
+    prefix = f"diffusion_model.{block}."  # a singular value decomposition of each layer is slow
     found = calc_lora_model(difference, 4, prefix, prefix, {}, LORAType.STANDARD)
     true = lora(model)
     products = [
         (
-            of[f"{prefix}{LAYER}.lora_up.weight"].float()
-            @ of[f"{prefix}{LAYER}.lora_down.weight"].float()
+            of[f"{prefix}{name}.lora_up.weight"].float()
+            @ of[f"{prefix}{name}.lora_down.weight"].float()
         )
         for of in (found, true)
     ]
@@ -123,6 +130,9 @@ SD15_ROWS = {
 def line(name: str, node: Callable, plain, run: Callable, columns) -> str:
     before, cells = run(plain), []
     for column, make in columns.items():
+        if "LoRA" in column and name in SD15_ROWS:
+            cells.append("not run")  # the LoRA is of the Flux
+            continue
         try:
             model = make(plain)
             other = LoraLoaderModelOnly(plain) if "LoRA" in column else plain
@@ -136,26 +146,43 @@ def line(name: str, node: Callable, plain, run: Callable, columns) -> str:
     return f"| {name} | {' | '.join(cells)} |"
 
 
-def main() -> None:
-    import_comfyui()
-    load_pack()
+def lines_of(rows: list[str]) -> Iterator[tuple[str, str]]:
+    """The names and lines of those of ``rows``, each as soon as it was run."""
     import comfy.sd
 
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-        model = comfy.sd.load_diffusion_model(str(tiny_flux(Path(folder) / FLUX.file, hidden=256)))
-        unet = comfy.sd.load_diffusion_model(str(tiny_sd15(Path(folder) / SD15.file)))
-        lines = [line(name, node, model, flux, COLUMNS) for name, node in FLUX_ROWS.items()]
-        plain_columns = {n: make for n, make in COLUMNS.items() if "LoRA" not in n}
-        for name, node in SD15_ROWS.items():
-            row = line(name, node, unet, lambda m: sample(m, SD15, steps=1), plain_columns)
-            cells = row.split(" | ")
-            lines.append(" | ".join([*cells[:-1], "not run", cells[-1]]))
-    head = ["| node | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+        if any(name in FLUX_ROWS for name in rows):
+            path = tiny_flux(Path(folder) / FLUX.file, hidden=256)
+            model = comfy.sd.load_diffusion_model(str(path))
+        if any(name in SD15_ROWS for name in rows):
+            unet = comfy.sd.load_diffusion_model(str(tiny_sd15(Path(folder) / SD15.file)))
+        for name in rows:
+            if name in FLUX_ROWS:
+                yield name, line(name, FLUX_ROWS[name], model, flux, COLUMNS)
+            else:
+                yield name, line(name, SD15_ROWS[name], unet, unet_latent, COLUMNS)
+
+
+def write(name: str, line: str) -> None:
+    """Put ``line`` into the table of the page, in the place of the line of that name."""
     page = PAGE.read_text(encoding="utf-8")
-    before, after = page.split(START)[0], page.split(END)[1]
-    PAGE.write_text(
-        before + START + "\n".join([*head, *lines]) + "\n" + END + after, encoding="utf-8"
-    )
+    before, rest = page.split(START)
+    table, after = rest.split(END)
+    lines = table.splitlines()
+    at = [i for i, old in enumerate(lines) if old.startswith(f"| {name} |")]
+    lines[at[0] if at else len(lines) :] = [line, *(lines[at[0] + 1 :] if at else [])]
+    PAGE.write_text(before + START + "\n".join(lines) + "\n" + END + after, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rows", nargs="*", default=[""], help="words of the rows' names")
+    words = parser.parse_args().rows
+    import_comfyui()
+    load_pack()
+    chosen = [n for n in (*FLUX_ROWS, *SD15_ROWS) if any(word in n for word in words)]
+    for name, made in lines_of(chosen):
+        write(name, made)
 
 
 if __name__ == "__main__":
