@@ -52,7 +52,7 @@ def native_linear(
     tokens, stock = _PRODUCTS[weight.format.kind].operands(x.reshape(-1, x.shape[-1]), weight)
     bias = None if bias is None else bias.to(x.dtype)
     # Codes that are padded with rows give as many columns, for which the bias is too short: PyTorch
-    # refuses it (since 2.14 with an error that comfy-kitchen does not turn into its slower way).
+    # refuses it with a ValueError, for which comfy-kitchen does not take its slower way.
     padded = len(weight.qdata) != weight.shape[0]
     y = F.linear(tokens, stock, None if padded else bias)
     if padded and bias is not None:
