@@ -20,10 +20,13 @@ from comfy.quant_ops import QuantizedTensor, get_layout_class
 
 from ....quant_core.formats import Format, QuantizedWeight
 from ....quant_core.formats.nvfp4 import LARGEST_CODE, LARGEST_SCALE
+from ....quant_core.kernels import add_low_rank
 from . import contest
 
 # A scale of zero would make NaN of tokens that are all zeros.
 _SMALLEST_MAXIMUM = 1e-12
+# What comfy-kitchen's kernels of four bits by four take.
+_SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 
 Operands = tuple[torch.Tensor, torch.Tensor]
 
@@ -32,24 +35,26 @@ Operands = tuple[torch.Tensor, torch.Tensor]
 class Product:
     """How comfy-kitchen multiplies one kind of format. operands: the rows of activations and a
     weight as ComfyUI's layouts have them. runs: whether a format's products belong there for these
-    rows."""
+    rows. adds_branch: the weight's low-rank branch is not among the operands."""
 
     operands: Callable[[torch.Tensor, QuantizedWeight], Operands]
     runs: Callable[[Format, torch.Tensor], bool]
+    adds_branch: bool = False
 
 
 def is_native(fmt: Format, x: torch.Tensor) -> bool:
     """Whether comfy-kitchen multiplies activations ``x`` [..., K] by weights of ``fmt``."""
-    if x.device.type != "cuda" or fmt.kind not in _PRODUCTS:
+    if x.device.type != "cuda" or _key(fmt) not in _PRODUCTS:
         return False
-    return _PRODUCTS[fmt.kind].runs(fmt, x)
+    return _PRODUCTS[_key(fmt)].runs(fmt, x)
 
 
 def native_linear(
     x: torch.Tensor, weight: QuantizedWeight, bias: torch.Tensor | None
 ) -> torch.Tensor:
     """``x @ W.T + bias`` as ComfyUI's stock layout computes it, for x [..., K]."""
-    tokens, stock = _PRODUCTS[weight.format.kind].operands(x.reshape(-1, x.shape[-1]), weight)
+    product, rows = _PRODUCTS[_key(weight.format)], x.reshape(-1, x.shape[-1])
+    tokens, stock = product.operands(rows, weight)
     bias = None if bias is None else bias.to(x.dtype)
     # Codes that are padded with rows give as many columns, for which the bias is too short: PyTorch
     # refuses it with a ValueError, for which comfy-kitchen does not take its slower way.
@@ -57,6 +62,8 @@ def native_linear(
     y = F.linear(tokens, stock, None if padded else bias)
     if padded and bias is not None:
         y = y + bias
+    if product.adds_branch:
+        y = add_low_rank(y, rows, weight.proj_up.to(x.dtype), weight.proj_down.to(x.dtype).t())
     return y.reshape(*x.shape[:-1], weight.shape[0])
 
 
@@ -68,11 +75,12 @@ def has_compiled_int8() -> bool:
 
 def native_kernel(fmt: Format, device: torch.device) -> str | None:
     """What multiplies ``fmt`` in comfy-kitchen on ``device``, in words; None where it does not."""
-    if device.type != "cuda" or fmt.kind not in _CONTESTED:
+    if device.type != "cuda" or _key(fmt) not in _CONTESTED:
         return None
     if not contest.wins(fmt, device, native_linear):
         return None
-    what = "int8 x int8 matmul" if fmt.activations else "dequantize + matmul"
+    rounded = fmt.activations
+    what = f"{rounded} x {rounded} matmul" if fmt.activations else "dequantize + matmul"
     return f"{what} in ComfyUI (comfy-kitchen)"
 
 
@@ -119,6 +127,23 @@ def _rotated_groups(rows: torch.Tensor, weight: QuantizedWeight) -> Operands:
     return rows, stock if fmt.activations else stock.dequantize()
 
 
+def _key(fmt: Format) -> str:
+    """The entry of ``_PRODUCTS`` for ``fmt``."""
+    residual = getattr(fmt, "residual", None)
+    return fmt.kind if residual is None else f"{fmt.kind} {residual}"
+
+
+def _svdquant_int4(rows: torch.Tensor, weight: QuantizedWeight) -> Operands:
+    parts = {"scale": weight.scale, "smooth_factor": weight.smooth_factor}
+    parts |= {"proj_up": weight.proj_up, "proj_down": weight.proj_down}
+    parts = {name: part.to(rows.dtype) for name, part in parts.items()}
+    return rows, _stock("TensorCoreSVDQuantW4A4Layout", weight, rows.dtype, **parts)
+
+
+def _svdquant_nvfp4(rows: torch.Tensor, weight: QuantizedWeight) -> Operands:
+    return _nvfp4(rows / weight.smooth_factor.to(rows.dtype), weight.format.residual_of(weight))
+
+
 def _stock(
     layout: str, weight: QuantizedWeight, dtype: torch.dtype, **params: object
 ) -> QuantizedTensor:
@@ -139,11 +164,17 @@ def _if_quicker(fmt: Format, x: torch.Tensor) -> bool:
     return contest.is_won(fmt, x, native_linear)
 
 
+def _if_four_bits_are_quicker(fmt: Format, x: torch.Tensor) -> bool:
+    return bool(fmt.activations) and x.dtype in _SIXTEEN_BITS and _if_quicker(fmt, x)
+
+
 # By the kind of a format.
 _CONTESTED = {
     "int8": Product(_int8, _if_quicker),
     "int8_convrot": Product(_int8_convrot, _if_quicker),
     "rotated_groups": Product(_rotated_groups, _if_quicker),
+    "svdquant int4": Product(_svdquant_int4, _if_four_bits_are_quicker),
+    "svdquant nvfp4": Product(_svdquant_nvfp4, _if_four_bits_are_quicker, adds_branch=True),
 }
 _PRODUCTS: dict[str, Product] = {
     "nvfp4": Product(
