@@ -1,4 +1,4 @@
-"""What a worker of a cluster does: one layer, of plain values to plain values."""
+"""The work of one worker of a cluster: quantizes a layer, from plain values to plain values."""
 
 from __future__ import annotations
 

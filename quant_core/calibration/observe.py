@@ -1,4 +1,4 @@
-"""Watch a model's layers while it runs, to calibrate it.
+"""Records the inputs of a model's layers while it runs, to calibrate it.
 
 Tested by tests/quant_core/calibration/test_rows.py.
 """

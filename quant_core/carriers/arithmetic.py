@@ -1,7 +1,7 @@
 """What the carriers share: they multiply, change dtype and take new values as their format does.
 
 torchao's own products differ from the formats': its INT8 multiplies raw codes in the input's dtype,
-which float16 cannot hold, its FP8 wants one dtype on both sides. So a carrier is a torchao tensor
+which float16 cannot hold, its FP8 needs one dtype on both sides. So a carrier is a torchao tensor
 by class and by what it stores, and calls the format for every product.
 """
 

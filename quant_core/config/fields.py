@@ -18,7 +18,7 @@ import torch
 from ..errors import ConfigError, UnknownNameError
 from .frozen import freeze, plain
 
-# A whole number beyond it is no float.
+# A larger whole number may not fit into a float.
 _LARGEST = 1e300
 
 Check = Callable[[str, Any], Any]

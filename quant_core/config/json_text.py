@@ -1,4 +1,4 @@
-"""A configuration as text: a method's name, or JSON. Faults are told by line and column."""
+"""Reads a configuration from text: a method's name, or JSON. Errors name the line and column."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ from .fields import axis, checked_by, choice, document, flag, function, names, s
 from .quant_config import Meaning, QuantConfig, QuantizationMethod, register_config
 
 TYPES = ("FP8", "INT8", "INT4", "NF4", "NVFP4")
-# What a block of weights is where there is no choice.
+# The block sizes of types that have only one.
 _BLOCKS = {"NF4": 64, "NVFP4": 16}
-# ModelOpt's algorithms; of its "max" alone the numbers are those of this pack.
+# ModelOpt's algorithms; only "max" gives the same numbers as this pack.
 _ALGORITHMS = ("max", "mse", "smoothquant", "awq_lite", "awq_clip", "awq_full", "svdquant")
 _WEIGHTS = "weight_only is true, so that activations stay as they are"
 

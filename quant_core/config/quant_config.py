@@ -1,7 +1,7 @@
 """One quantization, as one of the field's libraries writes it down: a frozen value.
 
 Every backend's dictionary has a class of its own, whose fields carry that dictionary's names. What
-all have in common is what they come to here, their ``meaning``.
+all have in common is their ``meaning``: the method and the layers that this pack reads from them.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class QuantConfig(ABC):
         return {key: value for key, value in values.items() if key not in same}
 
     def to_json_string(self, use_diff: bool = True) -> str:
-        """As JSON; use_diff: only what is not as it is by default, else every setting."""
+        """As JSON text. use_diff: only settings that differ from their defaults, else every one."""
         values = self.to_diff_dict() if use_diff else self.to_dict()
         return json.dumps(values, indent=2, sort_keys=True) + "\n"
 

@@ -40,9 +40,9 @@ def plan_metadata(plan: Plan, before: Mapping[str, str]) -> dict[str, str]:
 
 
 def inheritable(metadata: Mapping[str, str]) -> dict[str, str]:
-    """What a source's ``metadata`` say that is true of a quantized copy.
+    """The part of a source's ``metadata`` that is also true of a quantized copy.
 
-    torchao's metadata describe its own tensors, each under the tensor's name: nothing of them is.
+    None of torchao's is: it describes torchao's own tensors, each under the tensor's name.
     """
     if TORCHAO_NAMES in metadata:
         return {}

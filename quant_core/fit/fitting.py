@@ -1,4 +1,4 @@
-"""Give each layer of a plan the format with which the model fits a size and errs least."""
+"""Gives each layer of a plan a format, so that the model fits a size with the least error."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Point:
 
 @dataclass(frozen=True)
 class FitOutcome:
-    """What was chosen, and what else there was.
+    """The chosen formats, and what other sizes would give.
 
     chosen: of this plan. less, more: for 10 % less and more room; None where nothing fits. curve:
     from the smallest size to the unquantized one. uniform: by method, every layer alike. measured:

@@ -1,4 +1,4 @@
-"""Choose one option for each layer: the least cost in all that stays within a budget of bytes.
+"""Choose one option for each layer, so that the total cost is least within a budget of bytes.
 
 A multiple-choice knapsack. Going from each layer's smallest option along the lower hull of its
 costs, in the order of what a byte buys, is optimal wherever a step ends on the budget. What is left
@@ -33,7 +33,7 @@ def smallest_size(options: Sequence[Sequence[Option]]) -> int:
 
 
 def choose(options: Sequence[Sequence[Option]], budget: int) -> list[int]:
-    """The chosen option of each layer, by its place; their bytes are never over ``budget``.
+    """The index of the chosen option of each layer; their bytes never exceed ``budget``.
 
     ValueError where even the smallest options are larger. 1000 layers of 8 options take about
     50 ms.

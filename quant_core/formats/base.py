@@ -22,7 +22,7 @@ from .grid import Grid
 
 FORMATS: dict[str, type[Format]] = {}
 
-# The tensors that a weight may consist of. What carries or saves one knows no others.
+# The tensors that a weight may consist of. Code that carries or saves a weight knows only these.
 REQUIRED_PARTS = ("qdata", "scale")
 BRANCH_PARTS = ("smooth_factor", "proj_up", "proj_down")
 OPTIONAL_PARTS = ("zero_point", "scale_2", "input_scale", "codebook", *BRANCH_PARTS)

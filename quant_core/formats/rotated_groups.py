@@ -288,8 +288,8 @@ def _nearest_level(scaled: torch.Tensor, levels: tuple[float, ...]) -> torch.Ten
     """The place in ``levels`` nearest to each of ``scaled``, float32."""
     if levels[1] - levels[0] == 1:
         return scaled.round().clamp_(levels[0], levels[-1]).sub_(levels[0])
-    # A fine table finds it several times as fast as a search among the midpoints, and a place that
-    # is one off is mended by who looks at the levels beside it.
+    # A fine table finds it several times as fast as a search among the midpoints. It may be off by
+    # one, which the caller corrects by also trying the neighbouring levels.
     table = torch.tensor(levels, device=scaled.device)
     grid = torch.linspace(levels[0], levels[-1], _BINS + 1, device=scaled.device)
     places = torch.bucketize(grid, (table[:-1] + table[1:]) / 2).float()

@@ -26,7 +26,7 @@ def decode_float8(codes: torch.Tensor) -> torch.Tensor:
     bits = codes.view(torch.int8).to(torch.int32).bitwise_left_shift_(shift)
     # The code's sign has spread over all bits above it: it stays at the top alone.
     bits.bitwise_and_(_SIGN | (127 << shift))
-    # A power of two mends the exponent's bias; subnormals come out right.
+    # A power of two corrects the exponent's bias, also for subnormals.
     values = bits.view(torch.float32).mul_(2.0 ** (127 - bias))
     magnitudes = codes.view(torch.uint8).bitwise_and(127)
     if magnitudes.max() < special:

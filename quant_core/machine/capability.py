@@ -1,4 +1,4 @@
-"""What every method is on a machine, found out by running it.
+"""How each method runs on a machine (natively, emulated, as another, not at all), found by trying.
 
 No table of versions decides: a small layer is quantized and multiplied in each format, on the
 device, and compared. Tables only turn what was found into advice.

@@ -1,4 +1,7 @@
-"""Methods: what a user can choose, and the format that each gives a layer. Importing registers."""
+"""Methods: the names that users choose among, and the format that each gives a layer.
+
+Importing this package registers them.
+"""
 
 from . import low_bit, measured, rotated, standard
 from .aliases import ALIASES

@@ -123,7 +123,7 @@ _PAIRS = (
 )
 _TYPES = ("FP8", "INT8", "INT4", "NF4", "NVFP4")
 
-# Names that mean something which is not done here, and the sentence that says so.
+# Names of others' methods that this pack does not support, each with the sentence for the error.
 REFUSED = {
     "fpx_weight_only": "{} does not say how many bits. Write fp6_e3m2, or another fpX_eAmB with "
     "X = A + B + 1.",

@@ -1,4 +1,4 @@
-"""What a name means: a method of the choice, one of a family, or an alias."""
+"""Resolves a name to a method: one of the list, one of a family with numbers, or an alias."""
 
 from __future__ import annotations
 

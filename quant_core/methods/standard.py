@@ -1,4 +1,4 @@
-"""The first methods of the choice: FP8, INT8 and INT4."""
+"""The basic methods: FP8, INT8 and INT4."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a component holds beside the weights of its layers: every tensor, with why it is kept.
 
-With it a plan accounts for every byte of the component, so that a large weight that no method
-takes (a bank of experts, an attention's joint projection, an embedding) is seen and not guessed.
+With it a plan accounts for every byte of the component, so that the report shows a large weight
+that no method can quantize (a bank of experts, an attention's joint projection, an embedding).
 """
 
 from __future__ import annotations

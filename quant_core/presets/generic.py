@@ -1,4 +1,4 @@
-"""A preset for a model nobody has made one for, from its layer names alone."""
+"""A preset for models that have none of their own, made from their layer names alone."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _AROUND_BLOCKS = ("*_in", "*_in.*", "*time*", "*final*", "*proj_out*", "head", "
 def generic_preset(names: Iterable[str]) -> Preset:
     """Quantize the blocks a model repeats, but for embedders and modulation inside them.
 
-    names: of the Linear layers. A list of blocks is what numbers two or more subnetworks of two or
-    more such layers each on average (``blocks.0.attn.q``). The longest list counts, and the others
-    that are nested no deeper: ``vace_blocks`` goes with ``blocks``, a refiner within ``txt_in`` is
-    left alone. Without any list everything is quantized but what looks like an end of the model.
+    names: of the Linear layers. A list of blocks is two or more numbered subnetworks that have two
+    or more such layers each on average (``blocks.0.attn.q``). The longest list is quantized, and so
+    are others that are nested no deeper: ``vace_blocks`` goes with ``blocks``, a refiner within
+    ``txt_in`` is kept. Without a list, all is quantized but what looks like an end of the model.
     """
     blocks = _block_lists(names)
     return Preset(

@@ -1,7 +1,8 @@
-"""By which tensors a file's model is known, and the preset that goes with it: data.
+"""Data: the tensors by which a file's model is recognised, and the preset that goes with it.
 
-One or two names that every member of a family has and no other family. Where names do not decide, a
-width does, as in ComfyUI. Each model matches one signature at most: two in one file are two models.
+A signature is one or two names that all members of a family have and no other family has. Where
+names do not decide, a width does, as in ComfyUI. A model matches one signature at most, so two
+matches in one file are two models.
 
 Tested by tests/nodes/bridge/architecture/test_recognition.py.
 """
@@ -158,7 +159,7 @@ TEXT_ENCODERS: tuple[Signature, ...] = (
     _generic("jina", "model.encoder.layers.0.mixer.Wqkv.weight"),
 )
 
-# Matrices called weight that are no Linear layer: tables of embeddings, routers and bases.
+# Matrices called weight that are not of a Linear layer: tables of embeddings, routers and bases.
 TABLES = (
     "llm_adapter.embed",
     "embed_tokens",

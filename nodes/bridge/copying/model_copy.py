@@ -1,4 +1,4 @@
-"""A second module tree over the same storage.
+"""Copies a model as a second tree of modules over the same storage.
 
 ``ModelPatcher.clone()`` shares its module, so a node that edits layers edits every branch of the
 graph. ``copy.deepcopy`` would double the memory and fails on attributes that can't be copied.

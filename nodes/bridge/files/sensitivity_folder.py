@@ -36,7 +36,7 @@ def file_for(architecture: str, model: Fingerprint) -> Path:
 def find_sensitivity(model: nn.Module) -> tuple[Sensitivity | None, tuple[str, ...]]:
     """What was measured for the architecture of ``model``, whatever its file is called, and notes.
 
-    Of this very model before a sibling's. A file that cannot be read is a note.
+    A file of this very model is preferred to a sibling's. An unreadable file becomes a note.
     """
     own, notes = fingerprint_of(model), []
     found: list[tuple[bool, Path, Sensitivity]] = []

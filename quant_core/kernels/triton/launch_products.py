@@ -46,7 +46,7 @@ ALL_TILES = tuple(dict.fromkeys(tile for tiles in TILES.values() for tile in til
 
 
 def tiles_for(m: int) -> tuple[Tile, ...]:
-    """What may be quickest for ``m`` rows."""
+    """The tiles that may be the quickest for ``m`` rows."""
     return TILES[next((most for most in TILES if most is not None and m <= most), None)]
 
 

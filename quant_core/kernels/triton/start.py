@@ -1,4 +1,4 @@
-"""Where kernels of Triton are found, and started on the right GPU.
+"""Finds Triton's kernels, and starts them on the right GPU.
 
 Tested by tests/quant_core/kernels/test_triton.py.
 """
@@ -19,7 +19,7 @@ def has_triton() -> bool:
 
 
 def kernel_named(name: str):
-    """The kernel. Importing Triton takes a second, so nothing does before one is asked for."""
+    """The kernel. Importing Triton takes a second, so it is not imported before this call."""
     from . import decode, products, rows
 
     return next(getattr(room, name) for room in (rows, decode, products) if hasattr(room, name))
@@ -33,5 +33,5 @@ def start(name: str, grid: tuple[int, ...], x: torch.Tensor, *arguments, **const
 
 
 def power_of_two(size: int, least: int, most: int) -> int:
-    """The one from ``least`` to ``most`` that holds ``size``."""
+    """The smallest power of two from ``size`` on, but not below ``least`` nor above ``most``."""
     return min(most, max(least, 1 << (size - 1).bit_length()))
