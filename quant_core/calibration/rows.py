@@ -89,7 +89,7 @@ class Reservoirs:
             return
         own = self._of.get(name)
         if own is not None and own.seen - self._seen[name] not in (0, came):
-            # Whom it shared with is at another call by now: what these kept is not its own.
+            # Those it shared with have seen other calls: the rows that they kept are not its own.
             own, self._seen[name] = None, 0
         seen = self._seen[name]
         slots, places = _chosen(seen, len(rows), room)
@@ -108,7 +108,7 @@ class Reservoirs:
         self._seen[name] = own.seen
 
     def _leader(self, room: int, came: int, picked: torch.Tensor) -> Reservoir | None:
-        """A reservoir that has just begun with these very rows."""
+        """Another layer's reservoir that holds just these rows, to share; None if none does."""
         return next(
             (
                 each

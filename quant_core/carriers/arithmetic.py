@@ -97,7 +97,7 @@ class _Product(torch.autograd.Function):
 
 
 def _to(func, types, args, kwargs):
-    """Parts move; a dtype is what the weight presents itself as. No code changes."""
+    """``tensor.to``: moves the parts; a dtype changes only what the weight presents itself as."""
     tensor, *others = args
     others += [kwargs[key] for key in ("device", "dtype", "other") if kwargs.get(key) is not None]
     device, dtype = tensor.device, tensor.dtype

@@ -1,4 +1,4 @@
-"""What can be said on the command line.
+"""The options of the command line, and their parser.
 
 Tested by tests/quant_core/cli/test_main.py.
 """

@@ -1,4 +1,4 @@
-"""Where the command line's words go: results to stdout, progress and refusals to stderr.
+"""The output of the command line: results on stdout, progress and refusals on stderr.
 
 Tested by tests/quant_core/cli/test_main.py.
 """

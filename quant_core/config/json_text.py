@@ -58,14 +58,14 @@ def _from_json(text: str) -> QuantConfig:
 
 
 def _wrong_from(name: str) -> int:
-    """How much of ``name`` some method begins with."""
+    """How many characters of ``name`` also begin the name of some method."""
     known = (*VALID_METHODS, *ALIASES)
     lengths = range(len(name), 0, -1)
     return next((n for n in lengths if any(method.startswith(name[:n]) for method in known)), 0)
 
 
 def _pointed(text: str, at: int, message: str) -> ConfigError:
-    """The fault ``message``, which lies at character ``at``."""
+    """A ConfigError with ``message`` that shows the place in the text, character ``at``."""
     before = text[:at]
     line, column = before.count("\n") + 1, at - before.rfind("\n")
     shown = text.split("\n")[line - 1].rstrip("\r")

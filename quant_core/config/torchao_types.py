@@ -55,7 +55,7 @@ _NOTED = {
 
 
 def _is_in(value: Any, valid: Any) -> bool:
-    """Whether ``value`` is a text, or None, among ``valid``. Of lists a dictionary knows none."""
+    """Whether ``value`` is a text or None, and among ``valid``. A list has no hash to look up."""
     return (value is None or isinstance(value, str)) and value in valid
 
 
@@ -114,7 +114,7 @@ class _Data:
         return size
 
 
-# What a class comes to, and the keys that it reads.
+# By class: the function that gives its meaning, and the keys that it reads.
 _TYPES: dict[str, tuple[Callable[[_Data], tuple[str, str | None]], frozenset[str]]] = {}
 
 

@@ -99,7 +99,7 @@ def _is_marked(files: TensorFiles) -> bool:
 
 
 def _shapes(files: TensorFiles, stored: StoredLayers | None) -> dict[str, tuple[int, ...]]:
-    """Of each tensor, by the name it has without the prefix of this pack's files."""
+    """The shape of each tensor, by its name without the prefix of this pack's files."""
     prefix = stored.prefix if stored else ""
     return {name.removeprefix(prefix): spec.shape for name, spec in files.specs.items()}
 

@@ -112,7 +112,7 @@ def _estimate(tree: nn.Module, component: str, method: str, nbytes: int, options
 
 
 def _component_of(model: ModelFile, asked: str | None) -> tuple[str, str]:
-    """Which component of the file it is, and what stands before its names."""
+    """The component of the file to estimate, and the prefix of its names."""
     found, names = model.model, list(model.files.specs)
     is_vae = found.architecture == "unknown" and any(
         name.startswith(_HALVES) and len(spec.shape) > 2 for name, spec in model.files.specs.items()

@@ -135,7 +135,7 @@ def _compare(
 
 
 def _beginning(names: Iterable[str]) -> str:
-    """What stands before the names of the model."""
+    """The prefix of the model's names in the file."""
     return recognise(dict.fromkeys(names, ())).prefix
 
 

@@ -67,7 +67,7 @@ def _hull(layer: Sequence[Option]) -> list[int]:
 
 
 def _worth(layer: Sequence[Option], narrow: int, wide: int) -> float:
-    """What a byte buys."""
+    """How much cost one more byte saves."""
     more = layer[wide].nbytes - layer[narrow].nbytes
     return (layer[narrow].cost - layer[wide].cost) / max(more, 1e-9)
 
@@ -85,8 +85,8 @@ def curve(options: Sequence[Sequence[Option]]) -> list[Option]:
 
 
 def _steps(options: Sequence[Sequence[Option]]) -> list[tuple[float, int, int, int]]:
-    """Every layer's steps along its hull, the worthiest first: (what a byte buys, negative; layer;
-    the step's number; the option it leads to)."""
+    """Every layer's steps along its hull, those that save most per byte first: (saving per byte,
+    negative; layer; the step's number; the option it leads to)."""
     return sorted(
         (-_worth(layer, *pair), at, number, pair[1])
         for at, layer in enumerate(options)
@@ -97,7 +97,7 @@ def _steps(options: Sequence[Sequence[Option]]) -> list[tuple[float, int, int, i
 def _along_hulls(
     options: Sequence[Sequence[Option]], chosen: list[int], left: int
 ) -> tuple[int, list[float]]:
-    """Takes the steps that fit, the worthiest first.
+    """Takes the steps that fit, those that save most per byte first.
 
     Returns what is left of the budget, and how near each layer was to where it ran short: the
     ratio of what a byte buys there and in the layer's nearest step, 1 or more.
@@ -121,7 +121,7 @@ def _along_hulls(
 def _core(
     options: Sequence[Sequence[Option]], chosen: list[int], left: int, core: Sequence[int]
 ) -> None:
-    """Chooses anew for the layers ``core``, as if every combination of theirs had been tried.
+    """Chooses again for the layers ``core``, with the result of trying all their combinations.
 
     Layer by layer it keeps those combinations that no other beats in both bytes and cost, and of
     those that differ by less than a ``_BINS``th of the budget the one of least cost.

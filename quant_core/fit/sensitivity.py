@@ -52,7 +52,7 @@ class Sensitivity:
         that was not measured it is the median's."""
         error = format_error(named_method(self.probe).method.choose((64, 1024), "per-row").format)
         usual = statistics.median(self.effects.values()) if self.effects else 1.0
-        # So that even a layer without any effect is better off wider.
+        # A floor above zero, so that more bits still count as better for a layer without effect.
         least = usual / 1000
         return {name: max(self.effects.get(name, usual), least) / error for name in names}
 

@@ -184,7 +184,7 @@ def _searched_scale(
     stretches: tuple[float, ...],
     weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Of ``stretches`` times ``largest`` the scale of least squared error, for each of the blocks
+    """The scale of least squared error among ``stretches`` times ``largest``, for each block of
     ``values`` [..., block_size]. weights: what each value's error is multiplied by."""
     # Finding codes among the midpoints takes most of the time; a fine table does to compare errors.
     grid = torch.linspace(-1, 1, 2 * _BINS + 1, device=values.device)

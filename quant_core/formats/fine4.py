@@ -154,7 +154,7 @@ def _searched_scale(
             if weights is not None:
                 error.mul_(weights)
             error = torch.linalg.vector_norm(error, dim=-1).mul_(scale.abs())
-            # A scale of zero errs by nothing in its own steps, and by everything in the weight.
+            # Under a scale of zero the error is zero in steps, but the whole weight is lost.
             yield error.masked_fill_(scale == 0, math.nan), scale
 
     return least(candidates())[0]

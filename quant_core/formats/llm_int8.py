@@ -93,8 +93,8 @@ class LlmInt8(Format):
         bias: torch.Tensor | None,
         columns: torch.Tensor | None,
     ) -> torch.Tensor:
-        """The product with outlier columns apart: those among ``columns``, or where that is None
-        all of them."""
+        """The product, with outlier columns computed separately: those among ``columns``, or all of
+        them where that is None."""
         largest = rows.abs().amax(dim=0)
         outliers = largest >= self.threshold
         if columns is not None:

@@ -60,6 +60,6 @@ def _new_table(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
 
 @lru_cache
 def _kept_table(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
-    """Sending it to a GPU waits for all work there, at every step of every layer."""
+    """The table, kept on its device: sending it to a GPU each time would wait for all its work."""
     with torch.inference_mode(False):
         return _new_table(values, device)

@@ -142,8 +142,8 @@ class RotatedGroups(Format):
         return scale.squeeze(-1), codes
 
     def _scales(self, largest: torch.Tensor) -> Iterator[torch.Tensor]:
-        """What is tried for groups whose largest magnitudes are ``largest``: float32, each a number
-        of ``scale_dtype``."""
+        """The scales to try for groups whose largest magnitudes are ``largest``: float32, each a
+        number of ``scale_dtype``."""
         wanted = largest / _levels(self)[-1]
         if self.scale_dtype == "float32":
             return (wanted * (1 + step / 12) for step in STEPS)
@@ -271,7 +271,7 @@ W4A8, W6A8 = rotated_groups(4), rotated_groups(6)
 
 
 def _channel(values: torch.Tensor) -> torch.Tensor:
-    """What an INT8 unit is in each row of rotated weights: float32 [N]."""
+    """The size of one INT8 step in each row of rotated weights: float32 [N]."""
     largest = values.abs().amax(1)
     require_finite(largest)
     return (largest / _GRID).clamp_(_SMALLEST_SCALE)

@@ -44,6 +44,6 @@ def _new_matrix(size: int, device: torch.device, dtype: torch.dtype) -> torch.Te
 
 @lru_cache
 def _kept_matrix(size: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """Made once: it is used at every step of every layer."""
+    """The matrix, made once, because every layer uses it at every step."""
     with torch.inference_mode(False):
         return _new_matrix(size, device, dtype)

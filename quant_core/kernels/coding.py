@@ -15,7 +15,7 @@ import torch
 
 @dataclass(frozen=True)
 class Coding:
-    """Codes, their values, and their scales.
+    """How the codes of a weight, their values and their scales are stored.
 
     bits: of a code. packing: eight codes lie in ``bits`` bytes, the first in the lowest bits,
     "low first"; of 4 bits, the first code of a byte is its high nibble, "high first"; of 6 bits,
@@ -67,7 +67,7 @@ class Stored(Protocol):
 
 @dataclass(frozen=True)
 class StoredParts:
-    """A ``Stored`` of nothing but its parts."""
+    """A ``Stored`` made of its parts alone, without a ``QuantizedWeight``."""
 
     qdata: torch.Tensor
     scale: torch.Tensor

@@ -13,8 +13,8 @@ import torch
 
 Found = TypeVar("Found")
 
-# Triton multiplies by matrix instructions. A GPU without one it serves by spilling registers: 1406
-# of them on an RX 6000, after 36 s of compiling. Turing's it does not know since release 3.3.
+# Triton multiplies with matrix instructions. For a GPU without them its code spills registers (1406
+# on an RX 6000, after 36 s of compiling). Since release 3.3 it does not support those of Turing.
 _FIRST_DOTS = (8, 0)
 _AMD_DOTS = ("gfx908", "gfx90a", "gfx94", "gfx95", "gfx11", "gfx12")
 _FIRST_FP8 = (8, 9)

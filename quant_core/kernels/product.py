@@ -1,8 +1,8 @@
-"""8-bit codes by 8-bit codes, scaled: INT8 or FP8, by the library or by one kernel.
+"""The scaled product of 8-bit codes (INT8 or FP8), by the library or by one kernel of ours.
 
 The library writes the bare products, of INT8 in 32 bits each, and a second kernel reads them again:
-of a FLUX layer as many bytes as all else together. A kernel of Triton's scales before it writes,
-and adds a LoRA and the bias, but its matmul may be slower. Which is quicker is asked once for each
+for a FLUX layer that is as many bytes as all else together. Our kernel scales before it writes,
+and adds a LoRA and the bias, but its matmul may be slower. Which is quicker is timed once for each
 size on each GPU.
 
 Tested by tests/quant_core/kernels/test_hazards.py.
@@ -38,7 +38,9 @@ INT8_WORKS: dict[torch.device, bool] = {}
 
 @dataclass(frozen=True)
 class Operands:
-    """x: codes [M, K], int8 or FP8. codes: [N, K] of the same kind. row_scale: float32 [M, 1].
+    """What a product multiplies.
+
+    x: codes [M, K], int8 or FP8. codes: [N, K] of the same kind. row_scale: float32 [M, 1].
     column_scale: float32 [1, N] or [1, 1]. bias: [N] or None. dtype: of the result."""
 
     x: Tensor
@@ -107,7 +109,7 @@ def _traced(operands: Operands) -> Tensor:
 def _ways(
     operands: Operands, low: Tensor | None, up: Tensor | None
 ) -> dict[str, Callable[[], Tensor]]:
-    """By name, each with the LoRA: within the one kernel where it has room, else after it."""
+    """The ways to compute it, by name. Each adds the LoRA: in the kernel if it fits, else after."""
 
     def library() -> Tensor:
         return _with_low(by_library(operands), low, up)

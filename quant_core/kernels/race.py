@@ -124,7 +124,7 @@ def _read(device: torch.device) -> dict[str, str]:
 
 
 def _keep(device: torch.device, asked: str, answer: str) -> None:
-    """Beside what another process may have kept meanwhile."""
+    """Saves an answer, keeping those that other processes have saved meanwhile."""
     folder = _folder(device)
     if folder is None:
         return

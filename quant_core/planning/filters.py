@@ -77,7 +77,7 @@ def check_include(include: Iterable[str], names: Sequence[str]) -> None:
 
 
 def _nearest(pattern: str, names: Sequence[str]) -> str:
-    """What may have been meant by a pattern that means none of ``names``."""
+    """Suggests what a pattern that matches none of ``names`` may have meant."""
     word = pattern.strip("*.")
     if any(word in name for name in names):
         return f"Did you mean '*{word}*'? Without a * only whole parts of a name match."

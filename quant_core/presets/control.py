@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from .preset import Preset
 
-# What leaves a block on its way into the diffusion model: one Linear, or one behind an activation.
-# DiffSynth's patches call the blocks themselves so; those are quantized.
+# The output projection of each block into the diffusion model: a Linear, or one behind an
+# activation. DiffSynth's patches give this name to the blocks themselves, which are quantized.
 _EACH_BLOCK = tuple(
     f"{blocks}.{end}"
     for blocks in ("controlnet_blocks", "controlnet_single_blocks")

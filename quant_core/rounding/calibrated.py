@@ -150,7 +150,7 @@ class CalibratedRounding:
         }
 
     def _reason_not_to(self, layer: LayerPlan) -> str | None:
-        """Why the calibration says nothing of ``layer``."""
+        """Why the calibration has nothing about ``layer``."""
         rows = self._calibration.rows.get(layer.name)
         if layer.kind != "Linear":
             return f"a {layer.kind} is not calibrated"

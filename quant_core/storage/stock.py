@@ -89,8 +89,8 @@ _MAKERS = {
 
 
 def _require_owners(files: TensorFiles, owned: Collection[str]) -> None:
-    """StorageError for integer weights that nobody says how to read: ComfyUI would take the codes
-    for weights."""
+    """Raises StorageError for integer weights that no marker describes: ComfyUI would use the codes
+    as weights."""
     for name, spec in files.specs.items():
         layer, _, part = name.rpartition(".")
         codes = not (spec.dtype.is_floating_point or spec.dtype.is_complex)

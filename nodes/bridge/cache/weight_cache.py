@@ -27,7 +27,7 @@ Weights = dict[str, QuantizedWeight]
 
 
 def cache_folder() -> Path:
-    """The cache's folder, beside ComfyUI's models, whose files it equals in size. No loader lists
+    """The cache's folder, beside ComfyUI's models because its files are as large. No loader lists
     it."""
     return Path(folder_paths.models_dir) / FOLDER
 

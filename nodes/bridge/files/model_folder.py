@@ -17,8 +17,8 @@ FILE_FORMATS = (AUTO, STOCK, OURS)
 _SUFFIX = ".safetensors"
 _READABLE = (_SUFFIX, ".sft", GGUF_SUFFIX)
 _SHARD = re.compile(r"(.+)-\d+-of-\d+\.safetensors")
-# What some system takes for more than a name, or for a device of its own; a name may not end in a
-# dot or a space either.
+# Names that some operating system reads as more than a name, or as a device. A name may not end in
+# a dot or a space either.
 _UNSAFE = re.compile(
     r'[<>:"|?*\x00-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE
 )

@@ -151,7 +151,7 @@ def _require_complete(
     names: Collection[str],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> None:
-    """ComfyUI only warns of what a file lacks, and leaves those weights as the memory was."""
+    """Raises StorageError for missing weights: ComfyUI only warns, and leaves them unset."""
     model = patcher.model.diffusion_model
     parameters = dict(model.named_parameters(remove_duplicate=False))
     missing = sorted(parameters.keys() - set(names))

@@ -102,7 +102,7 @@ def require_known(file: str, stock: Mapping[str, str]) -> None:
 
 
 def _fp8_matmul() -> bool:
-    """A CPU, which multiplies no FP8, computes what an FP8 matmul would."""
+    """Whether FP8 products run; True on a CPU, which emulates them with the same numbers."""
     device = get_torch_device()
     return device.type == "cpu" or check_fp8_support(device)
 

@@ -41,7 +41,8 @@ def _change(layer: nn.Module, patch: LowVramPatch, device: torch.device) -> Chan
 
 
 def _staged(layer: nn.Module, patch: LowVramPatch, device: torch.device) -> Change | None:
-    """Copied to the device once: dynamic VRAM makes room for what is there."""
+    """The change on ``device``, made once and kept on the layer: dynamic VRAM makes room for what
+    is there already."""
     known, change = layer.__dict__.get(STAGED_CHANGE, (None, None))
     if known is not patch:
         change = _change(layer, patch, device)
@@ -50,8 +51,8 @@ def _staged(layer: nn.Module, patch: LowVramPatch, device: torch.device) -> Chan
 
 
 def release_staged(patcher: ModelPatcher, unpatch_all: bool) -> None:
-    """When a model is unloaded: dynamic VRAM frees what it staged, but knows nothing of a LoRA's
-    factors, neither of ours nor of those beside a weight that was patched as it was staged."""
+    """Frees a LoRA's factors when a model is unloaded: dynamic VRAM frees what it staged, but does
+    not know of ours, nor of those beside a weight that was patched as it was staged."""
     if not unpatch_all:
         return
     for layer in patcher.model.modules():

@@ -126,7 +126,7 @@ def _rounded(unit: Unit, name: str, fmt: Format) -> Callable:
 
 
 def _weight_error(weight: torch.Tensor, fmt: Format, x: torch.Tensor) -> torch.Tensor:
-    """Of the weight as it is, LoRA or none: rounding either errs alike."""
+    """The error of rounding ``weight`` as it is now; a LoRA in it makes no difference."""
     weight = weight.detach()
     weight = weight.dequantize() if isinstance(weight, QuantizedTensor) else weight
     weight = weight.to(device=x.device, dtype=torch.float32)

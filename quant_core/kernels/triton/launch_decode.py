@@ -23,7 +23,7 @@ _FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 @lru_cache
 def _table(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
-    """Kept: sending it to a GPU waits for all work there."""
+    """The table of values, kept on its GPU: sending it there would wait for all work."""
     with torch.inference_mode(False):
         return torch.tensor(values, dtype=torch.float32, device=device)
 
@@ -37,7 +37,7 @@ _BYTES = (*_FLOAT8, torch.float8_e8m0fnu)
 
 
 def _tensors(weight: Stored, coding: Coding) -> tuple[torch.Tensor, ...]:
-    """codes, table, scales, zeros, scale_2, dynamic: what there is not is the scales again."""
+    """codes, table, scales, zeros, scale_2, dynamic; scales stand in for any that is missing."""
     scales, device = _octets(weight.scale), weight.qdata.device
     return (
         _octets(weight.qdata),

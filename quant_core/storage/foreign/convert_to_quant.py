@@ -55,8 +55,8 @@ def _layer(
     make: Callable[[Tensors], Tensors],
     how: str,
 ) -> ForeignLayer:
-    """Of all tensors that a layer may have; a scale of activations is always 1 or is measured
-    anew."""
+    """The layer, which owns all tensors that it may have. A scale of activations among them is not
+    used: it is always 1, or is measured anew."""
     ends = ("weight", "weight_scale", "weight_scalar", "input_scale", STOCK_MARKER)
     names = tuple(name for end in ends if (name := f"{layer}.{end}") in files.specs)
     return ForeignLayer(layer, f"{_ORIGIN} {how}", fmt, shape, None, names, make)
