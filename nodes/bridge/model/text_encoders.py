@@ -22,6 +22,7 @@ from ....quant_core.planning.decisions import ALREADY
 from ....quant_core.planning.filters import LayerFilter, check_include
 from ....quant_core.planning.layer_plan import plan_layers
 from ....quant_core.planning.plan import checked, exclude_warnings, resolve_preset
+from ....quant_core.planning.remainder import remainder_of
 from .quantize_patcher import quantize_patcher
 
 MEMORY_NOTE = "This saves memory, not time: ComfyUI computes text encoders in full precision."
@@ -78,6 +79,7 @@ def plan_encoders(
                 lambda shape: runs.choose(shape, granularity),
                 lambda name: own.reason_to_keep(name) or users.reason_to_keep(f"{path}.{name}"),
             ),
+            remainder=remainder_of(encoders[path], layers[path]),
         )
         if not planned.quantized:
             return planned

@@ -195,3 +195,15 @@ def test_clip_save_writes_plain_encoders_with_the_lora(clip, tmp_path, method):
     node.save(quantized, "saved")
     files = [next(tmp_path.glob(f"saved_{name}_*")) for name in ("clip_l", "t5xxl")]
     assert relative_l2(encode(load_dual_clip(*files))[0], expected) < 2e-3
+
+
+def test_every_byte_of_an_encoder_is_in_its_plan(clip):
+    _, reports = quantize(clip)
+    for report in reports.values():
+        unsaved = sum(
+            each.bytes
+            for each in report.plan.remainder
+            if each.reason == "no part of the state dict"
+        )
+        assert report.plan.bytes_before - unsaved == report.model_bytes_before
+        assert report.plan.bytes_after - unsaved == report.model_bytes_after
