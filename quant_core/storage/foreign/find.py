@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ...formats.float8 import fits_scaled_mm
 from ..reader import TensorFiles
-from . import bitsandbytes, convert_to_quant, modelopt, rotated, torchao
+from . import bitsandbytes, convert_to_quant, modelopt, nunchaku, rotated, torchao
 from .layer import ForeignLayer, fault
 
 # ModelOpt's files have no mark of their own, so they come last.
@@ -56,8 +56,9 @@ def find_foreign(files: TensorFiles, fp8_matmul: bool = True) -> ForeignFile | N
     fp8_matmul: whether FP8 by FP8 can be multiplied here. Where it cannot, or where a shape does
     not allow it, such layers are weight-only.
 
-    StorageError: a layer lacks a part, or a part belongs to no layer.
+    StorageError: a layer lacks a part, or a part belongs to no layer, or they are nunchaku's.
     """
+    nunchaku.refuse(files)
     layers = next(filter(None, (recognise(files) for recognise in _RECOGNISERS)), {})
     taken = {name for layer in layers.values() for name in layer.tensors}
     plain = tuple(name for name in files.specs if name not in taken)

@@ -86,7 +86,7 @@ REFUSED = {
     "optimum-quanto": (quanto, "lacks 1 weights of Flux, such as " + WEIGHT),
     "HQQ": (hqq, "lacks 1 weights of Flux"),
     "GPTQ": (gptq, "lacks 1 weights of Flux"),
-    "nunchaku": (nunchaku, "lacks 1 weights of Flux"),
+    "nunchaku": (nunchaku, rf"nunchaku's: 1 layers such as .*{LAYER} lie in tiles"),
     "a stray absmax": (beside("weight.absmax_2", torch.ones(4)), "which belongs to"),
     "a stray smooth factor": (beside("smooth_factor", torch.ones(256)), "nunchaku writes such"),
     "a stray rotation": (beside("rotation", torch.eye(4)), "which nothing here reads. Its"),
