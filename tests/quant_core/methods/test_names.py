@@ -172,8 +172,8 @@ def test_what_cannot_be_had_is_refused_in_one_sentence_and_a_remedy(name):
     [
         ("fp6-e3m3", "3 exponent and 3 mantissa bits and a sign are 7 bits, not 6"),
         ("fp6_e3m4", "bits and a sign are 8 bits, not 6. Write fpX_eAmB with X = A"),
-        ("fp2-e1m0", "no format of 3 to 7 bits"),
-        ("fp1_e0w0", "no format of 3 to 7 bits"),
+        ("fp2-e1m0", "not a format of 3 to 7 bits"),
+        ("fp1_e0w0", "not a format of 3 to 7 bits"),
         ("int1-symmetric", "2 to 7 bits"),
     ],
 )

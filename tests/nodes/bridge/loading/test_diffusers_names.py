@@ -127,7 +127,7 @@ def keep_plain(part):
         (keep_plain("to_k"), None, "and only some of them are quantized. Quantize the original"),
         (nf4, lambda t: t.pop("transformer_blocks.0.attn.to_k.weight"), "lacks some of q, k and v"),
         (nf4, lambda t: t.pop("x_embedder.bias"), "names its layers as diffusers does"),
-        (nf4, lambda t: t.update({"x.weight": torch.ones(64)}), "1 tensors that are no part"),
+        (nf4, lambda t: t.update({"x.weight": torch.ones(64)}), "1 tensors that do not belong"),
         (nf4, lambda t: t.pop("transformer_blocks.0.ff.net.2.bias"), "lacks 1 weights of Flux"),
     ],
     ids=["mixed", "no k", "no x_embedder.bias", "orphan", "no bias"],
