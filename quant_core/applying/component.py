@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from ..calibration import Calibration, require_same_model
 from ..carriers.torchao_tensors import require_torchao, to_torchao
 from ..config import QuantConfig, config_of
 from ..detect import module_bytes
+from ..errors import CalibrationError
 from ..fit import Fit, Recipe, with_fit
 from ..formats import Format, QuantizedWeight
 from ..hardware import Hardware, default_device, hardware_of
@@ -28,7 +30,7 @@ from ..report import Report
 from ..rounding import AUTO, CalibratedRounding, require_rounding
 from ..sources import float_weight
 from .forward_loop import run_forward_loop
-from .quantize_plan import quantize_plan
+from .quantize_plan import quantize_plan, require_values
 
 log = logging.getLogger(__name__)
 
@@ -79,16 +81,7 @@ def quantize_component(
     ValueError (see ``plan_component``), NonFiniteWeightError; TorchAOError (an ImportError) where
     torchao is missing or too old.
     """
-    notes: tuple[str, ...] = ()
-    config = config_of(method)
-    if config is not None:
-        meaning = config.checked_meaning()
-        method, notes = meaning.method, meaning.notes
-        granularity = meaning.granularity or granularity
-        include = include or meaning.include
-        exclude = (*parse_patterns(exclude, "exclude"), *meaning.exclude)
-        calibration = calibration or run_forward_loop(model, config)
-    plan = plan_component(
+    prepared = prepare(
         model,
         method,
         component_type,
@@ -98,13 +91,15 @@ def quantize_component(
         exclude=exclude,
         scope=scope,
         int4_algorithm=int4_algorithm,
-        hardware=hardware or hardware_of(device),
+        hardware=hardware,
         search=search,
         requantize=requantize,
+        calibration=calibration,
+        fit=fit,
+        device=device,
     )
-    plan = with_static_scales(plan, calibration)
-    plan = with_fit(plan, fit, module_bytes(model)).plan
-    rounds = calibrated_rounding(model, plan, calibration, rounding)
+    plan = prepared.plan
+    rounds = calibrated_rounding(model, plan, prepared.calibration, rounding)
     before = module_bytes(model)
     started = time.perf_counter()
     if plan.quantized:
@@ -123,11 +118,75 @@ def quantize_component(
         seconds=time.perf_counter() - started,
         model_bytes_before=before,
         model_bytes_after=module_bytes(model),
-        notes=notes,
+        notes=prepared.notes,
         rounding={} if rounds is None else rounds.outcomes,
     )
     log.info("%s", report.to_markdown() if verbose else report.summary())
     return model, report.to_dict()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that is decided before the first weight is quantized.
+
+    calibration: the one that was given, or that a configuration's forward loop made. notes: what
+    had no effect in a configuration.
+    """
+
+    plan: Plan
+    calibration: Calibration | None
+    notes: tuple[str, ...]
+
+
+def prepare(
+    model: nn.Module,
+    method: str | QuantConfig | Mapping[str, Any],
+    component_type: str = "transformer",
+    granularity: str = "per-row",
+    *,
+    include: str | Iterable[str] | None = None,
+    exclude: str | Iterable[str] | None = None,
+    hardware: Hardware | None = None,
+    calibration: Calibration | None = None,
+    fit: Fit | Recipe | None = None,
+    device: torch.device | str | None = None,
+    **options: Any,
+) -> Prepared:
+    """The plan by which ``quantize_component`` quantizes ``model``; changes nothing.
+
+    Arguments and errors as there, but for those that say how the plan is carried out; options:
+    further ones of ``plan_component``.
+    """
+    if calibration is not None and not isinstance(calibration, Calibration):
+        raise CalibrationError(
+            f"calibration is {calibration!r:.60}. Give a Calibration, from observe or "
+            "load_calibration."
+        )
+    notes: tuple[str, ...] = ()
+    config = config_of(method)
+    if config is not None:
+        meaning = config.checked_meaning()
+        method, notes = meaning.method, meaning.notes
+        granularity = meaning.granularity or granularity
+        include = include or meaning.include
+        exclude = (*parse_patterns(exclude, "exclude"), *meaning.exclude)
+        calibration = calibration or run_forward_loop(model, config)
+    plan = plan_component(
+        model,
+        method,
+        component_type,
+        granularity,
+        include=include,
+        exclude=exclude,
+        hardware=hardware or hardware_of(device),
+        **options,
+    )
+    for layer in plan.quantized:
+        require_values(layer.name, submodule(model, layer.name).weight)
+    if calibration is not None and plan.quantized:
+        require_same_model(calibration.model, model)
+    plan = with_static_scales(plan, calibration)
+    return Prepared(with_fit(plan, fit, module_bytes(model)).plan, calibration, notes)
 
 
 def quantize_vae(

@@ -8,13 +8,14 @@ from typing import Any
 
 from torch import nn
 
-from ..config import QuantConfig, config_of
+from ..config import QuantConfig
 from ..errors import ConfigError, NothingToQuantizeError
 from ..layers import supported_layers
-from ..planning.plan import plan_component
-from .component import quantize_component
+from .component import prepare, quantize_component
 
 DEFAULT = "default"
+_CARRYING_OUT = frozenset({"rounding", "verbose", "on_layer"})
+"""Arguments of ``quantize_component`` that change no plan."""
 Chosen = str | QuantConfig | Mapping[str, Any] | None
 
 
@@ -50,13 +51,16 @@ def quantize_pipeline(
     layer, and what ``quantize_component`` raises.
     """
     parts = _parts(pipe, methods)
-    for part in parts:
-        if config_of(part.chosen) is None:
-            plan_component(getattr(pipe, part.component), part.chosen, **part.options())
+    planning = {name: value for name, value in options.items() if name not in _CARRYING_OUT}
+    prepared = [
+        prepare(getattr(pipe, part.component), part.chosen, **part.options(), **planning)
+        for part in parts
+    ]
     stats: dict[str, dict[str, Any]] = {}
-    for part in parts:
+    for part, ready in zip(parts, prepared, strict=True):
         module = getattr(pipe, part.component)
-        _, found = quantize_component(module, part.chosen, **part.options(), **options)
+        given = {**options, "calibration": ready.calibration}
+        _, found = quantize_component(module, part.chosen, **part.options(), **given)
         name = part.component if part.whole else f"{part.component}.{part.layers[0]}"
         stats[name] = found
     if not stats:
@@ -75,6 +79,16 @@ def component_type(name: str) -> str:
 
 
 def _parts(pipe: Any, methods: Mapping[str, Chosen]) -> list[_Part]:
+    if not isinstance(getattr(pipe, "components", None), Mapping):
+        raise ConfigError(
+            f"pipe is a {type(pipe).__name__}, which has no components. Give a pipeline of "
+            "diffusers, or one module to quantize_component."
+        )
+    if not isinstance(methods, Mapping):
+        raise ConfigError(
+            f"methods is {methods!r:.60}. Give a method for each module's name, as in "
+            '{"transformer": "int8"}.'
+        )
     modules = {n: m for n, m in pipe.components.items() if isinstance(m, nn.Module)}
     layers = {
         component: [n for n, _, _ in supported_layers(module, component_type(component))]

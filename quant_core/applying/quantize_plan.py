@@ -83,11 +83,7 @@ def layer_quantizer(
     def quantize(layer: LayerPlan) -> QuantizedWeight:
         weight = read_weight(layer.name)
         home = weight.device
-        if weight.is_meta:
-            raise ModuleError(
-                f"{layer.name}.weight is on the meta device and has no values. Load the weights of "
-                "the model first; plan_component needs none."
-            )
+        require_values(layer.name, weight)
         try:
             quantized = round_layer(layer, transfer.to(weight, device or home))
         except NonFiniteWeightError as error:
@@ -98,6 +94,15 @@ def layer_quantizer(
         return quantized.map(lambda part: transfer.to(part, home))
 
     return quantize
+
+
+def require_values(layer: str, weight: torch.Tensor) -> None:
+    """ModuleError where the ``weight`` of ``layer`` is on the meta device."""
+    if weight.is_meta:
+        raise ModuleError(
+            f"{layer}.weight is on the meta device and has no values. Load the weights of the "
+            "model first; plan_component needs none."
+        )
 
 
 def to_nearest(layer: LayerPlan, weight: torch.Tensor) -> QuantizedWeight:

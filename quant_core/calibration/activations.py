@@ -68,10 +68,11 @@ class ActivationStatistics:
     counts: torch.Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self):
-        if not 50 <= self.percentile <= 100:
+        percentile = self.percentile
+        if not isinstance(percentile, int | float) or not 50 <= percentile <= 100:
+            shown = f"{percentile:g}" if isinstance(percentile, float) else repr(percentile)
             raise CalibrationError(
-                f"percentile is {self.percentile:g}: choose 50 to 100, as 99.99. "
-                "100 takes the maximum."
+                f"percentile is {shown}: choose 50 to 100, as 99.99. 100 takes the maximum."
             )
 
     def add(self, x: torch.Tensor) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..detect import quantized_as
-from ..errors import CalibrationError
+from ..errors import CalibrationError, ModuleError
 from ..layers import supported_layers
 
 _VALUES_EACH, _VALUES = 4, 1024
@@ -44,7 +44,8 @@ class Fingerprint:
 
 
 def fingerprint_of(model: nn.Module) -> Fingerprint:
-    """The fingerprint of ``model``: reads a few values of each of its vectors."""
+    """The fingerprint of ``model``: reads a few values of each of its vectors.
+    ModuleError where these are on the meta device."""
     layers = sorted(
         f"{name} {tuple(module.weight.shape)}"
         for name, kind, module in supported_layers(model, "transformer")
@@ -52,8 +53,13 @@ def fingerprint_of(model: nn.Module) -> Fingerprint:
     )
     digest = hashlib.sha256("\n".join(layers).encode()).hexdigest()[:16]
     values: list[float] = []
-    for _, parameter in sorted(model.named_parameters(), key=lambda item: item[0]):
+    for name, parameter in sorted(model.named_parameters(), key=lambda item: item[0]):
         if parameter.dim() == 1 and quantized_as(parameter) is None and len(values) < _VALUES:
+            if parameter.is_meta:
+                raise ModuleError(
+                    f"{name} is on the meta device and has no values. Load the weights of the "
+                    "model first."
+                )
             picked = parameter.detach()[:: -(-len(parameter) // _VALUES_EACH)]
             values += picked.float().cpu().tolist()
     return Fingerprint(digest, tuple(values))

@@ -11,7 +11,8 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import nn
 
-from ..layers import supported_layers
+from ..errors import CalibrationError
+from ..layers import require_module, supported_layers
 from .activations import ActivationStatistics, Calibration
 from .fingerprint import fingerprint_of
 from .rows import Reservoirs, planned_rows
@@ -38,6 +39,11 @@ class Observation:
         return Calibration(called, self._percentile, self._rows.rows(), self._model)
 
 
+def _require_count(argument: str, value: int | None) -> None:
+    if value is not None and (type(value) is bool or not isinstance(value, int) or value < 0):
+        raise CalibrationError(f"{argument} is {value!r:.60}. Give a whole number of 0 or more.")
+
+
 @contextmanager
 def observe(
     model: nn.Module,
@@ -58,9 +64,13 @@ def observe(
     limit: bytes that they may take.
     percentile: see ``Calibration``. on_call is called at each call of a layer and may raise.
 
-    The model may be quantized already. CalibrationError for activations that are not finite. The
-    hooks are gone when the block ends, whatever ended it.
+    The model may be quantized already. ModuleError for what is no nn.Module; CalibrationError for
+    activations that are not finite, and for numbers that are none. The hooks are gone when the
+    block ends, whatever ended it.
     """
+    require_module(model)
+    for argument, value in (("rows", rows), ("limit", limit)):
+        _require_count(argument, value)
     layers = {
         name: module
         for name, kind, module in supported_layers(model, "transformer")

@@ -47,7 +47,7 @@ class Sizes:
 
 def estimate(
     source: str | Path | nn.Module,
-    methods: Iterable[str] | None = None,
+    methods: str | Iterable[str] | None = None,
     component_type: str | None = None,
     granularity: str = "per-row",
     *,
@@ -57,7 +57,7 @@ def estimate(
 ) -> Sizes:
     """The sizes of a model, or of one component of the file ``source``, by each of ``methods``.
 
-    methods: default, all that need no measurement. component_type: "transformer", "encoder" or
+    methods: names, or one name; default, all that need no measurement. component_type: "transformer", "encoder" or
     "vae"; None for what the file holds first, in a checkpoint its diffusion model. Of an encoder a
     method that rounds activations is its weight-only counterpart, as in Quantize Text Encoder. What
     is wrong with one method is its ``problem``; StorageError where the file cannot be read.
@@ -65,6 +65,7 @@ def estimate(
     if component_type is not None and component_type not in COMPONENT_TYPES:
         raise UnknownNameError("component type", component_type, COMPONENT_TYPES)
     options = {"granularity": granularity, "include": include, "exclude": exclude}
+    methods = (methods,) if isinstance(methods, str) else methods
     chosen = tuple(methods or (m for m in METHODS if m not in (*MEASURED, "none")))
     if isinstance(source, nn.Module):
         component = component_type or "transformer"

@@ -17,7 +17,7 @@ from .candidates import format_error, formats_of, widths_for
 from .knapsack import Option, choose, curve, smallest_size
 from .prior import assumed_per_error
 from .recipe import Recipe, with_format
-from .sensitivity import Sensitivity
+from .sensitivity import Sensitivity, is_amount
 
 GIB = 1024**3
 UNIFORM = ("int3", "int4", "int4-g64", "int5", "int6", "fp8-weight-only", "int8")
@@ -39,6 +39,29 @@ class Fit:
     sensitivity: Sensitivity | None = None
     stock_only: bool = False
     gains: Mapping[str, float] | None = None
+
+    def __post_init__(self):
+        """FitError for an argument of another type, and for a size that is no number of bytes."""
+        object.__setattr__(self, "size", int(require_size("size", self.size)))
+        if self.sensitivity is not None and not isinstance(self.sensitivity, Sensitivity):
+            raise FitError(
+                f"sensitivity is {self.sensitivity!r:.60}. Give a Sensitivity, such as "
+                "Sensitivity.load(path)."
+            )
+        if self.gains is None:
+            return
+        if not isinstance(self.gains, Mapping):
+            raise FitError(f"gains is {self.gains!r:.60}. Give a number for each layer's name.")
+        for name, gain in self.gains.items():
+            if not is_amount(gain):
+                raise FitError(f"The gain of {name} is {gain!r:.60}. Give a number of 0 or more.")
+
+
+def require_size(argument: str, size: float) -> float:
+    """``size``, where it is a finite number of 0 or more. FitError names the ``argument``."""
+    if not is_amount(size):
+        raise FitError(f"{argument} is {size!r:.60}. Give a number above 0.")
+    return size
 
 
 @dataclass(frozen=True)
@@ -87,9 +110,11 @@ def with_fit(plan: Plan, fit: Fit | Recipe | None, model_bytes: int) -> Fitted:
     """``plan`` with the formats that fit, where its method is "fit".
 
     fit: a size, or a recipe that says the formats. model_bytes: of the whole model before, of which
-    the plan's layers are a part. FitError: neither was given, the smallest size that is possible is
-    larger, or the recipe is of another model.
+    the plan's layers are a part. FitError: neither was given or it is something else, the smallest
+    possible size is larger, or the recipe is of another model.
     """
+    if fit is not None and not isinstance(fit, Fit | Recipe):
+        raise FitError(f"fit is {fit!r:.60}. Give Fit(size=...), in bytes, or a Recipe.")
     if plan.method != FIT or not plan.quantized:
         return Fitted(plan)
     if isinstance(fit, Recipe):
@@ -164,8 +189,8 @@ def _outcome(
 
     return FitOutcome(
         chosen=_point(layers, chosen, rest),
-        less=at(int(fit.size * 0.9)),
-        more=at(int(fit.size * 1.1)),
+        less=at(fit.size * 9 // 10),
+        more=at(fit.size * 11 // 10),
         curve=_curve(options, rest),
         uniform=_uniform(plan, fit, layers, rest),
         measured=fit.sensitivity is not None,

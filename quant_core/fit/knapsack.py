@@ -43,6 +43,7 @@ def choose(options: Sequence[Sequence[Option]], budget: int) -> list[int]:
     chosen = [_smallest(layer) for layer in options]
     if not options:
         return chosen
+    budget = min(budget, sum(max(each.nbytes for each in layer) for layer in options))
     left = budget - sum(layer[at].nbytes for layer, at in zip(options, chosen, strict=True))
     left, away = _along_hulls(options, chosen, left)
     nearest = sorted(range(len(options)), key=away.__getitem__)

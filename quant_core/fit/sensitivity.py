@@ -7,6 +7,7 @@ effects of several layers add in squares.
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 from collections.abc import Iterable, Mapping
@@ -44,14 +45,14 @@ class Sensitivity:
 
     def __post_init__(self):
         for name, effect in self.effects.items():
-            if isinstance(effect, bool) or not isinstance(effect, int | float) or not effect >= 0:
+            if not is_amount(effect):
                 raise FitError(f"The effect of {name} is {effect!r}. Measure the sensitivity anew.")
 
     def per_error(self, names: Iterable[str]) -> dict[str, float]:
         """The effect of each layer of ``names``, over the relative error of its weight. Of a layer
-        that was not measured it is the median's."""
+        that was not measured it is the median's of those that have one."""
         error = format_error(named_method(self.probe).method.choose((64, 1024), "per-row").format)
-        usual = statistics.median(self.effects.values()) if self.effects else 1.0
+        usual = statistics.median([e for e in self.effects.values() if e] or [1.0])
         # A floor above zero, so that more bits still count as better for a layer without effect.
         least = usual / 1000
         return {name: max(self.effects.get(name, usual), least) / error for name in names}
@@ -114,6 +115,12 @@ class Sensitivity:
             raise FitError(f"{Path(path).name}: {error}") from None
         except OSError as error:
             raise FitError(f"Can't read {path}: {error.strerror}. Check the path.") from None
+
+
+def is_amount(value: object) -> bool:
+    """Whether ``value`` is a finite number of 0 or more."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 <= value < math.inf
 
 
 def architecture_hash(model: nn.Module) -> str:

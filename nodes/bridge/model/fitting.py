@@ -10,7 +10,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ....quant_core.errors import FitError
 from ....quant_core.fit import Fit, Sensitivity, with_fit
-from ....quant_core.fit.fitting import GIB, gib
+from ....quant_core.fit.fitting import GIB, gib, require_size
 from ....quant_core.planning.plan import Plan
 from ..files.sensitivity_folder import find_sensitivity, require_fitting
 from .float_weight import unload
@@ -44,7 +44,8 @@ def fit_for(
     else:
         notes += require_fitting(sensitivity, network)
     if size_gib:
-        return Fit(int(size_gib * GIB), sensitivity, stock_only), notes
+        require_size("size_gib", size_gib)
+        return Fit(size_gib * GIB, sensitivity, stock_only), notes
     needed = model.memory_required(_USUAL_LATENT)
     size, note = _free_for(model, needed, "the activations of a picture of 1024 x 1024")
     return Fit(size, sensitivity, stock_only), (*notes, note)

@@ -21,6 +21,10 @@ ARGUMENTS = [
     ({"scope": None, "component_type": "vae"}, "Unknown scope None."),
     ({"int4_algorithm": []}, "Unknown INT4 algorithm []."),
     ({"method": ["int8"]}, "Unknown method ['int8']."),
+    ({"calibration": "flux.safetensors"}, "calibration is 'flux.safetensors'. Give a Calibration"),
+    ({"calibration": {}}, "calibration is {}. Give a Calibration"),
+    ({"fit": "2 GiB"}, "fit is '2 GiB'. Give Fit(size=...), in bytes"),
+    ({"fit": 3, "method": "fit"}, "fit is 3. Give Fit(size=...), in bytes"),
 ]
 
 

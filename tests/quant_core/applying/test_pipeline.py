@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from graphquant.quant_core.applying.pipeline import quantize_pipeline
-from graphquant.quant_core.errors import ConfigError, UnknownNameError
+from graphquant.quant_core.errors import (
+    CalibrationError,
+    ConfigError,
+    FitError,
+    ModuleError,
+    UnknownNameError,
+)
 from lab.sampling import relative_l2
 
 pytest.importorskip("diffusers", reason="diffusers is not installed")
@@ -76,6 +82,16 @@ def test_without_a_default_only_what_is_named_is_quantized():
         ({"transfomer": "int8"}, ConfigError, "'transfomer' means no layer .* transformer"),
         ({"transformer": "int8", "text_encoder": "int9"}, UnknownNameError, "'int9'"),
         ({"transformer": "int8", "vae": "int4"}, ValueError, "int4"),
+        ({"transformer": "int8", "text_encoder": "fit"}, FitError, "fit needs a size"),
+        ({"transformer": "int8", "text_encoder": "fp8-static"}, CalibrationError, "scales"),
+        (
+            {"transformer": "int8", "text_encoder": {"quant_method": "torchao", "quant_type": "?"}},
+            ConfigError,
+            "quant_type",
+        ),
+        ("int8", ConfigError, "methods is 'int8'"),
+        (["transformer"], ConfigError, "methods is"),
+        (None, ConfigError, "methods is None"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_changes(methods, error, words):
@@ -83,6 +99,20 @@ def test_what_cannot_be_is_refused_before_anything_changes(methods, error, words
     with pytest.raises(error, match=words):
         quantize_pipeline(pipe, methods)
     assert quantized(pipe.transformer) == []
+
+
+def test_a_module_without_values_is_refused_before_anything_changes():
+    pipe = tiny_pipeline("flux")
+    pipe.text_encoder.to("meta")
+    with pytest.raises(ModuleError, match="is on the meta device"):
+        quantize_pipeline(pipe, {"transformer": "int8", "text_encoder": "int8"})
+    assert quantized(pipe.transformer) == []
+
+
+@pytest.mark.parametrize("pipe", [None, "flux", torch.nn.Linear(4, 4)])
+def test_what_is_no_pipeline_is_named(pipe):
+    with pytest.raises(ConfigError, match=f"^pipe is a {type(pipe).__name__}, which has no"):
+        quantize_pipeline(pipe, {"transformer": "int8"})
 
 
 def test_group_and_model_offload_change_nothing(name):

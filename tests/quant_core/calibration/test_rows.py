@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from graphquant.quant_core import observe
+from graphquant.quant_core import QuantizationError, observe
 from graphquant.quant_core.calibration.rows import Reservoirs, planned_rows, row_bytes
 
 
@@ -93,3 +93,28 @@ def test_an_input_given_by_name_counts():
     with observe(layer) as seen:
         layer[0](input=torch.ones(3, 8))
     assert seen.calibration.layers["0"].rows == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rows": -3}, "rows is -3"),
+        ({"rows": 2.5}, "rows is 2.5"),
+        ({"rows": "5"}, "rows is '5'"),
+        ({"rows": True}, "rows is True"),
+        ({"limit": "1 GiB"}, "limit is '1 GiB'"),
+        ({"limit": float("nan")}, "limit is nan"),
+        ({"limit": -1}, "limit is -1"),
+        ({"percentile": "99"}, "percentile is '99'"),
+        ({"percentile": None}, "percentile is None"),
+        ({"model": "flux.safetensors"}, "model is a str, not an nn.Module"),
+        ({"model": nn.Linear}, "model is a type, not an nn.Module"),
+        ({"model": nn.Linear(4, 4, device="meta")}, "bias is on the meta device"),
+    ],
+    ids=str,
+)
+def test_a_wrong_argument_is_named_before_anything_runs(arguments, message, transformer):
+    with pytest.raises(QuantizationError) as error, observe(**{"model": transformer, **arguments}):
+        pytest.fail("ran")
+    assert str(error.value).startswith(message)
+    assert not any(module._forward_hooks for module in transformer.modules())

@@ -116,3 +116,8 @@ def test_a_file_of_a_vae_is_told_for_one(tmp_path):
 def test_a_component_of_another_name_is_refused(model_file):
     with pytest.raises(UnknownNameError, match="Unknown component type 'unet'"):
         estimate(model_file, component_type="unet")
+
+
+def test_one_name_is_one_method():
+    found = estimate(torch.nn.Sequential(torch.nn.Linear(128, 256)), "int8", preset=None)
+    assert [each.method for each in found.methods] == ["int8"] and not found.methods[0].problem

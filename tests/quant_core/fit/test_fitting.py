@@ -1,6 +1,7 @@
 """The method fit: within the size, wide where it matters, and in words."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -140,3 +141,47 @@ def test_float32_weights_count_as_what_they_take(model, sensitivity):
     model = model.to(torch.float32)
     fitted = fit(model, module_bytes(model) // 5, sensitivity)
     assert size_of(model, fitted) <= module_bytes(model) // 5
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("size", [NAN, INF, -INF, -1, None, "1 GiB", True])
+def test_a_size_that_is_no_number_of_bytes_is_named(size):
+    with pytest.raises(FitError, match=rf"^size is {size!r}\. Give a number"):
+        Fit(size)
+
+
+@pytest.mark.parametrize("size", [10**30, 1e300, 2**63])
+def test_any_size_that_is_large_enough_leaves_the_model_as_it_is(model, size):
+    fitted = fit(model, size)
+    assert size_of(model, fitted) == module_bytes(model) == fitted.outcome.more.nbytes
+    assert not fitted.plan.quantized
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sensitivity": "flux.json"}, "sensitivity is 'flux.json'"),
+        ({"sensitivity": {}}, "sensitivity is {}"),
+        ({"gains": [1]}, "gains is"),
+        ({"gains": {"a": NAN}}, "The gain of a is nan"),
+        ({"gains": {"a": -1.0}}, "The gain of a is -1.0"),
+        ({"gains": {"a": "x"}}, "The gain of a is 'x'"),
+    ],
+    ids=str,
+)
+def test_other_arguments_of_another_kind_are_named(options, message):
+    with pytest.raises(FitError) as error:
+        Fit(1000, **options)
+    assert str(error.value).startswith(message)
+
+
+def test_room_is_used_also_where_most_layers_had_no_effect(model, sensitivity):
+    """A run that does not reach a layer measures 0 there; another run may need it."""
+    names = list(sensitivity.effects)
+    for reached in (0, 1, 3):
+        effects = {name: 0.1 * (at < reached) for at, name in enumerate(names)}
+        size = module_bytes(model) // 2
+        fitted = fit(model, size, replace(sensitivity, effects=effects))
+        assert size_of(model, fitted) > 0.955 * size

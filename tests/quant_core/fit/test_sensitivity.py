@@ -24,6 +24,8 @@ def test_it_comes_back_from_its_file(sensitivity, tmp_path, model):
         {"effects": {"a": -1.0}},
         {"effects": {"a": None}},
         {"effects": {"a": True}},
+        {"effects": {"a": float("inf")}},
+        {"effects": {"a": float("nan")}},
         {"effects": []},
         {"values": None},
         {"layers": 3},

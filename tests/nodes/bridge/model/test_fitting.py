@@ -174,3 +174,12 @@ def test_a_size_for_another_method_is_warned_of(flux_patcher, inputs):
     report = GQQuantizeModel.execute(flux_patcher, "int8", **inputs).result[1]
     assert "have no effect on int8. Choose the method fit." in report
     assert "no effect" not in GQQuantizeModel.execute(flux_patcher, "int8").result[1]
+
+
+@pytest.mark.parametrize("size", [float("nan"), float("inf"), -1.0, "2"])
+def test_a_size_that_is_no_number_is_an_error_that_names_the_input(flux_patcher, size):
+    from graphquant.nodes.quantize_model import GQQuantizeModel
+    from graphquant.quant_core.errors import FitError
+
+    with pytest.raises(FitError, match=rf"^size_gib is {size!r}\. Give a number"):
+        GQQuantizeModel.execute(flux_patcher, "fit", size_gib=size)
