@@ -57,10 +57,11 @@ def estimate(
 ) -> Sizes:
     """The sizes of a model, or of one component of the file ``source``, by each of ``methods``.
 
-    methods: names, or one name; default, all that need no measurement. component_type: "transformer", "encoder" or
-    "vae"; None for what the file holds first, in a checkpoint its diffusion model. Of an encoder a
-    method that rounds activations is its weight-only counterpart, as in Quantize Text Encoder. What
-    is wrong with one method is its ``problem``; StorageError where the file cannot be read.
+    methods: names, or one name; default, all that need no measurement. component_type:
+    "transformer", "encoder" or "vae"; None for what the file holds first, in a checkpoint its
+    diffusion model. Of an encoder a method that rounds activations is its weight-only counterpart,
+    as in Quantize Text Encoder. What is wrong with one method is its ``problem``; StorageError
+    where the file cannot be read.
     """
     if component_type is not None and component_type not in COMPONENT_TYPES:
         raise UnknownNameError("component type", component_type, COMPONENT_TYPES)
