@@ -174,9 +174,27 @@ def test_excluded_layers_stay_and_a_pattern_that_matches_none_is_told():
     assert any("'nothing'" in warning for warning in report["warnings"])
 
 
-def test_what_is_quantized_already_comes_back_itself():
-    once, _ = quantize(sd15_controlnet(), "int8")
-    assert quantize(once, "int8")[0] is once
+@by_kind
+@pytest.mark.parametrize("method", ["int8", "int4"])
+def test_what_is_quantized_already_comes_back_itself(make, method):
+    once, first = quantize(make(), "int8")
+    again, report = quantize(once, method)
+    assert again is once and report["method"] == "already_quantized"
+    assert report["model_bytes_before"] == report["model_bytes_after"] == first["model_bytes_after"]
+
+
+@by_kind
+def test_the_rest_is_quantized_beside_what_is_already(make):
+    _, whole = quantize(make(), "int8")
+    kept, *_ = (layer["name"] for layer in whole["layers"] if layer["action"] == "quantize")
+    most, first = quantize(make(), "int8", exclude=kept)
+    both, report = quantize(most, "int8")
+    assert report["quantized_layers"] == 1
+    assert report["model_bytes_before"] == first["model_bytes_after"]
+    assert report["model_bytes_after"] == whole["model_bytes_after"]
+    expected = weights(quantize(make(), "int8")[0])
+    for name, found in weights(both).items():
+        assert torch.equal(plain(found), plain(expected[name])), name
 
 
 def test_a_file_goes_through_comfyuis_loader_and_back_to_half_its_size(tmp_path):

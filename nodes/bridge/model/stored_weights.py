@@ -20,6 +20,7 @@ from ....quant_core.applying.quantize_plan import quantize_plan
 from ....quant_core.formats import QuantizedWeight
 from ....quant_core.planning.decisions import Plan
 from ....quant_core.report import Report
+from ..tensor.layout import quantized_tensor
 
 
 class _Matrix(nn.Module):
@@ -27,8 +28,8 @@ class _Matrix(nn.Module):
 
     def __init__(self, weight: torch.Tensor):
         super().__init__()
-        self.out_features, self.in_features = weight.shape[0], weight[0].numel()
-        self.weight = nn.Parameter(weight.flatten(1), requires_grad=False)
+        self.out_features, self.in_features = weight.shape
+        self.weight = nn.Parameter(weight, requires_grad=False)
 
 
 class _Rest(nn.Module):
@@ -54,19 +55,26 @@ class StoredWeights(Mapping):
     @staticmethod
     def as_module(state: Mapping[str, torch.Tensor]) -> nn.Module:
         """A module with a layer for every matrix of ``state``, named as there; a kernel of a
-        convolution [N, C, H, W] counts as the matrix [N, C H W]."""
+        convolution [N, C, H, W] counts as the matrix [N, C H W]. What is stored quantized is so in
+        the module too."""
         module = nn.Module()
-        for name, tensor in state.items():
-            tensor = tensor.detach()
-            kind = _Matrix if tensor.is_floating_point() and tensor.dim() >= 2 else _Rest
-            module._modules[name] = kind(tensor)  # add_module refuses dots
+        plain, stored = _parts(state)
+        for name, tensor in plain.items():
+            if name in stored:
+                made = _Matrix(quantized_tensor(stored[name], tensor.dtype))
+            elif tensor.is_floating_point() and tensor.dim() >= 2:
+                made = _Matrix(tensor.detach().flatten(1))
+            else:
+                made = _Rest(tensor.detach())
+            module._modules[name] = made  # add_module refuses dots
         return module
 
     @classmethod
     def quantize(
         cls, state: Mapping[str, torch.Tensor], plan: Plan, device: torch.device
     ) -> tuple[StoredWeights, Report]:
-        """``state`` with the weights that ``plan``, made for ``as_module``, says quantized."""
+        """``state`` with the weights that ``plan``, made for ``as_module``, says quantized beside
+        those that are already."""
         started = time.perf_counter()
 
         def read(layer: str) -> torch.Tensor:
@@ -76,7 +84,8 @@ class StoredWeights(Mapping):
             comfy.model_management.throw_exception_if_processing_interrupted()
 
         stored = quantize_plan(plan, read, device=device, on_layer=on_layer)
-        made = cls(state, stored)
+        plain, kept = _parts(state)
+        made = cls(plain, {**kept, **stored})
         report = Report(
             plan,
             kernel_of(plan, device),
@@ -85,7 +94,7 @@ class StoredWeights(Mapping):
             plan.bytes_after,
         )
         for name in stored:
-            made._plain[name] = state[name].new_empty(state[name].shape, device="meta")
+            made._plain[name] = torch.empty_like(plain[name], device="meta")
         return made, report
 
     def __getitem__(self, name: str) -> torch.Tensor:
@@ -97,3 +106,11 @@ class StoredWeights(Mapping):
 
     def __len__(self) -> int:
         return len(self._plain)
+
+
+def _parts(
+    state: Mapping[str, torch.Tensor],
+) -> tuple[Mapping[str, torch.Tensor], Mapping[str, QuantizedWeight]]:
+    """The tensors of ``state`` as they lie, on the meta device where they are stored quantized, and
+    those that are."""
+    return (state._plain, state._stored) if isinstance(state, StoredWeights) else (state, {})
