@@ -13,8 +13,9 @@ from comfy.sd import VAE
 from torch import nn
 
 from ...quant_core.config import BUILT_IN, INHERIT, ComponentConfig, DefaultsConfig, QuantConfig
-from ...quant_core.errors import ConfigError, UnknownNameError
+from ...quant_core.errors import ConfigError, UnknownNameError, UnsupportedMethodError
 from ...quant_core.hardware import Hardware, recommend
+from ...quant_core.methods import FIT
 from ..bridge.architecture.detected import architecture_name
 from ..bridge.architecture.diffusers_patterns import in_comfyuis_names
 from ..bridge.architecture.pipeline_names import (
@@ -73,8 +74,21 @@ def choose_for_model(
 def choose_for_control(
     chosen: MethodChoice, config: QuantConfig | None, hardware: Hardware
 ) -> MethodChoice:
-    """As ``choose_for_model``, for a ControlNet or a model patch."""
-    return _recommended(_by_default(_configured(chosen, config), "transformer", ()), hardware)
+    """As ``choose_for_model``, for a ControlNet or a model patch.
+
+    UnsupportedMethodError for fit.
+    """
+    chosen = _by_default(_configured(chosen, config), "transformer", ())
+    return _recommended(_not_by_size(chosen), hardware)
+
+
+def _not_by_size(chosen: MethodChoice) -> MethodChoice:
+    if chosen.method == FIT:
+        raise UnsupportedMethodError(
+            "fit needs a size, and this node has no input for one. Choose another method here; "
+            "Quantize Model has size_gib."
+        )
+    return chosen
 
 
 def _recommended(chosen: MethodChoice, hardware: Hardware) -> MethodChoice:
@@ -91,9 +105,10 @@ def _recommended(chosen: MethodChoice, hardware: Hardware) -> MethodChoice:
 def choose_for_encoder(
     chosen: MethodChoice, config: QuantConfig | None, cond_stage_model: nn.Module
 ) -> MethodChoice:
-    """As ``choose_for_model``, for the text encoders of a CLIP."""
+    """As ``choose_for_model``, for the text encoders of a CLIP. UnsupportedMethodError for fit."""
     chosen = _configured(chosen, config)
     chosen = _by_default(chosen, "encoder", encoder_architectures(cond_stage_model))
+    chosen = _not_by_size(chosen)
     if chosen.method != AUTO:
         return chosen
     note = f"auto chose {ENCODER_METHOD}: the least error at half the memory."

@@ -23,6 +23,8 @@ ROUNDINGS = (AUTO, NEAREST, COMPENSATED)
 
 # Work of a weight beside its products, in multiplications.
 _OVERHEAD = 3000
+_LARGEST_INPUT = 1e12
+"""Squares of larger ones, summed over the outputs, leave float32's range."""
 
 
 def cost_of(layer: LayerPlan) -> int:
@@ -160,6 +162,8 @@ class CalibratedRounding:
             return f"the calibration has fewer than {FEWEST_ROWS} rows of its inputs"
         if not rows.any():
             return "its inputs were zero throughout the calibration"
+        if not rows.abs().amax() < _LARGEST_INPUT:
+            return f"its inputs hold NaN, or more than {_LARGEST_INPUT:g}, in the calibration"
         return None
 
     def _is_better(self, other: Candidate, plain: Candidate) -> bool:

@@ -1,6 +1,8 @@
 """Calibrated rounding of a whole model: errors, biases, and what cannot be calibrated."""
 
 import copy
+import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -215,3 +217,20 @@ def test_it_works_in_inference_mode_and_outside(transformer, mode):
         transformer(tokens(2))
     _, stats = quantize_component(transformer, "int4", calibration=seen.calibration)
     assert stats["quantized_layers"] == 11
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e30])
+@pytest.mark.parametrize("place", [3, 15])  # of the rows rounded by, and of those held out
+def test_rows_that_no_error_can_be_told_from_are_rounding_to_nearest(
+    transformer, calibration, value, place
+):
+    rows = {name: each.clone() for name, each in calibration.rows.items()}
+    for each in rows.values():
+        each[place] = value
+    wrong = replace(calibration, rows=rows)
+    for rounding in ("auto", "nearest", "compensated"):
+        model = copy.deepcopy(transformer)
+        _, stats = quantize_component(model, "int4", calibration=wrong, rounding=rounding)
+        made = [layer["rounding"] for layer in stats["layers"] if layer["action"] == "quantize"]
+        assert all(each["note"].startswith("to nearest: its inputs hold NaN") for each in made)
+        assert json.loads(json.dumps(made, allow_nan=False)) == made
