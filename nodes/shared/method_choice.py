@@ -105,10 +105,9 @@ def _recommended(chosen: MethodChoice, hardware: Hardware) -> MethodChoice:
 def choose_for_encoder(
     chosen: MethodChoice, config: QuantConfig | None, cond_stage_model: nn.Module
 ) -> MethodChoice:
-    """As ``choose_for_model``, for the text encoders of a CLIP. UnsupportedMethodError for fit."""
+    """As ``choose_for_model``, for the text encoders of a CLIP."""
     chosen = _configured(chosen, config)
     chosen = _by_default(chosen, "encoder", encoder_architectures(cond_stage_model))
-    chosen = _not_by_size(chosen)
     if chosen.method != AUTO:
         return chosen
     note = f"auto chose {ENCODER_METHOD}: the least error at half the memory."

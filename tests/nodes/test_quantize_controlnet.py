@@ -235,16 +235,11 @@ def test_a_calibrated_method_is_refused_by_name():
 
 
 @pytest.mark.parametrize("by", ["method", "config"])
-def test_fit_is_refused_where_no_size_can_be_named(by, clip):
-    from graphquant.nodes.quantize_text_encoder import GQQuantizeTextEncoder
+def test_fit_is_refused_where_no_size_can_be_named(by):
     from graphquant.quant_core.config import config_from_text
     from graphquant.quant_core.errors import UnsupportedMethodError
 
     given = {"config": config_from_text("fit")} if by == "config" else {}
     method = "int8" if given else "fit"
-    for run in (
-        lambda: quantize(qwen_controlnet(), method, **given),
-        lambda: GQQuantizeTextEncoder.execute(clip, method, **given),
-    ):
-        with pytest.raises(UnsupportedMethodError, match=r"^fit needs a size"):
-            run()
+    with pytest.raises(UnsupportedMethodError, match=r"^fit needs a size"):
+        quantize(qwen_controlnet(), method, **given)

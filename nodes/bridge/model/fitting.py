@@ -57,7 +57,8 @@ def fit_encoders(
     """``plans`` of the encoders of one CLIP, by path, with the formats that fit all together, and
     notes. size_gib: of the whole CLIP, 0 for what is free. FitError as in ``with_fit``.
     """
-    size, notes = int(size_gib * GIB), ()
+    require_size("size_gib", size_gib or 0)
+    size, notes = int((size_gib or 0) * GIB), ()
     if not size:
         size, note = _free_for(patcher, 0, "what ComfyUI keeps for computing")
         notes = (note,)

@@ -177,9 +177,12 @@ def test_a_size_for_another_method_is_warned_of(flux_patcher, inputs):
 
 
 @pytest.mark.parametrize("size", [float("nan"), float("inf"), -1.0, "2"])
-def test_a_size_that_is_no_number_is_an_error_that_names_the_input(flux_patcher, size):
+def test_a_size_that_is_no_number_is_an_error_that_names_the_input(flux_patcher, clip, size):
     from graphquant.nodes.quantize_model import GQQuantizeModel
+    from graphquant.nodes.quantize_text_encoder import GQQuantizeTextEncoder
     from graphquant.quant_core.errors import FitError
 
     with pytest.raises(FitError, match=rf"^size_gib is {size!r}\. Give a number"):
         GQQuantizeModel.execute(flux_patcher, "fit", size_gib=size)
+    with pytest.raises(FitError, match=rf"^size_gib is {size!r}\. Give a number"):
+        GQQuantizeTextEncoder.execute(clip, "fit", size_gib=size)
