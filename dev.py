@@ -34,7 +34,16 @@ STABLE = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0", "torchao
 # What PyPI has, whatever ComfyUI pins of its own packages. torchaudio ends with 2.11.
 NEWEST = "torch>=2.14", "torchvision", "torchao==0.18.0", "comfy-kitchen>=0.2.40", "comfy-aimdo"
 newest = False
-TOOLS = ("pytest>=9,<10", "ruff>=0.17,<0.18", "hypothesis>=6,<7", "playwright>=1.60,<2")
+TOOLS = (
+    "pytest>=9,<10",
+    "pytest-xdist>=3,<4",
+    "ruff>=0.17,<0.18",
+    "hypothesis>=6,<7",
+    "playwright>=1.60,<2",
+)
+# Tests compute on one thread each: two processes take the whole suite through two cores. A part of
+# it starts sooner in one.
+WHOLE_SUITE = ("--numprocesses=2", "--dist=loadgroup")
 # Whose formats the tests compare with ours, bit by bit.
 ORIGINALS = ("bitsandbytes>=0.50,<0.51", "gguf>=0.19,<0.20", "optimum-quanto>=0.2.7,<0.3")
 PARTNERS = ("accelerate>=1.15,<2", "diffusers>=0.42,<0.43", "peft>=0.21,<0.22", "ray>=2.60,<3")
@@ -289,7 +298,7 @@ def main() -> int:
     if options.command == "demo":
         return run("lab.demo", *demo_arguments(options), environment=environment)
     if options.command == "test":
-        return run("pytest", *further, environment=environment)
+        return run("pytest", *(further or WHOLE_SUITE), environment=environment)
     if options.command == "pictures":
         workflows_failed = run("lab.examples", environment=environment)
         return workflows_failed or run("lab.screenshots", environment=environment)

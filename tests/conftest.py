@@ -51,6 +51,11 @@ def pytest_runtest_call():
 
 
 def pytest_collection_modifyitems(items):
+    for item in items:
+        # Several processes share the work by files, whose fixtures cost most; one has the browser.
+        in_browser = "tests/browser" in item.path.as_posix()
+        group = "browser" if in_browser else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
     if torch.cuda.is_available():
         return
     for item in items:

@@ -46,6 +46,18 @@ def test_pytest_gets_its_arguments_as_given():
     assert further == ["--co", "-k", "a or b", "tests/x"]
 
 
+def test_the_whole_suite_runs_in_two_processes_and_a_part_in_one(monkeypatch, tmp_path):
+    (tmp_path / "main.py").touch()
+    ran = []
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
+    monkeypatch.setattr(dev, "set_up", lambda version: {})
+    monkeypatch.setattr(dev, "run", lambda *arguments, environment: ran.append(arguments) or 0)
+    for line in (["dev.py", "test"], ["dev.py", "test", "tests/x", "-q"]):
+        monkeypatch.setattr(sys, "argv", line)
+        assert dev.main() == 0
+    assert ran == [("pytest", *dev.WHOLE_SUITE), ("pytest", "tests/x", "-q")]
+
+
 def test_the_demo_draws_all_methods_where_it_is_asked_to():
     def arguments(*line):
         return dev.demo_arguments(dev.parse(["demo", *line])[0])
