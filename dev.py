@@ -33,7 +33,8 @@ STABLE = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0", "torchao
 # What PyPI has, whatever ComfyUI pins of its own packages. torchaudio ends with 2.11.
 NEWEST = "torch>=2.14", "torchvision", "torchao==0.18.0", "comfy-kitchen>=0.2.40", "comfy-aimdo"
 newest = False
-TOOLS = "pytest>=9,<10 pytest-xdist>=3,<4 hypothesis>=6,<7 playwright>=1.60,<2 ruff>=0.17,<0.18"
+TOOLS = ("pytest>=9,<10", "pytest-xdist>=3,<4", "hypothesis>=6,<7", "playwright>=1.60,<2")
+TOOLS += ("ruff>=0.17,<0.18",)
 # Tests compute on one thread each: the whole suite takes two processes, a part of it one.
 WHOLE_SUITE = ("--numprocesses=2", "--dist=loadgroup")
 # Whose formats the tests compare with ours, bit by bit.
@@ -171,7 +172,7 @@ def make_venv() -> None:
 def install(comfyui: Path) -> None:
     """Install what the tests and this ComfyUI need, unless the stamp says that it is there."""
     packages = NEWEST if newest else STABLE
-    wanted = (*packages, *TOOLS.split(), *ORIGINALS, *PARTNERS, *requirements_of(comfyui))
+    wanted = (*packages, *TOOLS, *ORIGINALS, *PARTNERS, *requirements_of(comfyui))
     stamp, text = venv() / "graphquant-setup", "\n".join(wanted)
     if stamp.is_file() and stamp.read_text() == text:
         return
@@ -245,9 +246,8 @@ def run(*arguments: str, environment: dict[str, str]) -> int:
 
 
 def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     versions = argparse.ArgumentParser(add_help=False)
     versions.add_argument("--comfyui", metavar="VERSION", help=f"default {DEFAULT_COMFYUI}")
