@@ -98,6 +98,7 @@ class GQLayerwiseFP8Cast(io.ComfyNode):
         skip_classes="",
     ) -> io.NodeOutput:
         from .bridge.model.quantize_patcher import quantize_patcher
+        from .bridge.model.whole_size import of_whole_size
         from .shared.node_output import node_output, unchanged
 
         if compute_dtype not in (AUTO, *COMPUTE_DTYPES):
@@ -109,6 +110,7 @@ class GQLayerwiseFP8Cast(io.ComfyNode):
             skip_patterns,
             parse_patterns(skip_classes),
         )
+        plan = of_whole_size(plan, model.model, model.model.diffusion_model)
         if not plan.quantized:
             same = [] if compute_dtype == AUTO else ["compute_dtype is not set: nothing was cast."]
             return unchanged(model, model, plan, same)

@@ -168,6 +168,7 @@ class GQQuantizeModel(io.ComfyNode):
         from .bridge.measure.calibrating import fastest_search
         from .bridge.model.fitting import fit_for
         from .bridge.model.quantize_patcher import quantize_patcher
+        from .bridge.model.whole_size import of_whole_size
         from .bridge.tensor.exact_steps import ExactSteps, exact_steps_warnings, with_exact_steps
         from .bridge.tensor.native import has_compiled_int8
         from .shared.fit_chart import fit_chart
@@ -201,6 +202,7 @@ class GQQuantizeModel(io.ComfyNode):
             fit, found = fit_for(model, size_gib, sensitivity, stock_only)
             plan, outcome = with_fit(plan, fit, model.model_size())
             notes += found
+        plan = of_whole_size(plan, model.model, model.model.diffusion_model)
         chart = fit_chart(outcome)
         warnings = get_quant_compile_warnings(chosen.method, compile_mode)
         if plan.method != FIT and (size_gib or stock_only or sensitivity is not None):

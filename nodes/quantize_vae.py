@@ -61,6 +61,7 @@ class GQQuantizeVAE(io.ComfyNode):
         from ..quant_core.hardware import hardware_of
         from ..quant_core.planning.plan import plan_component
         from .bridge.model.vae import quantize_vae
+        from .bridge.model.whole_size import of_whole_size
         from .shared.method_choice import MethodChoice, choose_for_vae
         from .shared.node_output import node_output, unchanged
 
@@ -76,6 +77,7 @@ class GQQuantizeVAE(io.ComfyNode):
             scope=scope,
             hardware=hardware_of(vae.device),
         )
+        plan = of_whole_size(plan, vae.first_stage_model, vae.first_stage_model)
         if not plan.quantized:
             return unchanged(vae, vae.patcher, plan, notes=chosen.notes)
         quantized, report = quantize_vae(vae, plan, device=vae.device)

@@ -19,6 +19,8 @@ from ..layers import CONVOLUTIONS
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _SHOWN = 3
 
+NOT_SAVED = "no part of the state dict"
+
 Layers = Iterable[tuple[str, str, nn.Module]]
 
 
@@ -89,7 +91,7 @@ def _others(model: nn.Module, layers: Layers) -> Iterator[tuple[str, nn.Module, 
 def _kind_and_reason(owner: nn.Module, part: str, tensor: torch.Tensor) -> tuple[str, str]:
     if part in owner._buffers:
         if part in owner._non_persistent_buffers_set:
-            return "buffer", "no part of the state dict"
+            return "buffer", NOT_SAVED
         return "buffer", "not a parameter"
     quantized = quantized_as(tensor)
     if quantized:
