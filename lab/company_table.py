@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from .comfyui import import_comfyui
-from .company import COMPANY
+from .company import COMPANY, SAMPLED, UNET_COMPANY
 from .pack import ROOT, load_pack
 from .sampling import relative_l2, sample
 from .tiny_controlnet import tiny_controlnet
@@ -29,12 +29,13 @@ WEIGHTS = "## Nodes that save"
 INTRODUCTION = """# In company
 
 What ComfyUI's own nodes do to a quantized model, and what Quantize Model does to a model they have
-been at. Each row was run: a tiny {names} of seeded weights, `{method}`, 4 steps, ComfyUI {version}
-on the CPU. The figures are the relative L2 difference of the sampled latent from the same node on
-the unquantized model; quantizing alone makes {errors}. `python -m lab.company_table` writes this
-page anew, and `tests/nodes/test_company.py` fails where a figure passes three times the error of
-quantizing alone. Where a node changes 0.0 % it ran and had nothing to do: at cfg 1, on this
-architecture, with one GPU, or in so few steps.
+been at. Each row was run: a tiny {names} of seeded weights, `{method}`, 4 steps
+(EasyCache: 8), ComfyUI {version} on the CPU. The figures are the relative L2 difference of the
+sampled latent from the same node on the unquantized model; quantizing alone makes {errors}.
+`python -m lab.company_table` writes this page anew, and `tests/nodes/test_company.py` fails where a
+figure passes three times the error of quantizing alone in the same run, or where a node changes
+nothing. Only the two nodes for several GPUs have nothing to do here. Cfg is 1, or 3 where a node
+guides by a negative prompt; quantizing alone changes about twice as much at cfg 3.
 
 | node | what the node itself changes | after Quantize Model | before Quantize Model |
 |---|---|---|---|
@@ -53,12 +54,6 @@ Not in the table, with tests of their own:
 - **ModelSave**, CheckpointSave, CLIPSave, VAESave ([saving.md](saving.md)): the file holds what the
   model computes, LoRA included (`test_stock_saving.py`, every method).
 """
-
-
-def freeu(model):
-    from comfy_extras.nodes_freelunch import FreeU_V2
-
-    return FreeU_V2.execute(model, 1.3, 1.4, 0.9, 0.2)[0]
 
 
 def row(name: str, node: Callable, run: Callable, model, quantize: Callable) -> str:
@@ -90,7 +85,7 @@ def rows(folder: Path, method: str, errors: list[str]) -> Iterator[str]:
     flux, run, error = load(FLUX, partial(tiny_flux, hidden=256))
     errors.append(f"{error:.2%} (Flux)")
     for name, node in COMPANY.items():
-        yield row(name, node, run, flux, quantize)
+        yield row(name, node, partial(run, **SAMPLED[name]), flux, quantize)
     control = tiny_controlnet()
     steered = partial(sample, tiny=FLUX, control=control)
     expected, plain = steered(flux), run(flux)
@@ -100,7 +95,8 @@ def rows(folder: Path, method: str, errors: list[str]) -> Iterator[str]:
     yield f"| ControlNetApplyAdvanced (a ControlNet of XLabs' kind) | {figures} | it is no MODEL |"
     unet, run, error = load(SD15, partial(tiny_sd15, widths=(1, 2)))
     errors.append(f"{error:.2%} (SD 1.5)")
-    yield row("FreeU_V2 (SD 1.5)", freeu, run, unet, quantize)
+    for name, node in UNET_COMPANY.items():
+        yield row(f"{name} (SD 1.5)", node, partial(run, **SAMPLED[name]), unet, quantize)
 
 
 def main() -> None:
@@ -116,7 +112,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         lines = list(rows(Path(folder), method, errors))
     introduction = INTRODUCTION.format(
-        names="Flux (SD 1.5 for FreeU)", method=method, version=version, errors=", ".join(errors)
+        names="Flux (or SD 1.5)", method=method, version=version, errors=", ".join(errors)
     )
     page = TABLE.read_text(encoding="utf-8")
     weights = page[page.index(WEIGHTS) : page.index(ENDING.strip().partition("\n")[0])]
