@@ -8,10 +8,12 @@ It runs the examples on tiny models: the sizes in the pictures are theirs.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 
 from .browser import browser
+from .comfyui import comfyui_path
 from .editor import Editor
 from .examples import (
     EXAMPLES,
@@ -39,6 +41,8 @@ NAMED_FILES = (
     "text_encoders/t5xxl_fp16.safetensors",
     "text_encoders/umt5_xxl_fp16.safetensors",
     "text_encoders/qwen_3_4b.safetensors",
+    "text_encoders/qwen_2.5_vl_7b_fp8_scaled.safetensors",
+    "vae/qwen_image_vae.safetensors",
     "vae/wan_2.1_vae.safetensors",
 )
 
@@ -53,6 +57,9 @@ def main() -> None:
             file = server.base / "models" / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
+        picture = server.base / "input" / "example.png"
+        picture.parent.mkdir(exist_ok=True)
+        shutil.copy(comfyui_path() / "input" / picture.name, picture)
         with server:
             thumbnails(running, server)
             readme_pictures(running, server)

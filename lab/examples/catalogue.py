@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from ..tiny_models import FLUX, WAN
+from .controlnet import QUANTIZE_CONTROLNET
+from .measured import CALIBRATED_4_BIT, FIT_A_SIZE
 from .parts import Example, decode, flux_encoded, flux_parts, image, node, sample, text
 
 _SAVED = "flux1-dev-int8"
@@ -274,4 +276,7 @@ EXAMPLES = (
     QUANTIZE_TEXT_ENCODER,
     FP8_CAPABILITY_CHECK,
     SAVE_AND_LOAD,
+    FIT_A_SIZE,
+    CALIBRATED_4_BIT,
+    QUANTIZE_CONTROLNET,
 )

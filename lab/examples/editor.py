@@ -7,12 +7,16 @@ from collections.abc import Callable
 
 from ..ui_workflow import ui_workflow
 from .parts import Example
+from .public_files import public_files
 
 COLUMN, GAP, WIDTH = 370, 40, 320
 HEIGHTS = {
     "GQQuantizeModel": 480,
     "GQQuantizeTextEncoder": 560,
     "GQQuantizeVAE": 320,
+    "GQQuantizeControlNet": 340,
+    "GQMeasureSensitivity": 300,
+    "GQCalibrateActivations": 380,
     "GQLayerwiseFP8Cast": 400,
     "GQSaveQuantizedModel": 300,
     "KSampler": 262,
@@ -24,7 +28,11 @@ HEIGHTS = {
     "CLIPLoader": 106,
     "EmptySD3LatentImage": 106,
     "EmptyHunyuanLatentVideo": 130,
+    "ControlNetApplyAdvanced": 230,
+    "Canny": 106,
+    "LoadImage": 340,
     "PreviewAny": 300,
+    "PreviewImage": 300,
     "note": 250,
 }
 USUAL_HEIGHT = 82
@@ -38,7 +46,9 @@ def workflow(
     prompt = prompt or example.prompt
     made = ui_workflow(prompt, object_info)
     nodes = dict(zip(prompt, made["nodes"], strict=True))
-    for node in made["nodes"]:
+    for name, node in nodes.items():
+        if files := public_files(prompt[name]["inputs"]):
+            node["properties"]["models"] = files
         # A widget of the editor alone, which stands in no saved workflow.
         node["inputs"] = [socket for socket in node["inputs"] if socket["type"] != "IMAGECOMPARE"]
     nodes["note"] = _note(example.note, len(nodes) + 1)

@@ -45,9 +45,14 @@ def text(clip: str, text: str) -> dict:
     return node("CLIPTextEncode", clip=[clip, 0], text=text)
 
 
-def sample(model: str, negative: str, **inputs) -> dict:
+def sample(model: str, negative: str, slot: int = 0, **inputs) -> dict:
+    """slot: the output of the node ``negative`` that the negative comes from."""
     usual = {"seed": 42, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
-    links = {"positive": ["positive", 0], "negative": [negative, 0], "latent_image": ["latent", 0]}
+    links = {
+        "positive": ["positive", 0],
+        "negative": [negative, slot],
+        "latent_image": ["latent", 0],
+    }
     return node("KSampler", model=[model, 0], **links, **{**usual, **inputs})
 
 

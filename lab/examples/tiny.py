@@ -8,11 +8,16 @@ import torch
 from safetensors.torch import save_file
 
 from ..tiny_clips import CLIP_L, T5XXL, dual_clip_files
+from ..tiny_controlnet import tiny_controlnet_file
 from ..tiny_models import WAN, TinyModel, tiny_flux, tiny_wan
 from .catalogue import EXAMPLES
+from .controlnet import CONTROLNET
 from .parts import Example, node
 
 ENCODERS = {"CLIPLoader", "DualCLIPLoader"}
+MEASURING = {"GQMeasureSensitivity", "GQCalibrateActivations"}
+# Half of the tiny Flux in float32.
+TINY_SIZE_GIB = 0.018
 PICTURES = {"SaveImage", "SaveAnimatedWEBP", "ImageCompare"}
 
 
@@ -31,6 +36,14 @@ def on_tiny_model(example: Example) -> dict:
             original = node("SaveLatent", samples=inputs["samples"], filename_prefix=example.name)
         elif kind == "KSampler":
             original = node(kind, **{**inputs, "steps": 2})
+        elif kind in MEASURING:
+            original = node(kind, **{**inputs, "steps": 1})
+        elif kind == "GQQuantizeModel" and inputs.get("size_gib"):
+            original = node(kind, **{**inputs, "size_gib": TINY_SIZE_GIB})
+        elif kind == "LoadImage":
+            original = node("EmptyImage", batch_size=1, color=0x808080, **_size(tiny, inputs))
+        elif kind == "ControlNetApplyAdvanced":
+            original = node(kind, **{key: inputs[key] for key in inputs if key != "vae"})
         elif kind == "GQSaveQuantizedModel":
             original = node(kind, **{**inputs, "overwrite": True})
         elif kind.startswith("Empty"):
@@ -50,6 +63,7 @@ def tiny_files(models: Path) -> None:
     """Write the files that the examples name, tiny, into ComfyUI's ``models`` folder."""
     dual_clip_files(models / "text_encoders")
     _tiny_lora(models / "loras" / "flux_lora.safetensors")
+    tiny_controlnet_file(models / "controlnet" / CONTROLNET)
     for example in EXAMPLES:
         write = tiny_wan if example.tiny is WAN else tiny_flux
         file = models / "diffusion_models" / example.prompt["load"]["inputs"]["unet_name"]

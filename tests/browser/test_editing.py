@@ -36,7 +36,7 @@ def test_an_example_opens_whole_and_runs_on_a_tiny_model(editor, examples_server
     prompt = on_tiny_model(example)
     editor.load(workflow(example, examples_server.object_info, prompt))
     assert editor.run() == "execution_success"
-    quantizing = ("GQQuantizeModel", "GQLayerwiseFP8Cast")
+    quantizing = ("GQQuantizeModel", "GQQuantizeControlNet", "GQLayerwiseFP8Cast")
     for number, node in enumerate(prompt.values(), 1):
         if node["class_type"].startswith(quantizing):
             panel = editor.panel(number)

@@ -13,6 +13,6 @@ def test_in_chinese_the_node_and_its_panel_speak_chinese(running_browser, exampl
     editor.load(ui_workflow(prompt, examples_server.object_info))
     editor.run()
     editor.panel(node).get_by_text("\u5df2\u91cf\u5316 32 \u5c42").wait_for()
-    title = "\u91cf\u5316\u6a21\u578b"
+    title = "\u91cf\u5316\u6a21\u578b (FP8, INT8, INT4)"
     assert editor.evaluate("() => LiteGraph.createNode('GQQuantizeModel').title") == title
     editor.close()
