@@ -111,7 +111,7 @@ def test_every_node_comes_from_the_folder_with_its_help(packed_server, archived)
 
 def test_quantize_model_is_found_by_the_words_that_users_search_for(packed_server):
     aliases = packed_server.object_info("GQQuantizeModel")["search_aliases"]
-    assert {"fp8", "int8", "int4", "torchao", "quant", "VRAM", "low memory"} <= set(aliases)
+    assert {"fp8", "int8", "int4", "torchao", "quant", "low vram", "low memory"} <= set(aliases)
 
 
 def test_scripts_templates_subgraphs_and_words_are_served(packed_server, archived):
