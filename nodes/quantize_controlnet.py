@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .shared.node_inputs import AUTO, COMPUTE_DEVICES, config_input, fingerprint, method_input
+from .shared.node_inputs import AUTO, config_input, fingerprint, method_input, work_inputs
 
 MODEL_PATCH = io.Custom("MODEL_PATCH")
 
@@ -35,22 +35,7 @@ class GQQuantizeControlNet(io.ComfyNode):
                     tooltip="Or a model patch, from Load Model Patch. It is not changed.",
                 ),
                 method_input("How the weights are stored. auto: the best choice on this machine."),
-                io.String.Input(
-                    "exclude",
-                    default="",
-                    multiline=True,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Keep layers that match in full precision, one pattern a line.",
-                ),
-                io.Combo.Input(
-                    "compute_device",
-                    options=list(COMPUTE_DEVICES),
-                    default=AUTO,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Where the weights are quantized, one layer at a time.",
-                ),
+                *work_inputs(),
                 config_input("method and exclude"),
             ],
             outputs=[

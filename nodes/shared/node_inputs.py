@@ -85,6 +85,28 @@ def config_input(overridden: str) -> io.Input:
     )
 
 
+def work_inputs() -> list[io.Input]:
+    """What every node that quantizes asks for: which layers stay, and where the work is done."""
+    return [
+        io.String.Input(
+            "exclude",
+            default="",
+            multiline=True,
+            optional=True,
+            advanced=True,
+            tooltip="Keep layers that match in full precision, one pattern a line.",
+        ),
+        io.Combo.Input(
+            "compute_device",
+            options=list(COMPUTE_DEVICES),
+            default=AUTO,
+            optional=True,
+            advanced=True,
+            tooltip="Where the weights are quantized, one layer at a time.",
+        ),
+    ]
+
+
 def plan_inputs(
     presets: Iterable[str], preset_tooltip: str, examples: tuple[str, str]
 ) -> list[io.Input]:
@@ -115,22 +137,7 @@ def plan_inputs(
             tooltip="Quantize only layers that match, one pattern a line: whole name parts "
             "({}) or a glob over the whole name ({}). Empty: all.".format(*examples),
         ),
-        io.String.Input(
-            "exclude",
-            default="",
-            multiline=True,
-            optional=True,
-            advanced=True,
-            tooltip="Keep layers that match in full precision, one pattern a line.",
-        ),
-        io.Combo.Input(
-            "compute_device",
-            options=list(COMPUTE_DEVICES),
-            default=AUTO,
-            optional=True,
-            advanced=True,
-            tooltip="Where the weights are quantized, one layer at a time.",
-        ),
+        *work_inputs(),
         io.Combo.Input(
             "compile_mode",
             options=list(COMPILE_MODES),

@@ -15,7 +15,7 @@ from ..planning.decisions import (
     LayerPlan,
     Plan,
 )
-from .sensitivity import replace_text
+from .json_file import read_text, replace_text
 
 VERSION = 1
 KIND = "graphquant_recipe"
@@ -96,13 +96,8 @@ class Recipe:
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
-        """FitError names the file."""
-        try:
-            return cls.from_json(Path(path).read_text("utf-8"))
-        except (FitError, UnicodeDecodeError) as error:
-            raise FitError(f"{Path(path).name}: {error}") from None
-        except OSError as error:
-            raise FitError(f"Can't read {path}: {error.strerror}. Check the path.") from None
+        """The one in a file that ``save`` wrote. FitError names the file."""
+        return read_text(path, cls.from_json)
 
 
 def with_format(layer: LayerPlan, fmt: Format | None, reason_to_keep: str) -> LayerPlan:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from ..calibration import Fingerprint, fingerprint_of
 from ..errors import FitError
 from ..methods import named_method
 from .candidates import format_error
+from .json_file import read_text, replace_text
 
 VERSION = 1
 KIND = "graphquant_sensitivity"
@@ -108,13 +108,8 @@ class Sensitivity:
 
     @classmethod
     def load(cls, path: str | Path) -> Sensitivity:
-        """FitError names the file."""
-        try:
-            return cls.from_json(Path(path).read_text("utf-8"))
-        except (FitError, UnicodeDecodeError) as error:
-            raise FitError(f"{Path(path).name}: {error}") from None
-        except OSError as error:
-            raise FitError(f"Can't read {path}: {error.strerror}. Check the path.") from None
+        """The one in a file that ``save`` wrote. FitError names the file."""
+        return read_text(path, cls.from_json)
 
 
 def is_amount(value: object) -> bool:
@@ -127,14 +122,3 @@ def architecture_hash(model: nn.Module) -> str:
     """What all models of one architecture and size share: a hash of their layers' names and
     shapes."""
     return fingerprint_of(model).layers
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` through a file beside it, which then takes its place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        beside.write_text(text, "utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from torch import nn
 from ....quant_core.calibration import Fingerprint, fingerprint_of
 from ....quant_core.errors import FitError
 from ....quant_core.fit import Sensitivity
-from ....quant_core.fit.sensitivity import replace_text
+from ....quant_core.fit.json_file import replace_text
 
 FOLDER = "graphquant_sensitivity"
 _PARTIAL = ".partial"
