@@ -25,7 +25,10 @@ _RANGE = re.compile(r"sigmas?\s+(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)")
 
 @dataclass(frozen=True)
 class ExactSteps:
-    """first, last: how many steps at either end. sigmas: ranges (low, high), both included."""
+    """The sampling steps in which activations are not rounded.
+
+    first, last: how many steps at either end. sigmas: ranges (low, high), both included.
+    """
 
     first: int = 0
     last: int = 0
