@@ -36,7 +36,7 @@ class GQQuantizeModel(io.ComfyNode):
             search_aliases=[
                 *("fp8", "int8", "int4", "fp4", "nvfp4", "mxfp8", "nf4", "q4", "q8", "gguf"),
                 *("quantize", "quant", "compress", "smaller model", "low vram", "low memory"),
-                *("graphquant", "torchao"),
+                *("graphquant", "torchao", "VRAM"),
             ],
             inputs=[
                 io.Model.Input("model", tooltip="The model to quantize. It is not changed."),
@@ -166,7 +166,7 @@ class GQQuantizeModel(io.ComfyNode):
         from .bridge.architecture.detected import preset_name
         from .bridge.cache.weight_cache import WeightCache, cache_folder
         from .bridge.measure.calibrating import fastest_search
-        from .bridge.model.fitting import fit_for
+        from .bridge.model.fit_request import fit_for
         from .bridge.model.quantize_patcher import quantize_patcher
         from .bridge.model.whole_size import of_whole_size
         from .bridge.tensor.exact_steps import ExactSteps, exact_steps_warnings, with_exact_steps

@@ -78,7 +78,7 @@ class GQQuantizeTextEncoder(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..quant_core.methods import FIT, resolve_method
         from .bridge.architecture.detected import encoder_preset_name, sub_encoders
-        from .bridge.model.fitting import fit_encoders
+        from .bridge.model.fit_request import fit_encoders
         from .bridge.model.text_encoders import (
             kept_reports,
             plan_encoders,

@@ -1,4 +1,7 @@
-"""The node "Save Quantized Text Encoder"."""
+"""The node "Save Quantized Text Encoder".
+
+Tested by tests/nodes/bridge/saving/test_save_clip.py.
+"""
 
 from __future__ import annotations
 

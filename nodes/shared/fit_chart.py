@@ -1,6 +1,6 @@
 """The chart of Quantize Model: the error that each size has, and what was chosen.
 
-Tested by tests/nodes/bridge/model/test_fitting.py.
+Tested by tests/nodes/bridge/model/test_fit_request.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The work of one worker of a cluster: quantizes a layer, from plain values to plain values."""
+"""The work of one worker of a cluster: quantizes a layer, from plain values to plain values.
+
+Tested by tests/quant_core/applying/test_ray_quantizer.py.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from .activations import ActivationStatistics, Calibration, LayerActivations
 from .file import load_calibration, save_calibration
 from .fingerprint import Fingerprint, fingerprint_of, require_same_model
 from .observe import Observation, observe
-from .rows import planned_rows, row_bytes
+from .row_reservoir import planned_rows, row_bytes
 
 __all__ = [
     "ActivationStatistics",

@@ -1,4 +1,7 @@
-"""A calibration kept as a file, with the fingerprint of the model that it was made of."""
+"""A calibration kept as a file, with the fingerprint of the model that it was made of.
+
+Tested by tests/nodes/test_calibrate_activations.py.
+"""
 
 from __future__ import annotations
 

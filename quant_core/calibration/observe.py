@@ -1,6 +1,6 @@
 """Records the inputs of a model's layers while it runs, to calibrate it.
 
-Tested by tests/quant_core/calibration/test_rows.py.
+Tested by tests/quant_core/calibration/test_row_reservoir.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..errors import CalibrationError
 from ..layers import require_module, supported_layers
 from .activations import ActivationStatistics, Calibration
 from .fingerprint import fingerprint_of
-from .rows import Reservoirs, planned_rows
+from .row_reservoir import Reservoirs, planned_rows
 
 
 class Observation:

@@ -1,6 +1,6 @@
 """Small JSON files that are written at once or not at all, and read with the file's name in errors.
 
-Tested by tests/quant_core/fit/test_recipe.py and tests/quant_core/fit/test_sensitivity.py.
+Tested by tests/quant_core/fit/test_recipe.py.
 """
 
 from __future__ import annotations

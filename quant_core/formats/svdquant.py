@@ -8,7 +8,7 @@ two's complement, the first in the low nibble; scale bfloat16 [K / 64, N]. Or it
 proj_down bfloat16 [K, rank], proj_up bfloat16 [N, rank], smooth_factor bfloat16 [K].
 Bits a weight: 4.25 or 4.5, and 16 rank (1/N + 1/K).
 
-``quantize`` knows no activations and smooths nothing; ``rounding.low_rank`` does.
+``quantize`` knows no activations and smooths nothing; ``rounding.low_rank_branch`` does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Scales in the shape that torchao's own tensors have them in."""
+"""Scales in the shape that torchao's own tensors have them in.
+
+Tested by tests/quant_core/carriers/test_torchao_tensors.py.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Importing this package registers them.
 """
 
-from . import low_bit, measured, rotated, standard
+from . import low_bit, measured, rotated_methods, standard
 from .aliases import ALIASES
 from .measured import FASTEST, FIT, MEASURED
 from .method import GRANULARITIES, METHODS, ORDER, Choice, Method, register_method
@@ -39,7 +39,7 @@ __all__ = [
     "named_method",
     "register_method",
     "resolve_method",
-    "rotated",
+    "rotated_methods",
     "standard",
     "with_algorithm",
 ]

@@ -1,6 +1,6 @@
 """The decision for one layer, from its name, shape and dtype: its format, or why it is kept.
 
-Tested by tests/quant_core/planning/test_plan.py and tests/quant_core/test_sources.py.
+Tested by tests/quant_core/planning/test_plan.py.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from ..planning.decisions import LayerPlan
 from .candidate import Candidate
 from .compensate import compensated
 from .inputs import FEWEST_ROWS, Inputs, Preparation
-from .low_rank import round_with_branch
+from .low_rank_branch import round_with_branch
 from .outcome import COMPENSATED, NEAREST, LayerRounding
 
 AUTO = "auto"

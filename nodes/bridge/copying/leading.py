@@ -4,7 +4,7 @@ TeaCache's and others' wrappers close over the diffusion model, whose forward th
 runs; attention replacers are objects that hold a block. One that still led to the original's would
 act on modules that do not run.
 
-Tested by tests/nodes/bridge/copying/test_closures.py and test_shapes.py.
+Tested by tests/nodes/bridge/copying/test_shapes.py.
 """
 
 from __future__ import annotations

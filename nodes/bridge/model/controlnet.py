@@ -1,4 +1,7 @@
-"""Quantized copies of what steers a diffusion model: ControlNets, Control-LoRAs, T2I-Adapters."""
+"""Quantized copies of what steers a diffusion model: ControlNets, Control-LoRAs, T2I-Adapters.
+
+Tested by tests/nodes/test_quantize_controlnet.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Progress of work whose layers take very different times, with the time that is left."""
+"""Progress of work whose layers take very different times, with the time that is left.
+
+Tested by tests/nodes/test_calibrated_rounding.py.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 A caller of ``state_dict()["x.weight"]`` may calculate with the entry, but most need only its name,
 its shape or its bytes, and a model of 12 billion weights cannot be dequantized for those.
+
+Tested by tests/nodes/test_weight_readers.py.
 """
 
 from __future__ import annotations

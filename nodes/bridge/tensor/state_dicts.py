@@ -1,4 +1,7 @@
-"""A quantized weight's entry in a state dict, written and read."""
+"""A quantized weight's entry in a state dict, written and read.
+
+Tested by tests/nodes/test_weight_readers.py.
+"""
 
 from __future__ import annotations
 

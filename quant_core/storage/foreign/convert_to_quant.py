@@ -20,7 +20,7 @@ from ..header import TensorSpec
 from ..reader import TensorFiles
 from ..stock import STOCK_MARKER, markers
 from .layer import ForeignLayer, Tensors, fault, require_spec
-from .rotated import int8_layer, option
+from .rotated_files import int8_layer, option
 
 _E4M3 = torch.float8_e4m3fn
 _ORIGIN = "convert-to-quant"

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 from ...formats.float8 import fits_scaled_mm
 from ..reader import TensorFiles
-from . import bitsandbytes, convert_to_quant, modelopt, nunchaku, rotated, torchao
+from . import bitsandbytes, convert_to_quant, modelopt, nunchaku, rotated_files, torchao
 from .layer import ForeignLayer, fault
 
 # ModelOpt's files have no mark of their own, so they come last.
 _RECOGNISERS = (
     torchao.recognise,
     bitsandbytes.recognise,
-    rotated.recognise,
+    rotated_files.recognise,
     convert_to_quant.recognise,
     modelopt.recognise,
 )

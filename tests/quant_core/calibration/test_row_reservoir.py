@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from graphquant.quant_core import QuantizationError, observe
-from graphquant.quant_core.calibration.rows import Reservoirs, planned_rows, row_bytes
+from graphquant.quant_core.calibration.row_reservoir import Reservoirs, planned_rows, row_bytes
 
 
 def fed(room, *calls):

@@ -7,7 +7,7 @@ from graphquant.quant_core.calibration import Calibration
 from graphquant.quant_core.formats import SvdQuant
 from graphquant.quant_core.planning.decisions import LayerPlan
 from graphquant.quant_core.rounding import CalibratedRounding
-from graphquant.quant_core.rounding.low_rank import smoothing
+from graphquant.quant_core.rounding.low_rank_branch import smoothing
 from lab.sampling import relative_l2
 
 N, K = 96, 256
