@@ -36,7 +36,7 @@ class GQQuantizeModel(io.ComfyNode):
             search_aliases=[
                 *("fp8", "int8", "int4", "fp4", "nvfp4", "mxfp8", "nf4", "q4", "q8", "gguf"),
                 *("quantize", "quant", "compress", "smaller model", "low vram", "low memory"),
-                *("graphquant", "torchao", "VRAM"),
+                *("graphquant", "torchao"),
             ],
             inputs=[
                 io.Model.Input("model", tooltip="The model to quantize. It is not changed."),
