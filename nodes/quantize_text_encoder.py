@@ -84,6 +84,7 @@ class GQQuantizeTextEncoder(io.ComfyNode):
             plan_encoders,
             quantize_clip,
             weight_only,
+            with_what_is_beside,
         )
         from .shared.method_choice import MethodChoice, choose_for_encoder, resolve_device
         from .shared.node_output import output_of_parts
@@ -106,6 +107,7 @@ class GQQuantizeTextEncoder(io.ComfyNode):
         if resolve_method(chosen.method) == FIT and any(p.quantized for p in plans.values()):
             plans, found = fit_encoders(clip.patcher, plans, size_gib, stock_only)
             notes += found
+        plans = with_what_is_beside(plans, clip.patcher.model)
         device = resolve_device(compute_device, clip.patcher.load_device)
         if any(plan.quantized for plan in plans.values()):
             quantized, reports = quantize_clip(clip, plans, device=device)

@@ -22,9 +22,10 @@ from ....quant_core.planning.decisions import ALREADY
 from ....quant_core.planning.filters import LayerFilter, check_include
 from ....quant_core.planning.layer_plan import plan_layers
 from ....quant_core.planning.plan import checked, exclude_warnings, resolve_preset
-from ....quant_core.planning.remainder import remainder_of
+from ....quant_core.planning.remainder import Remainder, remainder_of
 from .quantize_patcher import quantize_patcher
 
+BESIDE = "ComfyUI keeps it beside the encoder, as its own code computes with it"
 MEMORY_NOTE = "This saves memory, not time: ComfyUI computes text encoders in full precision."
 
 
@@ -107,7 +108,7 @@ def quantize_clip(
     """Carry out ``plans`` on a copy of ``clip``; see ``quantize_patcher``, which does the work.
 
     The tokenizer is shared; options such as the CLIP layer and the schedule go along. Each report's
-    bytes are its encoder's own.
+    bytes are its encoder's own, and those of what lies beside it (see ``with_what_is_beside``).
     """
     patcher, done = quantize_patcher(
         clip.patcher,
@@ -123,14 +124,43 @@ def quantize_clip(
             reports[path] = dataclasses.replace(
                 report,
                 model_bytes_before=reports[path].model_bytes_before,
-                model_bytes_after=module_size(patcher.model.get_submodule(path)),
+                model_bytes_after=module_size(patcher.model.get_submodule(path))
+                + _bytes_beside(plans[path]),
             )
     return quantized, reports
 
 
+def with_what_is_beside(plans: Mapping[str, Plan], model: nn.Module) -> dict[str, Plan]:
+    """``plans`` that also list every tensor of a CLIP's ``model`` that lies outside its encoders,
+    such as LTX-2's projection of text embeddings: with the encoder it belongs to by name, else with
+    the first. The plans' bytes then sum to ComfyUI's size of the CLIP."""
+    tensors: dict[str, dict[str, int]] = {path: {} for path in plans}
+    for name, tensor in model.state_dict().items():
+        if any(name.startswith(f"{path}.") for path in plans):
+            continue
+        owners = (path for path in plans if name.startswith(f"{path.partition('.')[0]}."))
+        tensors[next(owners, next(iter(plans)))][name] = tensor.nbytes
+    return {
+        path: dataclasses.replace(plan, remainder=(*plan.remainder, *_beside(tensors[path])))
+        for path, plan in plans.items()
+    }
+
+
+def _beside(sizes: Mapping[str, int]) -> list[Remainder]:
+    names = tuple(sorted(sizes, key=lambda name: -sizes[name]))
+    return [Remainder("tensor", BESIDE, names, sum(sizes.values()))] if sizes else []
+
+
+def _bytes_beside(plan: Plan) -> int:
+    return sum(each.bytes for each in plan.remainder if each.reason == BESIDE)
+
+
 def kept_reports(clip: CLIP, plans: Mapping[str, Plan]) -> dict[str, Report]:
     """The reports of encoders that stay as they are."""
-    sizes = {path: module_size(clip.patcher.model.get_submodule(path)) for path in plans}
+    sizes = {
+        path: module_size(clip.patcher.model.get_submodule(path)) + _bytes_beside(plan)
+        for path, plan in plans.items()
+    }
     return {
         path: Report(plan, "unchanged", 0.0, sizes[path], sizes[path])
         for path, plan in plans.items()

@@ -6,6 +6,7 @@ import torch
 from graphquant.quant_core import METHODS
 from graphquant.quant_core.methods import named_method
 from lab import tiny_clips
+from lab.architectures.encoders import text_encoder
 from lab.sampling import relative_l2
 from lab.tiny_clips import LORA_LAYER, encode
 
@@ -207,3 +208,20 @@ def test_every_byte_of_an_encoder_is_in_its_plan(clip):
         )
         assert report.plan.bytes_before - unsaved == report.model_bytes_before
         assert report.plan.bytes_after - unsaved == report.model_bytes_after
+
+
+@pytest.mark.parametrize("family", ["ltx2", "sd3", "flux1", "hidream", "stable_audio_3"])
+def test_what_lies_beside_the_encoders_is_in_their_plans(family):
+    """LTX-2's text_embedding_projection takes 1.35 GiB of 24."""
+    from comfy.model_management import module_size
+
+    from graphquant.nodes.bridge.architecture.detected import sub_encoders
+    from graphquant.nodes.bridge.model.text_encoders import plan_encoders, with_what_is_beside
+
+    model = text_encoder(family)
+    encoders = sub_encoders(model)
+    plans = plan_encoders(encoders, "int8", "per-row", dict.fromkeys(encoders, "generic"))
+    plans = with_what_is_beside(plans, model)
+    assert sum(plan.bytes_before for plan in plans.values()) == module_size(model)
+    beside = [name for plan in plans.values() for each in plan.remainder for name in each.names]
+    assert any("text_embedding_projection" in name for name in beside) == (family == "ltx2")
