@@ -97,7 +97,7 @@ class Int8ConvRot(Format):
         up: torch.Tensor,
         down: torch.Tensor,
     ) -> torch.Tensor:
-        # On a CPU nothing is saved, and a layer that is not loaded adds its LoRA beside the product:
+        # On a CPU nothing is saved. A layer that is not loaded adds its LoRA beside the product:
         # the same way here gives the same bits.
         if self.activations is None or x.device.type == "cpu":
             return super().linear_with_low_rank(x, weight, bias, up, down)
