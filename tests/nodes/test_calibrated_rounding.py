@@ -209,7 +209,8 @@ def test_compensated_without_a_calibration_is_an_error(model, quantize):
 
 def test_the_words_of_the_inputs_are_quant_cores():
     from graphquant.nodes.shared.node_inputs import ROUNDINGS, ROWS
-    from graphquant.quant_core import calibration, rounding
+    from graphquant.quant_core import rounding
+    from graphquant.quant_core.calibration import row_reservoir
 
     assert (*ROUNDINGS,) == rounding.ROUNDINGS
-    assert calibration.rows.ROWS == ROWS
+    assert row_reservoir.ROWS == ROWS

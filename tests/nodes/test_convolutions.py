@@ -42,8 +42,6 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES, ids=" ".join)
 def test_convolutions_are_stored_as_asked_and_every_byte_is_told(case, unet):
-    from comfy.model_management import module_size
-
     method, choice = case
     count, share, bound = CASES[case]
     reference = sample_tiny(unet, SD15, steps=1)
@@ -57,4 +55,4 @@ def test_convolutions_are_stored_as_asked_and_every_byte_is_told(case, unet):
     assert ("convolution" in kinds) is (count == 0)
     told = sum(la["bytes_after"] for la in report["layers"])
     told += sum(each["bytes"] for each in report["remainder"])
-    assert told == module_size(model.model.diffusion_model)
+    assert told == model.model_size()
