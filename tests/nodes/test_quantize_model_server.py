@@ -96,6 +96,6 @@ def test_the_node_is_offered_with_its_tooltips(server):
     info = server.object_info("GQQuantizeModel")
     assert info["display_name"] == "Quantize Model (FP8, INT8, INT4)"
     assert info["category"] == "model/quantization"
-    assert info["output"] == ["MODEL", "STRING"]
+    assert info["output"] == ["MODEL", "STRING", "IMAGE"]
     inputs = {**info["input"]["required"], **info["input"]["optional"]}
     assert all("tooltip" in options[1] for options in inputs.values())

@@ -170,6 +170,8 @@ def test_the_node_describes_itself(server):
         "compute_device",
         "compile_mode",
         "config",
+        "size_gib",
+        "stock_only",
     ]
     inputs = {**info["input"]["required"], **info["input"]["optional"]}
     assert all(len(options[1]["tooltip"]) > 20 for options in inputs.values())
