@@ -21,7 +21,8 @@ from .pack import load_pack
 
 load_pack()
 
-from graphquant.quant_core.formats import QuantizedWeight, minifloat, rotation  # noqa: E402
+from graphquant.quant_core.codes import minifloat, rotation  # noqa: E402
+from graphquant.quant_core.formats import QuantizedWeight  # noqa: E402
 from graphquant.quant_core.kernels import (  # noqa: E402
     blocks,
     device,

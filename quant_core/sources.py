@@ -14,10 +14,10 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from .codes.ggml_blocks import BLOCK_TYPES
 from .detect import FLOAT8_DTYPES, layer_quantized_as, stored_bytes
 from .formats import Code4, Format, QuantizedWeight
 from .formats.code4 import CODES
-from .formats.ggml_blocks import BLOCK_TYPES
 from .formats.gguf import GGUF
 
 Read = Callable[[torch.device | None], torch.Tensor]

@@ -66,7 +66,7 @@ def _best(
     weight: torch.Tensor, choices: Iterable[T], rounded: Callable[[T], torch.Tensor]
 ) -> torch.Tensor:
     """Row by row (the last dimension) the rounding of least squared error."""
-    from graphquant.quant_core.formats.scale_search import least
+    from graphquant.quant_core.codes.scale_search import least
 
     def candidate(choice: T) -> tuple[torch.Tensor, ...]:
         found = rounded(choice)

@@ -5,7 +5,6 @@ from .block_float8 import BlockFloat8
 from .cast_float8 import CastFloat8
 from .code4 import Code4
 from .fine4 import Fine4
-from .fits import fits
 from .float8 import Float8
 from .float_x import FloatX
 from .int4 import Int4
@@ -43,6 +42,5 @@ __all__ = [
     "RotatedGroups",
     "StaticFloat8",
     "SvdQuant",
-    "fits",
     "format_from_dict",
 ]

@@ -14,8 +14,15 @@ import torch
 import torch.nn.functional as F
 
 from ..kernels import Coding
-from .base import Format, QuantizedWeight, register_format, require_finite, row_blocks
-from .grid import Grid, snap_float8
+from .base import (
+    Format,
+    Grid,
+    QuantizedWeight,
+    register_format,
+    require_finite,
+    row_blocks,
+    snap_float8,
+)
 
 _SMALLEST_MAXIMUM = 1e-30
 

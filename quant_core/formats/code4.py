@@ -18,12 +18,20 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
+from ..codes.dynamic_code import DYNAMIC_CODE
+from ..codes.level_table import LevelTable
+from ..codes.minifloat import looked_up
+from ..codes.scale_search import best_scale
 from ..kernels import Coding
-from .base import Format, QuantizedWeight, register_format, require_finite, row_blocks
-from .dynamic_code import DYNAMIC_CODE
-from .grid import Grid, snap_table
-from .minifloat import looked_up
-from .scale_search import least
+from .base import (
+    Format,
+    Grid,
+    QuantizedWeight,
+    register_format,
+    require_finite,
+    row_blocks,
+    snap_table,
+)
 
 # fmt: off
 _NF4 = (  # quantiles of a normal distribution (Dettmers et al. 2023, arXiv 2305.14314)
@@ -178,29 +186,15 @@ class Code4(Format):
 
 
 def _searched_scale(
-    values: torch.Tensor,
+    blocks: torch.Tensor,
     largest: torch.Tensor,
     code: str,
     stretches: tuple[float, ...],
     weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The scale of least squared error among ``stretches`` times ``largest``, for each block of
-    ``values`` [..., block_size]. weights: what each value's error is multiplied by."""
-    # Finding codes among the midpoints takes most of the time; a fine table does to compare errors.
-    grid = torch.linspace(-1, 1, 2 * _BINS + 1, device=values.device)
-    table = looked_up(_nearest(grid, CODES[code]), CODES[code])
-
-    def candidate(stretch: float) -> tuple[torch.Tensor, ...]:
-        scale = largest * stretch
-        scaled = values * (1.0 / scale.clamp(_SMALLEST_MAXIMUM)).unsqueeze(-1)
-        places = scaled.clamp(-1, 1).add_(1).mul_(_BINS).round_().int()
-        nearest = table.index_select(0, places.view(-1)).view_as(scaled)
-        nearest.sub_(scaled)
-        if weights is not None:
-            nearest.mul_(weights)
-        return torch.linalg.vector_norm(nearest, dim=-1).mul_(scale), scale
-
-    return least(map(candidate, stretches))[0]
+    """The best scale among ``stretches`` times ``largest``, for each of ``blocks`` [..., size]."""
+    table = LevelTable(sorted(set(CODES[code])), 1.0, _BINS, blocks.device)
+    return best_scale(blocks, (largest * each for each in stretches), table.snap, weights=weights)
 
 
 def _quantize_scales(largest: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -12,19 +12,18 @@ INT4 in groups of 128 gives 0.0945.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
+from ..codes.level_table import LevelTable
+from ..codes.minifloat import looked_up
+from ..codes.scale_search import best_scale, reciprocal
 from ..kernels import Coding
 from ..kernels.plain import pack_nibbles, unpack_nibbles
-from .base import Format, QuantizedWeight, absolute_maximum, register_format, row_blocks
-from .grid import Grid
-from .minifloat import looked_up
-from .scale_search import least
+from .base import Format, Grid, QuantizedWeight, absolute_maximum, register_format, row_blocks
 
 # fmt: off
 LEVELS = (
@@ -38,8 +37,7 @@ STRETCHES = (1.0, 0.92, 1.08, 1.2)
 _LARGEST_SCALE = 448.0
 _SMALLEST_MAXIMUM = 1e-30
 _BINS, _SPAN = 2048, 1.0625
-"""Finding levels among the midpoints takes most of the time; a fine table does instead, in steps of
-an eighth of the narrowest gap or less."""
+"""Of the table that finds levels: in steps of an eighth of the narrowest gap or less."""
 
 
 @register_format
@@ -69,20 +67,23 @@ class Fine4(Format):
         largest = absolute_maximum(weight, "per-tensor").clamp_(_SMALLEST_MAXIMUM)
         scale_2 = largest * (max(STRETCHES) / _LARGEST_SCALE)
         weights = None if importance is None else importance.sqrt().view(-1, self.group_size)
-        table = _Table(weight.device)
+        table = LevelTable(LEVELS, _SPAN, _BINS, weight.device)
         scale = torch.empty(
             n, k // self.group_size, dtype=torch.float8_e4m3fn, device=weight.device
         )
         for rows in row_blocks(weight):
             groups = weight[rows].float().contiguous().unflatten(1, (-1, self.group_size))
-            scale[rows] = _searched_scale(groups / scale_2, table, weights)
+            groups = groups / scale_2
+            scales = _scales(groups.abs().amax(-1))
+            scale[rows] = best_scale(groups, scales, table.snap, weights=weights)
         step = scale.float() * scale_2
 
         def store(values: torch.Tensor) -> QuantizedWeight:
             qdata = torch.empty(n, k // 2, dtype=torch.uint8, device=values.device)
             for rows in row_blocks(values):
                 groups = values[rows].float().contiguous().unflatten(1, (-1, self.group_size))
-                qdata[rows] = pack_nibbles(table.codes(_over(groups, step[rows])).flatten(1))
+                in_steps = groups * reciprocal(step[rows]).unsqueeze(-1)
+                qdata[rows] = pack_nibbles(table.places(in_steps).flatten(1))
             parts = {"qdata": qdata, "scale": scale, "scale_2": scale_2}
             return QuantizedWeight.of_parts(self, parts, (n, k), values.dtype)
 
@@ -113,48 +114,8 @@ class Fine4(Format):
         return f"fine 4-bit groups of {self.group_size}"
 
 
-class _Table:
-    """The nearest level of float32 values in steps."""
-
-    def __init__(self, device: torch.device):
-        levels = torch.tensor(LEVELS, device=device)
-        grid = torch.linspace(-_SPAN, _SPAN, 2 * _BINS + 1, device=device)
-        places = torch.bucketize(grid, (levels[:-1] + levels[1:]) / 2)
-        self._codes, self._levels = places.to(torch.uint8), levels[places]
-
-    def snap(self, values: torch.Tensor) -> torch.Tensor:
-        return self._levels.index_select(0, _bins(values).view(-1)).view_as(values)
-
-    def codes(self, values: torch.Tensor) -> torch.Tensor:
-        return self._codes.index_select(0, _bins(values).view(-1)).view_as(values)
-
-
-def _bins(values: torch.Tensor) -> torch.Tensor:
-    return values.mul(_BINS / _SPAN).add_(_BINS).round_().clamp_(0, 2 * _BINS).int()
-
-
-def _over(groups: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-    """``groups`` in their steps; a group of a step of zero is nothing but zeros."""
-    return groups * torch.where(step == 0, 0.0, step.reciprocal()).unsqueeze(-1)
-
-
-def _searched_scale(
-    groups: torch.Tensor, table: _Table, weights: torch.Tensor | None
-) -> torch.Tensor:
-    """The scale of least squared error of each of ``groups`` [N, groups, group_size], which are in
-    units of the tensor's: float32 values that E4M3 holds. weights: what each value's error is
-    multiplied by."""
-    largest = groups.abs().amax(-1)
-
-    def candidates() -> Iterator[tuple[torch.Tensor, ...]]:
-        for stretch in (sign * each for each in STRETCHES for sign in (1, -1)):
-            scale = (largest * stretch).to(torch.float8_e4m3fn).float()
-            scaled = _over(groups, scale)
-            error = table.snap(scaled).sub_(scaled)
-            if weights is not None:
-                error.mul_(weights)
-            error = torch.linalg.vector_norm(error, dim=-1).mul_(scale.abs())
-            # Under a scale of zero the error is zero in steps, but the whole weight is lost.
-            yield error.masked_fill_(scale == 0, math.nan), scale
-
-    return least(candidates())[0]
+def _scales(largest: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The scales to try for groups whose largest magnitudes are ``largest``: float32 that E4M3
+    holds."""
+    for stretch in (sign * each for each in STRETCHES for sign in (1, -1)):
+        yield (largest * stretch).to(torch.float8_e4m3fn).float()

@@ -21,14 +21,15 @@ from ..kernels.plain import dequantize_scaled
 from .base import (
     WEIGHT_ONLY,
     Format,
+    Grid,
     QuantizedWeight,
     absolute_maximum,
     register_format,
     row_blocks,
     scale_shape,
+    snap_float8,
+    torchao_scale,
 )
-from .grid import Grid, snap_float8
-from .torchao_blocks import torchao_scale
 
 _SMALLEST_MAXIMUM = 1e-30
 # torch._scaled_mm works in 16-byte rows on both sides.

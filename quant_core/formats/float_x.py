@@ -13,11 +13,18 @@ from typing import ClassVar
 
 import torch
 
+from ..codes.bits import pack, packed_bytes, unpack
+from ..codes.minifloat import encode, largest_value, looked_up, values_of
 from ..kernels import Coding
-from .base import Format, QuantizedWeight, absolute_maximum, register_format, row_blocks
-from .bits import pack, packed_bytes, unpack
-from .grid import Grid, snap_table
-from .minifloat import encode, largest_value, looked_up, values_of
+from .base import (
+    Format,
+    Grid,
+    QuantizedWeight,
+    absolute_maximum,
+    register_format,
+    row_blocks,
+    snap_table,
+)
 
 # An all-zero row gets a harmless scale.
 _SMALLEST_SCALE = 1e-30

@@ -11,9 +11,9 @@ from typing import ClassVar
 
 import torch
 
+from ..codes.ggml_blocks import BLOCK_TYPES, BlockType
 from ..errors import UnknownNameError
 from .base import Format, QuantizedWeight, register_format, row_blocks
-from .ggml_blocks import BLOCK_TYPES, BlockType
 from .int8 import Int8
 
 

@@ -16,11 +16,10 @@ from typing import ClassVar
 
 import torch
 
+from ..codes.affine import codes_of, group_ranges
 from ..kernels import Coding
 from ..kernels.plain import dequantize_int4, pack_nibbles
-from .affine import codes_of, group_ranges
-from .base import Format, QuantizedWeight, register_format, row_blocks
-from .grid import Grid, snap_integers
+from .base import Format, Grid, QuantizedWeight, register_format, row_blocks, snap_integers
 
 GROUP_SIZES = (128, 64, 32)
 

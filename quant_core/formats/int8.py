@@ -21,14 +21,15 @@ from ..kernels.plain import dequantize_scaled
 from ..kernels.product import int8_kernel
 from .base import (
     Format,
+    Grid,
     QuantizedWeight,
     absolute_maximum,
     register_format,
     row_blocks,
     scale_shape,
+    snap_integers,
+    torchao_scale,
 )
-from .grid import Grid, snap_integers
-from .torchao_blocks import torchao_scale
 
 _HALF_RANGE = 127.5
 # An all-zero row gets a harmless scale, whose reciprocal is finite.

@@ -14,20 +14,21 @@ from typing import Any, ClassVar
 
 import torch
 
+from ..codes.rotation import SIZES, is_size, rotate
 from ..kernels import eight_bit_linear, stored_linear
 from ..kernels.matmul import INT8_MATMUL_DEVICES, fits_int8_matmul
 from ..kernels.product import int8_kernel
 from .base import (
     WEIGHT_ONLY,
     Format,
+    Grid,
     QuantizedWeight,
     register_format,
     require_finite,
     row_blocks,
+    snap_integers,
 )
-from .grid import Grid, snap_integers
 from .int8 import Int8
-from .rotation import SIZES, is_size, rotate
 
 _LARGEST_CODE = 127.0
 # A row of zeros gets a harmless scale.

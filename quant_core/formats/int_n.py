@@ -12,11 +12,10 @@ from typing import ClassVar
 
 import torch
 
+from ..codes.affine import codes_of, group_ranges
+from ..codes.bits import pack, packed_bytes, unpack
 from ..kernels import Coding
-from .affine import codes_of, group_ranges
-from .base import Format, QuantizedWeight, register_format, row_blocks
-from .bits import pack, packed_bytes, unpack
-from .grid import Grid, snap_integers
+from .base import Format, Grid, QuantizedWeight, register_format, row_blocks, snap_integers
 
 
 @register_format

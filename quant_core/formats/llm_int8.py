@@ -23,8 +23,15 @@ import torch.nn.functional as F
 from ..kernels import Coding, is_traced, stored_linear
 from ..kernels.matmul import fits_int8_matmul
 from ..kernels.product import product
-from .base import Format, QuantizedWeight, absolute_maximum, register_format, row_blocks
-from .grid import Grid, snap_integers
+from .base import (
+    Format,
+    Grid,
+    QuantizedWeight,
+    absolute_maximum,
+    register_format,
+    row_blocks,
+    snap_integers,
+)
 from .int8 import Int8
 
 _SMALLEST_MAXIMUM = 1e-30

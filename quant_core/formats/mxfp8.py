@@ -13,18 +13,26 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 
-from ..kernels import Coding
-from .base import WEIGHT_ONLY, Format, QuantizedWeight, register_format, require_finite, row_blocks
-from .grid import Grid, snap_float8
-from .swizzle import (
+from ..codes.swizzle import (
     multiplies_blocks,
+    pad_both,
     padded_to,
     swizzle,
     swizzled_shape,
-    take_swizzled_rows,
     unswizzle,
+)
+from ..kernels import Coding
+from .base import (
+    WEIGHT_ONLY,
+    Format,
+    Grid,
+    QuantizedWeight,
+    register_format,
+    require_finite,
+    row_blocks,
+    snap_float8,
+    take_swizzled_rows,
 )
 
 BLOCK = 32
@@ -50,12 +58,12 @@ class MXFP8(Format):
 
     def quantize(self, weight: torch.Tensor) -> QuantizedWeight:
         """weight: [N, K]."""
-        return self._store(weight, _scale(_padded(weight)), weight.dtype)
+        return self._store(weight, _scale(pad_both(weight, BLOCK)), weight.dtype)
 
     def grid(self, weight: torch.Tensor, importance: torch.Tensor | None = None) -> Grid | None:
         if weight.shape[1] % BLOCK:
             return None
-        scale = _scale(_padded(weight))
+        scale = _scale(pad_both(weight, BLOCK))
         step = _value(scale[: len(weight)])
         store = partial(self._store, scale=scale, dtype=weight.dtype)
         return Grid(step, None, snap_float8(torch.float8_e4m3fn), store)
@@ -63,7 +71,7 @@ class MXFP8(Format):
     def _store(
         self, weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype
     ) -> QuantizedWeight:
-        padded = _padded(weight)
+        padded = pad_both(weight, BLOCK)
         qdata = torch.empty(padded.shape, dtype=torch.float8_e4m3fn, device=weight.device)
         for rows in row_blocks(padded):
             values = padded[rows].float().unflatten(1, (-1, BLOCK))
@@ -109,11 +117,6 @@ class MXFP8(Format):
 
     def __str__(self) -> str:
         return "mxfp8 blocks of 32" + (", mxfp8 activations" if self.activations else "")
-
-
-def _padded(matrix: torch.Tensor) -> torch.Tensor:
-    n, k = matrix.shape
-    return F.pad(matrix, (0, padded_to(k, BLOCK) - k, 0, padded_to(n, BLOCK) - n))
 
 
 def _scale(padded: torch.Tensor) -> torch.Tensor:

@@ -11,32 +11,33 @@ is clipped a little. Relative L2 of Gaussian weights: 0.0842, where 6 alone give
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 
+from ..codes.minifloat import encode, looked_up, values_of
+from ..codes.scale_search import best_scale
+from ..codes.swizzle import (
+    multiplies_blocks,
+    pad_both,
+    padded_to,
+    swizzle,
+    swizzled_shape,
+    unswizzle,
+)
 from ..kernels import Coding
 from .base import (
     WEIGHT_ONLY,
     Format,
+    Grid,
     QuantizedWeight,
     absolute_maximum,
     register_format,
     row_blocks,
-)
-from .grid import Grid, snap_table
-from .minifloat import encode, looked_up, values_of
-from .scale_search import least
-from .swizzle import (
-    multiplies_blocks,
-    padded_to,
-    swizzle,
-    swizzled_shape,
+    snap_table,
     take_swizzled_rows,
-    unswizzle,
 )
 
 BLOCK = 16
@@ -77,7 +78,7 @@ class NVFP4(Format):
     ) -> QuantizedWeight:
         """Quantizes ``weight`` under a given scale of the tensor, float32 []; stretches: the block
         scales that are tried."""
-        scale = _block_scales(_padded(weight), scale_2, stretches)
+        scale = _block_scales(pad_both(weight, BLOCK), scale_2, stretches)
         return self._store(weight, scale, scale_2, weight.dtype)
 
     def grid(self, weight: torch.Tensor, importance: torch.Tensor | None = None) -> Grid | None:
@@ -86,7 +87,7 @@ class NVFP4(Format):
             return None
         largest = absolute_maximum(weight, "per-tensor").clamp_(_SMALLEST_MAXIMUM)
         scale_2 = largest / (LARGEST_CODE * LARGEST_SCALE)
-        scale = _block_scales(_padded(weight), scale_2, STRETCHES, importance)
+        scale = _block_scales(pad_both(weight, BLOCK), scale_2, STRETCHES, importance)
         table = torch.tensor(sorted(set(values_of(2, 1))), device=weight.device)
         return Grid(
             scale[:n].float() * scale_2,
@@ -103,7 +104,7 @@ class NVFP4(Format):
         dtype: torch.dtype,
     ) -> QuantizedWeight:
         """``values`` [N, K] in the nearest codes under block scales of the padded matrix."""
-        padded = _padded(values)
+        padded = pad_both(values, BLOCK)
         high, wide = padded.shape
         qdata = torch.empty(high, wide // 2, dtype=torch.uint8, device=values.device)
         for rows in row_blocks(padded):
@@ -168,11 +169,6 @@ class NVFP4(Format):
         return "nvfp4 blocks of 16" + (", nvfp4 activations" if self.activations else "")
 
 
-def _padded(matrix: torch.Tensor) -> torch.Tensor:
-    n, k = matrix.shape
-    return F.pad(matrix, (0, padded_to(k, BLOCK) - k, 0, padded_to(n, BLOCK) - n))
-
-
 def _block_scales(
     padded: torch.Tensor,
     scale_2: torch.Tensor,
@@ -186,38 +182,25 @@ def _block_scales(
     scale = torch.empty(high, wide // BLOCK, dtype=torch.float8_e4m3fn, device=padded.device)
     for rows in row_blocks(padded):
         values = padded[rows].float().unflatten(1, (-1, BLOCK))
-        scale[rows] = _searched_scale(values, scale_2, stretches, weights)
+        scales = _scales(values, scale_2, stretches)
+        scale[rows] = best_scale(values, scales, _rounded, scale_2, weights)
     return scale
 
 
-def _searched_scale(
-    values: torch.Tensor,
-    scale_2: torch.Tensor,
-    stretches: tuple[float, ...],
-    weights: torch.Tensor | None,
-) -> torch.Tensor:
-    """The block scales of least squared error, float32 values that E4M3 holds, of float32
-    ``values`` [..., BLOCK]. weights: what each value's error is multiplied by."""
-    largest = values.abs().amax(dim=-1) / LARGEST_CODE / scale_2
-
-    def candidate(stretch: float) -> tuple[torch.Tensor, ...]:
-        scale = (largest * stretch).clamp_(max=LARGEST_SCALE).to(torch.float8_e4m3fn).float()
-        scaled = values * (1.0 / (scale * scale_2).clamp_min(_SMALLEST_MAXIMUM)).unsqueeze(-1)
-        error = _rounded(scaled).sub_(scaled)
-        if weights is not None:
-            error.mul_(weights)
-        error = torch.linalg.vector_norm(error, dim=-1).mul_(scale)
-        # Under a scale of zero the error is zero in steps, but the whole weight is lost.
-        return error.masked_fill_(scale == 0, math.nan), scale
-
-    return least(map(candidate, stretches))[0]
+def _scales(
+    blocks: torch.Tensor, scale_2: torch.Tensor, stretches: tuple[float, ...]
+) -> Iterator[torch.Tensor]:
+    """The scales to try for float32 ``blocks`` [..., BLOCK]: float32 that E4M3 holds."""
+    largest = blocks.abs().amax(dim=-1) / LARGEST_CODE / scale_2
+    for stretch in stretches:
+        yield (largest * stretch).clamp_(max=LARGEST_SCALE).to(torch.float8_e4m3fn).float()
 
 
 def rounded_blocks(values: torch.Tensor, scale_2: torch.Tensor) -> torch.Tensor:
     """float32 ``values`` [rows, K], K in sixteens, to the nearest of NVFP4 and back, as activations
     are rounded: each block's largest magnitude is code 6. scale_2: float32 []."""
     groups = values.unflatten(-1, (-1, BLOCK))
-    step = _searched_scale(groups, scale_2, (1.0,), None).unsqueeze(-1) * scale_2
+    step = next(_scales(groups, scale_2, (1.0,))).unsqueeze(-1) * scale_2
     scaled = torch.where(step == 0, 0.0, groups / step)
     return _rounded(scaled).mul_(step).flatten(-2)
 

@@ -18,23 +18,24 @@ from typing import Any, ClassVar
 
 import torch
 
+from ..codes.level_table import LevelTable
+from ..codes.minifloat import looked_up
+from ..codes.nibble_planes import pack, unpack
+from ..codes.rotation import SIZES, rotate
+from ..codes.scale_search import least
 from ..kernels import Coding
 from ..kernels.weight_only import decoded_codes
 from .base import (
     WEIGHT_ONLY,
     Format,
+    Grid,
     QuantizedWeight,
     register_format,
     require_finite,
     row_blocks,
 )
-from .grid import Grid
+from .base.rotated_grid import RotatedGrid
 from .int8_convrot import require_rotated, rotated_kernel, rotated_linear
-from .minifloat import looked_up
-from .nibble_planes import pack, unpack
-from .rotated_grid import RotatedGrid
-from .rotation import SIZES, rotate
-from .scale_search import least
 
 # fmt: off
 CODEBOOK = (  # Lloyd-Max levels of Gaussian groups; comfy-kitchen decodes quickest under these
@@ -106,7 +107,7 @@ class RotatedGroups(Format):
             values = weight[rows] / channel[rows, None]
             groups = values.unflatten(1, (-1, self.group_size))
             scale[rows], _ = self._searched(groups, weights)
-        return RotatedGrid(self, scale, channel)
+        return RotatedGrid(scale, channel, self._on_grid, self._stored)
 
     def _stored(
         self, values: torch.Tensor, scale: torch.Tensor, channel: torch.Tensor
@@ -169,6 +170,10 @@ class RotatedGroups(Format):
         better = other < error
         codes = torch.where(better, beside, codes).to(torch.uint8)
         return codes, torch.where(better, other, error).sum(-1)
+
+    def _on_grid(self, groups: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """The values nearest to ``groups`` that have a code, in INT8 units."""
+        return self._grid(self._nearest(groups, scale)[0], scale)
 
     def _grid(self, codes: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """What ``codes`` decode to, in INT8 units. float32."""
@@ -285,14 +290,8 @@ def _levels(fmt: RotatedGroups) -> tuple[float, ...]:
 
 
 def _nearest_level(scaled: torch.Tensor, levels: tuple[float, ...]) -> torch.Tensor:
-    """The place in ``levels`` nearest to each of ``scaled``, float32."""
+    """The place in ``levels`` nearest to each of ``scaled``, float32. It may be off by one, which
+    the caller corrects by also trying the neighbouring levels."""
     if levels[1] - levels[0] == 1:
         return scaled.round().clamp_(levels[0], levels[-1]).sub_(levels[0])
-    # A fine table finds it several times as fast as a search among the midpoints. It may be off by
-    # one, which the caller corrects by also trying the neighbouring levels.
-    table = torch.tensor(levels, device=scaled.device)
-    grid = torch.linspace(levels[0], levels[-1], _BINS + 1, device=scaled.device)
-    places = torch.bucketize(grid, (table[:-1] + table[1:]) / 2).float()
-    factor = _BINS / (levels[-1] - levels[0])
-    index = scaled.sub(levels[0]).mul_(factor).round_().clamp_(0, _BINS).int()
-    return places.index_select(0, index.view(-1)).view_as(scaled)
+    return LevelTable(levels, 1.0, _BINS, scaled.device).places(scaled).float()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from ..codes.rotation import SIZES, rotation_size
 from ..formats import Format, Int8, Int8ConvRot
 from ..formats.rotated_groups import rotated_groups
-from ..formats.rotation import SIZES, rotation_size
 from .method import Choice, Choose, register_method
 
 _GROUP = 16

@@ -12,8 +12,8 @@ from functools import partial
 
 from torch import nn
 
+from ..codes.affine import ALGORITHMS
 from ..errors import NothingToQuantizeError, UnknownNameError
-from ..formats.affine import ALGORITHMS
 from ..hardware import Hardware, hardware_of
 from ..layers import COMPONENT_TYPES, require_module, supported_layers
 from ..machine.fastest import Search, fastest_choice

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..formats.grid import Grid
+from ..formats.base.grid import Grid
 
 # Columns whose feedback is one product; within them, those whose feedback is a smaller one.
 _BLOCK, _RUN = 128, 16

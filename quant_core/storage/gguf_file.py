@@ -16,9 +16,9 @@ from typing import Any, BinaryIO
 
 import torch
 
+from ..codes.ggml_blocks import BLOCK_TYPES
 from ..errors import StorageError
 from ..formats import QuantizedWeight
-from ..formats.ggml_blocks import BLOCK_TYPES
 from ..formats.gguf import GGUF
 
 GGUF_SUFFIX = ".gguf"

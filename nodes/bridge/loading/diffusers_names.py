@@ -15,7 +15,7 @@ import torch
 
 from ....quant_core.errors import StorageError
 from ....quant_core.formats import QuantizedWeight
-from ....quant_core.formats.stack_rows import stack_rows
+from ....quant_core.formats.base.stack_rows import stack_rows
 from .layers_in_file import Contents, LayerInFile
 
 _WEIGHT = ".weight"

@@ -19,7 +19,7 @@ from comfy.quant_ops import QUANT_ALGOS
 from torch import nn
 
 from ....quant_core.errors import NonFiniteWeightError
-from ....quant_core.formats import Format, QuantizedWeight, fits
+from ....quant_core.formats import Format, QuantizedWeight
 from ....quant_core.storage import StoredLayer, quantized_part, stock_marker
 from ..lora.changes import Change, with_lora_not_finite
 from ..tensor.deferred import Deferred
@@ -59,7 +59,7 @@ def as_stock_reads(root: nn.Module, state: Mapping[str, torch.Tensor]) -> Tensor
             continue
         numbers = _numbers(layer, state[key], patcher, f"{MODEL}{key}")
         fmt = layer.weight._params.format
-        if is_read_by_stock(fmt, layer.weight.dim()) and fits(fmt, numbers.shape):
+        if is_read_by_stock(fmt, layer.weight.dim()) and fmt.fits(numbers.shape):
             result.pop(key)
             result |= _in_format(name, layer, numbers)
         else:

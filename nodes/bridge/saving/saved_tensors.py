@@ -16,7 +16,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.quant_ops import QuantizedTensor
 
-from ....quant_core.formats import QuantizedWeight, fits
+from ....quant_core.formats import QuantizedWeight
 from ....quant_core.storage import (
     STOCK_MARKER,
     Part,
@@ -103,7 +103,7 @@ def _add_ours(
     key = f"{MODEL}{name}.weight"
     shape = tuple(patched_shape(patcher, key, weight))
     layer = StoredLayer(name, weight._params.format, shape)
-    if not fits(layer.format, shape):  # a patch has widened it
+    if not layer.format.fits(shape):  # a patch has widened it
         _add_plain(saved, patcher, f"{name}.weight", weight.dequantize())
         return
 

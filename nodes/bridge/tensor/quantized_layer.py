@@ -14,7 +14,7 @@ from comfy.quant_ops import QuantizedTensor
 from torch import nn
 
 from ....quant_core.errors import NonFiniteWeightError
-from ....quant_core.formats import QuantizedWeight, fits
+from ....quant_core.formats import QuantizedWeight
 from ..lora.adapters import PatchSource
 from ..lora.changes import with_lora_not_finite
 from ..lora.pending_patches import NOTHING_PENDING, pending_change
@@ -41,7 +41,7 @@ class QuantizedLayer:
         """Take ``weight`` [N, K], the dequantized one with patches added, as a rule float32.
         inplace_update: it belongs to a hook, which will take it off again.
         NonFiniteWeightError."""
-        if not fits(self.weight._params.format, weight.shape):
+        if not self.weight._params.format.fits(weight.shape):
             new = weight.to(self.weight.dtype)  # a patch has widened it
             if not return_weight:
                 self.weight = nn.Parameter(new, requires_grad=False)

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
+from ...codes.dynamic_code import DYNAMIC_CODE
 from ...formats import Code4, LlmInt8
 from ...formats.code4 import CODES
-from ...formats.dynamic_code import DYNAMIC_CODE
 from ..reader import TensorFiles
 from .layer import ForeignLayer, Tensors, fault, layers_with, read_json, require_spec
 

@@ -15,9 +15,9 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from ...codes.swizzle import padded_to, swizzle
 from ...formats import NVFP4, Float8, Format, StaticFloat8
 from ...formats.nvfp4 import BLOCK
-from ...formats.swizzle import padded_to, swizzle
 from ..header import TensorSpec
 from ..reader import TensorFiles
 from ..stock import is_marked

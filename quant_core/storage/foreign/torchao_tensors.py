@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from ...codes.bits import pack
 from ...formats import NVFP4, BlockFloat8, Float8, Format, Int4Dynamic, Int8, IntN
-from ...formats.bits import pack
 from ...formats.nvfp4 import BLOCK
 from ..header import TensorSpec
 from ..reader import TensorFiles

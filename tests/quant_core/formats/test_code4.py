@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from graphquant.quant_core.codes.dynamic_code import DYNAMIC_CODE
 from graphquant.quant_core.formats import Code4
 from graphquant.quant_core.formats.code4 import STRETCHES
-from graphquant.quant_core.formats.dynamic_code import DYNAMIC_CODE
 from lab.sampling import relative_l2
 
 bnb = pytest.importorskip("bitsandbytes.functional")

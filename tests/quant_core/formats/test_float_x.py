@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from graphquant.quant_core.codes.bits import unpack
 from graphquant.quant_core.formats import FloatX
-from graphquant.quant_core.formats.bits import unpack
 
 LAYOUTS = [(e, bits - 1 - e) for bits in range(3, 8) for e in range(1, bits)]
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from graphquant.quant_core import UnknownNameError
+from graphquant.quant_core.codes.ggml_blocks import BLOCK_TYPES
 from graphquant.quant_core.formats import format_from_dict
-from graphquant.quant_core.formats.ggml_blocks import BLOCK_TYPES
 from graphquant.quant_core.formats.gguf import GGUF
 
 BY_PACKAGE = {"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"}

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from graphquant.quant_core.codes.affine import ALGORITHMS
 from graphquant.quant_core.formats import Int4
-from graphquant.quant_core.formats.affine import ALGORITHMS
 from graphquant.quant_core.formats.int4 import GROUP_SIZES
 from lab.sampling import relative_l2
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from graphquant.quant_core.codes.rotation import rotate
 from graphquant.quant_core.formats import W4A8, W6A8, QuantizedWeight, RotatedGroups
 from graphquant.quant_core.formats.rotated_groups import CODEBOOK, rotated_groups
-from graphquant.quant_core.formats.rotation import rotate
 from lab.sampling import relative_l2
 
 both = pytest.mark.parametrize("fmt", [W4A8, W6A8], ids=str)

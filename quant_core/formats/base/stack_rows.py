@@ -1,4 +1,4 @@
-"""Joins rows of several stored weights into one weight without rounding anything again.
+"""Takes and joins rows of stored weights without rounding anything again.
 
 ComfyUI has one matrix where diffusers has three, q, k and v. Codes and scales of whole rows can be
 joined as they are, once each format has divided its parts by rows (``Format.in_rows``).
@@ -7,10 +7,12 @@ joined as they are, once each format has divided its parts by rows (``Format.in_
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
-from .base import QuantizedWeight
+from ...codes.swizzle import swizzle, unswizzle
+from .quantized_weight import QuantizedWeight
 
 
 def stack_rows(pieces: Sequence[tuple[QuantizedWeight, slice]]) -> QuantizedWeight:
@@ -46,3 +48,21 @@ def _one_codebook(tables: Sequence[torch.Tensor]) -> torch.Tensor:
     if not all(torch.equal(tables[0], table) for table in tables):
         raise ValueError("their codebooks differ")
     return tables[0]
+
+
+def take_swizzled_rows(
+    weight: QuantizedWeight, rows: slice, columns: int, multiple: int
+) -> QuantizedWeight:
+    """Some rows of a weight whose block scales are swizzled, [H, columns] before that.
+
+    multiple: of rows, that the codes are padded to. ValueError where ``rows`` do not fit.
+    """
+    if rows.start % multiple or rows.stop % multiple:
+        raise ValueError(f"rows {rows.start} to {rows.stop} are not in groups of {multiple}")
+    scale = unswizzle(weight.scale, weight.qdata.shape[0], columns)[rows]
+    return replace(
+        weight,
+        qdata=weight.qdata[rows].clone(),
+        scale=swizzle(scale),
+        shape=(rows.stop - rows.start, *weight.shape[1:]),
+    )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from graphquant.quant_core.formats import Int8, fits
+from graphquant.quant_core.formats import Int8
 from lab.formats import EACH_KIND
 
 
@@ -11,11 +11,11 @@ from lab.formats import EACH_KIND
 @pytest.mark.parametrize("fmt", [Int8(), *EACH_KIND], ids=str)
 def test_what_fits_can_be_quantized(fmt, columns):
     weight = torch.randn(8, columns)
-    if fits(fmt, (8, columns)):
+    if fmt.fits((8, columns)):
         assert fmt.quantize(weight).dequantize().shape == (8, columns)
     else:
         assert columns != 256
 
 
 def test_a_convolution_s_columns_are_all_its_inputs():
-    assert fits(EACH_KIND[0], (8, 16, 3, 4)) is (16 * 3 * 4 % 64 == 0)
+    assert EACH_KIND[0].fits((8, 16, 3, 4)) is (16 * 3 * 4 % 64 == 0)

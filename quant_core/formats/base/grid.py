@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from .base import QuantizedWeight
+    from .quantized_weight import QuantizedWeight
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from graphquant.quant_core.formats.rotation import is_size, rotate, rotation_size
+from graphquant.quant_core.codes.rotation import is_size, rotate, rotation_size
 
 
 @pytest.mark.parametrize("size", [4, 16, 64, 256])

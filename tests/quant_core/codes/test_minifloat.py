@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from graphquant.quant_core.formats.minifloat import (
+from graphquant.quant_core.codes.minifloat import (
     _kept_table,
     encode,
     largest_value,

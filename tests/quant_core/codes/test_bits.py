@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from graphquant.quant_core.formats.bits import pack, packed_bytes, unpack
+from graphquant.quant_core.codes.bits import pack, packed_bytes, unpack
 
 
 @pytest.mark.parametrize("bits", range(1, 9))

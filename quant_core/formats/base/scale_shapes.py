@@ -1,4 +1,4 @@
-"""Scales in the shape that torchao's own tensors have them in.
+"""The shapes of scales that are one a row or one a weight.
 
 Tested by tests/quant_core/carriers/test_torchao_tensors.py.
 """
@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import torch
 
-from .base import QuantizedWeight
+from .quantized_weight import QuantizedWeight
+
+
+def scale_shape(shape: tuple[int, ...], granularity: str) -> tuple[int, ...]:
+    """The shape of the scales of a weight: [N, 1, ...] per row, [] per tensor."""
+    return (shape[0],) + (1,) * (len(shape) - 1) if granularity == "per-row" else ()
 
 
 def torchao_scale(weight: QuantizedWeight, granularity: str) -> tuple[torch.Tensor, list[int]]:

@@ -6,14 +6,8 @@ Tiles of 128 x 4 scales, each stored as 32 x 4 x 4: row r of a tile stands at [r
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
-
-if TYPE_CHECKING:
-    from .base import QuantizedWeight
 
 _ROWS, _COLUMNS = 128, 4
 _BLACKWELL = (10, 0)
@@ -29,6 +23,12 @@ def multiplies_blocks(device: torch.device) -> bool:
 def padded_to(size: int, multiple: int) -> int:
     """The least multiple of ``multiple`` that is at least ``size``."""
     return -(-size // multiple) * multiple
+
+
+def pad_both(matrix: torch.Tensor, multiple: int) -> torch.Tensor:
+    """``matrix`` [N, K] with zeros to a multiple of rows and of columns."""
+    n, k = matrix.shape
+    return F.pad(matrix, (0, padded_to(k, multiple) - k, 0, padded_to(n, multiple) - n))
 
 
 def swizzled_shape(rows: int, columns: int) -> tuple[int, int]:
@@ -52,21 +52,3 @@ def unswizzle(swizzled: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     tiles = swizzled.view(torch.uint8).view(high // _ROWS, wide // _COLUMNS, 32, 4, _COLUMNS)
     octets = tiles.permute(0, 3, 2, 1, 4).reshape(high, wide)
     return octets[:rows, :columns].contiguous().view(swizzled.dtype)
-
-
-def take_swizzled_rows(
-    weight: QuantizedWeight, rows: slice, columns: int, multiple: int
-) -> QuantizedWeight:
-    """Some rows of a weight whose block scales are swizzled, [H, columns] before that.
-
-    multiple: of rows, that the codes are padded to. ValueError where ``rows`` do not fit.
-    """
-    if rows.start % multiple or rows.stop % multiple:
-        raise ValueError(f"rows {rows.start} to {rows.stop} are not in groups of {multiple}")
-    scale = unswizzle(weight.scale, weight.qdata.shape[0], columns)[rows]
-    return replace(
-        weight,
-        qdata=weight.qdata[rows].clone(),
-        scale=swizzle(scale),
-        shape=(rows.stop - rows.start, *weight.shape[1:]),
-    )

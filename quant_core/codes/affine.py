@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import torch
 
-from .base import require_finite, row_blocks
+from ..kernels.blocks import row_blocks
+from .extremes import require_finite
 from .scale_search import least
 
 ALGORITHMS = ("search", "minmax", "hqq")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from graphquant.quant_core.formats.swizzle import swizzle, swizzled_shape, unswizzle
+from graphquant.quant_core.codes.swizzle import swizzle, swizzled_shape, unswizzle
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (128, 4), (130, 17), (32, 3), (300, 24)])

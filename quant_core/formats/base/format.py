@@ -1,32 +1,24 @@
-"""A format is the arithmetic of one stored weight: quantize, dequantize, linear.
+"""What a format owes: quantize, dequantize, linear, and what the package asks of it besides.
 
-It knows nothing of carriers. The same format stands behind a torchao tensor on a plain module and
-behind a ``QuantizedTensor`` in a ComfyUI model; both hand it a :class:`QuantizedWeight`.
+Tested by tests/quant_core/formats/base/test_format.py and tests/quant_core/formats/test_base.py.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, ClassVar
 
 import torch
 
-from ..kernels import Coding, add_low_rank, decoded, stored_linear
-from ..kernels.blocks import row_blocks as row_blocks
-from .extremes import absolute_maximum as absolute_maximum
-from .extremes import require_finite as require_finite
+from ...kernels import Coding, add_low_rank, stored_linear
 from .grid import Grid
+from .quantized_weight import QuantizedWeight
+from .stack_rows import stack_rows
 
 FORMATS: dict[str, type[Format]] = {}
-
-# The tensors that a weight may consist of. Code that carries or saves a weight knows only these.
-REQUIRED_PARTS = ("qdata", "scale")
-BRANCH_PARTS = ("smooth_factor", "proj_up", "proj_down")
-OPTIONAL_PARTS = ("zero_point", "scale_2", "input_scale", "codebook", *BRANCH_PARTS)
-PARTS = (*REQUIRED_PARTS, *OPTIONAL_PARTS)
 
 # In ComfyUI's marker: activations stay as they are.
 WEIGHT_ONLY = "full_precision_matrix_mult"
@@ -51,62 +43,6 @@ def format_from_dict(values: dict[str, Any]) -> Format:
         if each.default not in (None, MISSING) and type(value) is not type(each.default):
             raise TypeError(f"{each.name} of {cls.kind} is {value!r}.")
     return cls(**values)
-
-
-@dataclass(frozen=True)
-class QuantizedWeight:
-    """One weight as it is stored: a format and its tensors.
-
-    qdata: the codes, in the format's own dtype and shape. scale: as the format defines it.
-    zero_point: the same, in weight units. scale_2: the scale of the scales. input_scale: the scale
-    of activations, float32. codebook: the numbers that the codes stand for, where each weight has
-    its own. smooth_factor, proj_up, proj_down: of a branch beside the codes (see ``svdquant``).
-    shape and dtype: of the weight before it was quantized.
-    """
-
-    format: Format
-    qdata: torch.Tensor
-    scale: torch.Tensor
-    zero_point: torch.Tensor | None
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    scale_2: torch.Tensor | None = None
-    input_scale: torch.Tensor | None = None
-    codebook: torch.Tensor | None = None
-    smooth_factor: torch.Tensor | None = None
-    proj_up: torch.Tensor | None = None
-    proj_down: torch.Tensor | None = None
-
-    @classmethod
-    def of_parts(
-        cls,
-        fmt: Format,
-        parts: Mapping[str, torch.Tensor | None],
-        shape: tuple[int, ...],
-        dtype: torch.dtype,
-    ) -> QuantizedWeight:
-        """The weight whose ``tensors`` are ``parts``."""
-        return cls(fmt, shape=tuple(shape), dtype=dtype, **{"zero_point": None, **parts})
-
-    @property
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """The stored tensors by name, in the order of PARTS; a name whose tensor is None is left
-        out."""
-        parts = {name: getattr(self, name) for name in PARTS}
-        return {name: part for name, part in parts.items() if part is not None}
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all stored tensors."""
-        return sum(part.nbytes for part in self.tensors.values())
-
-    def map(self, fn: Callable[[torch.Tensor], torch.Tensor]) -> QuantizedWeight:
-        """The same weight with ``fn`` applied to each stored tensor."""
-        return replace(self, **{name: fn(part) for name, part in self.tensors.items()})
-
-    def dequantize(self, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """The weight as a plain tensor of ``shape``, in ``dtype`` (default: the original one)."""
-        return decoded(self, self.dtype if dtype is None else dtype)
 
 
 @dataclass(frozen=True)
@@ -174,6 +110,12 @@ class Format(ABC):
         """Stored bytes of a weight of ``shape``."""
         parts = self.parts(shape).values()
         return sum(dtype.itemsize * math.prod(part) for dtype, part in parts)
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a weight of ``shape`` [N, K] or [N, ...] can be stored: groups and rotations of
+        columns take them all."""
+        columns = math.prod(shape[1:])
+        return all(columns % getattr(self, step, 1) == 0 for step in ("group_size", "rotation"))
 
     @abstractmethod
     def __str__(self) -> str:
@@ -253,8 +195,6 @@ class Format(ABC):
 
     def take_rows(self, weight: QuantizedWeight, rows: slice) -> QuantizedWeight:
         """Some rows of ``weight``, none of them rounded again. ValueError as in ``in_rows``."""
-        from .stack_rows import stack_rows
-
         if weight.input_scale is not None:
             raise ValueError("its activations have a static scale")
         return stack_rows([(weight, rows)])
@@ -288,8 +228,3 @@ class Format(ABC):
     def to_dict(self) -> dict[str, Any]:
         """Plain values from which ``format_from_dict`` makes the format again."""
         return {"kind": self.kind, **asdict(self)}
-
-
-def scale_shape(shape: tuple[int, ...], granularity: str) -> tuple[int, ...]:
-    """The shape of the scales of a weight: [N, 1, ...] per row, [] per tensor."""
-    return (shape[0],) + (1,) * (len(shape) - 1) if granularity == "per-row" else ()

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from graphquant.quant_core.codes.affine import choose_range, codes_of
 from graphquant.quant_core.errors import NonFiniteWeightError
-from graphquant.quant_core.formats.affine import choose_range, codes_of
 
 
 def error(values, levels, algorithm, symmetric=False):

@@ -16,8 +16,8 @@ from graphquant.quant_core.formats import (
     LlmInt8,
     StaticFloat8,
 )
+from graphquant.quant_core.formats.base.stack_rows import stack_rows
 from graphquant.quant_core.formats.gguf import GGUF
-from graphquant.quant_core.formats.stack_rows import stack_rows
 
 SAME = [
     Int8(),

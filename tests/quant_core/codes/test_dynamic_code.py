@@ -1,6 +1,6 @@
 """The 8-bit code of bitsandbytes' scales; test_code4.py compares it with the library."""
 
-from graphquant.quant_core.formats.dynamic_code import DYNAMIC_CODE
+from graphquant.quant_core.codes.dynamic_code import DYNAMIC_CODE
 
 
 def test_there_are_256_values_in_order_from_minus_one_to_one():
