@@ -92,7 +92,7 @@ def rows(folder: Path, method: str, errors: list[str]) -> Iterator[str]:
     figures = (
         f"{relative_l2(expected, plain):.1%} | {relative_l2(steered(quantize(flux)), expected):.2%}"
     )
-    yield f"| ControlNetApplyAdvanced (a ControlNet of XLabs' kind) | {figures} | it is no MODEL |"
+    yield f"| ControlNetApplyAdvanced (a ControlNet of XLabs' kind) | {figures} | not a MODEL |"
     unet, run, error = load(SD15, partial(tiny_sd15, widths=(1, 2)))
     errors.append(f"{error:.2%} (SD 1.5)")
     for name, node in UNET_COMPANY.items():
