@@ -10,25 +10,31 @@ from .examples.parts import node
 from .miniature import MINIATURE, STEPS, VAE, install
 from .pack import ROOT
 from .server import Server
-from .tiny_clips import CLIP_L, T5XXL
+from .tiny_clips import CLIP_L, DEEP_T5XXL, T5XXL, deep_t5_file
 from .tiny_controlnet import tiny_controlnet_file
 from .ui_workflow import ui_workflow
 
 HELP = ROOT / "web" / "docs"
 MARGIN, LEFT, TOP = 24, 60, 100
-NARROW, TALL, TEXT = (340, 100), (440, 560), (460, 520)
+NARROW, TALL = (340, 100), (440, 560)
+SHORT, LONG = (460, 280), (460, 520)
+LOADED = """() => {
+    const shown = [...document.querySelectorAll("[data-node-id] img")]
+    const waits = document.evaluate("//*[text()='Loading...']", document).iterateNext()
+    return !waits && shown.every((each) => each.complete && each.naturalWidth)
+}"""
 SAVED = "flux1-dev-int8"
 CONTROLNET = "flux-canny-controlnet.safetensors"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """prompt: in it "shown" is the node itself. size: the least of the node. text: the output that
-    a Preview as Text shows beside it, for a node without a panel."""
+    """prompt: in it "shown" is the node itself. size: the least of the node. text: the size
+    of a Preview as Text beside it with its report, for a node whose panel has none."""
 
     prompt: dict
     size: tuple[int, int] = NARROW
-    text: int | None = None
+    text: tuple[int, int] | None = None
 
 
 LOAD = node("UNETLoader", unet_name="flux1-dev.safetensors", weight_dtype="default")
@@ -85,15 +91,15 @@ PICTURES = {
     ),
     "GQSaveQuantizedTextEncoder": Picture(
         {
-            "clip": node("LabDualClip", clip_l=CLIP_L, t5xxl=T5XXL),
+            "clip": node("LabDualClip", clip_l=CLIP_L, t5xxl=DEEP_T5XXL),
             "quantize": node("GQQuantizeTextEncoder", clip=["clip", 0], method="int8"),
             "shown": node(
                 "GQSaveQuantizedTextEncoder", clip=["quantize", 0], filename_prefix="flux"
             ),
         },
-        text=1,
+        text=SHORT,
     ),
-    "GQFP8CapabilityCheck": Picture({"shown": node("GQFP8CapabilityCheck")}, text=2),
+    "GQFP8CapabilityCheck": Picture({"shown": node("GQFP8CapabilityCheck")}, text=LONG),
     "GQQuantizationConfig": Picture(
         {
             "shown": node(
@@ -103,15 +109,15 @@ PICTURES = {
             )
         },
         (400, 240),
-        text=1,
+        text=SHORT,
     ),
     "GQCalibrateActivations": Picture(
         {**PLAIN, "shown": node("GQCalibrateActivations", model=["load", 0], **SAMPLING)},
-        text=1,
+        text=LONG,
     ),
     "GQMeasureSensitivity": Picture(
         {**PLAIN, "shown": node("GQMeasureSensitivity", model=["load", 0], **SAMPLING)},
-        text=1,
+        text=LONG,
     ),
     "GQQuantizationReport": Picture(
         {
@@ -124,7 +130,7 @@ PICTURES = {
             ),
         },
         TALL,
-        text=0,
+        text=LONG,
     ),
     "GQCompareModels": Picture(
         {
@@ -140,7 +146,7 @@ PICTURES = {
             ),
         },
         TALL,
-        text=0,
+        text=LONG,
     ),
 }
 
@@ -148,6 +154,7 @@ PICTURES = {
 def help_pictures(running, server: Server) -> None:
     install(server.base / "models")
     tiny_controlnet_file(server.base / "models" / "controlnet" / CONTROLNET)
+    deep_t5_file(server.base / "models" / "text_encoders")
     for kind, picture in PICTURES.items():
         # A page for each: it has the file that was just saved among its choices.
         editor = Editor(running, server, nodes2=True, size=(1060, 1000), scale=2)
@@ -157,19 +164,21 @@ def help_pictures(running, server: Server) -> None:
 
 
 def _take(editor: Editor, kind: str, picture: Picture) -> None:
-    output = 1 if picture.text is None else picture.text
-    prompt = {**picture.prompt, "report": node("PreviewAny", source=["shown", output])}
+    outputs = editor.server.object_info(picture.prompt["shown"]["class_type"])["output_name"]
+    source = ["shown", outputs.index("report")]
+    prompt = {**picture.prompt, "report": node("PreviewAny", source=source)}
     names = list(prompt)
     shown, report = names.index("shown") + 1, names.index("report") + 1
     editor.load(ui_workflow(prompt, editor.server.object_info))
     if editor.run() != "execution_success":
         raise RuntimeError(f"the picture of {kind}: its prompt did not run")
     framed = {shown: picture.size}
-    if picture.text is None:
+    if not picture.text:
         editor.panel(shown).locator(".graphquant-method").first.wait_for()
     else:
-        framed[report] = TEXT
+        framed[report] = picture.text
     editor.arrange(framed, LEFT, TOP)
+    editor.page.wait_for_function(LOADED)
     _frame(editor, HELP / f"{kind}.png", list(framed))
 
 

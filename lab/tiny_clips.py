@@ -13,17 +13,15 @@ import torch
 from safetensors.torch import save_file
 
 from .comfyui import import_comfyui
-from .nodes.clip_sizes import MODEL_OPTIONS
+from .nodes.clip_sizes import MODEL_OPTIONS, T5_OF_24_LAYERS
 
 if TYPE_CHECKING:
     from comfy.sd import CLIP
 
 CLIP_L, T5XXL = "tiny_clip_l.safetensors", "tiny_t5xxl.safetensors"
+DEEP_T5XXL = "tiny_t5xxl_24_layers.safetensors"
 T5_BASE = "t5_base.safetensors"
 LORA_LAYER = "t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.v"
-
-# HiDream's loader knows a T5 by a name in its layer 23.
-T5_OF_24_LAYERS = {"d_model": 128, "d_ff": 128, "d_kv": 32, "num_heads": 4, "num_layers": 24}
 
 _CLASSES = {
     "clip_l": ("comfy.sd1_clip", "SDClipModel"),
@@ -42,6 +40,14 @@ def dual_clip_files(folder: str | Path) -> tuple[Path, Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(weights(name), path)
     return paths
+
+
+def deep_t5_file(folder: str | Path) -> Path:
+    """Write a T5-XXL of 24 layers, which ComfyUI's loaders read quantized too."""
+    path = Path(folder) / DEEP_T5XXL
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(deep_weights("t5xxl"), path)
+    return path
 
 
 def t5_lora(rank: int = 4) -> dict[str, torch.Tensor]:

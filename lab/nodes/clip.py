@@ -8,17 +8,21 @@ from pathlib import Path
 import comfy.sd
 import folder_paths
 from comfy_api.latest import io
+from safetensors import safe_open
 from safetensors.torch import save_file
 
-from .clip_sizes import MODEL_OPTIONS
+from .clip_sizes import MODEL_OPTIONS, T5_OF_24_LAYERS
 
 
 def load_dual_clip(clip_l: str | Path, t5xxl: str | Path) -> comfy.sd.CLIP:
-    """A FLUX.1 CLIP of two files, as ComfyUI loads one, at ``MODEL_OPTIONS``' sizes."""
+    """A FLUX.1 CLIP of two files, as ComfyUI loads one, at ``MODEL_OPTIONS``' sizes or those of a
+    T5-XXL of 24 layers."""
+    options = copy.deepcopy(MODEL_OPTIONS)
+    with safe_open(t5xxl, "pt") as file:
+        if any(".block.23." in name for name in file.keys()):  # noqa: SIM118 (no dictionary)
+            options["t5xxl_model_config"] = dict(T5_OF_24_LAYERS)
     return comfy.sd.load_clip(
-        [str(clip_l), str(t5xxl)],
-        clip_type=comfy.sd.CLIPType.FLUX,
-        model_options=copy.deepcopy(MODEL_OPTIONS),
+        [str(clip_l), str(t5xxl)], clip_type=comfy.sd.CLIPType.FLUX, model_options=options
     )
 
 

@@ -32,3 +32,6 @@ MODEL_OPTIONS = {
     "llama_model_config": _DECODER,
     "qwen3_4b_model_config": _DECODER,
 }
+
+# A T5-XXL's number of layers, by which ComfyUI knows one: its loaders look for layer 23.
+T5_OF_24_LAYERS = {"d_model": 128, "d_ff": 128, "d_kv": 32, "num_heads": 4, "num_layers": 24}

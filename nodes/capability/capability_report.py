@@ -88,9 +88,11 @@ def _benchmark(timings: Sequence[GemmTiming]) -> str:
     speeds = (f"{plain / total_seconds(timings, method):.2f}x" for method in methods)
     rows.append(("all of these", str(sum(timing.layers for timing in timings)), *speeds))
     title = f"## Benchmark: {timings[0].rows} rows of input, speed against {BASELINE}\n"
-    return title + _table(("layer", "count", *methods), rows)
+    return title + _table(("layer", "count", *methods), rows, 1 + len(methods))
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 0) -> str:
+    """numbers: how many columns, the last ones, hold numbers."""
+    rules = ["---"] * (len(header) - numbers) + ["---:"] * numbers
+    lines = [header, rules, *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

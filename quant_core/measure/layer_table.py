@@ -10,10 +10,7 @@ from ..planning.decisions import QUANTIZE, LayerPlan
 from ..report import MIB
 from .relative_error import Error
 
-COLUMNS = (
-    *("layer", "format", "bytes", "weight L2", "weight SQNR dB", "output L2", "output SQNR dB"),
-    "reason",
-)
+COLUMNS = ("layer", "output L2", "weight L2", "MiB", "format", "reason")
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class LayerTable:
         """The notes as sentences, and a table with a row for each layer: the quantized ones, then
         the kept."""
         rows = [*map(_measured_row, self.quantized), *map(_kept_row, self.kept)]
-        table = [_row(COLUMNS), _row(["---"] * 2 + ["---:"] * 5 + ["---"]), *map(_row, rows)]
+        table = [_row(COLUMNS), _row(["---"] + ["---:"] * 3 + ["---"] * 2), *map(_row, rows)]
         return "\n".join([self.summary(), "", *(f"- {note}" for note in self.notes), "", *table])
 
     def summary(self) -> str:
@@ -108,17 +105,17 @@ def layer_table(
 
 def _measured_row(each: LayerError) -> list[str]:
     layer = each.layer
-    bytes_ = f"{layer.bytes_before} -> {layer.bytes_after}"
+    size = f"{layer.bytes_before / MIB:.2f} -> {layer.bytes_after / MIB:.2f}"
     reason = layer.reason if layer.action == QUANTIZE else ""
-    return [layer.name, each.format, bytes_, *_cells(each.weight), *_cells(each.output), reason]
+    return [layer.name, _cell(each.output), _cell(each.weight), size, each.format, reason]
 
 
 def _kept_row(layer: LayerPlan) -> list[str]:
-    return [layer.name, layer.dtype, str(layer.bytes_after), *["-"] * 4, layer.reason]
+    return [layer.name, "-", "-", f"{layer.bytes_after / MIB:.2f}", layer.dtype, layer.reason]
 
 
-def _cells(error: Error | None) -> list[str]:
-    return ["-", "-"] if error is None else [f"{error.relative_l2:.4f}", f"{error.sqnr:.1f}"]
+def _cell(error: Error | None) -> str:
+    return "-" if error is None else f"{error.relative_l2:.4f}"
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -56,8 +56,8 @@ def test_a_cpu_is_told_int8(node):
     assert (output[0], output[1]) == (False, "int8")
     text = _cells(output[2])
     assert text.startswith("Use int8 on this machine: CPU runs no FP8 matmul in hardware.")
-    assert "| fp8-dynamic | fallback: runs as fp8-weight-only |" in text
-    assert "| int8 matmul | plain PyTorch |" in text
+    assert "- fp8-dynamic\n fallback: runs as fp8-weight-only; dequantize + matmul; A CPU" in text
+    assert "- int8 matmul\n plain PyTorch" in text
     assert f"torch {torch.__version__}" in text and "comfy-kitchen 0." in text
     assert "Benchmark" not in text
     assert answer_of(output)["recommended"] == "int8"
@@ -69,14 +69,14 @@ def test_an_fp8_gpu_is_told_fp8_dynamic(node, device):
     assert (output[0], output[1]) == (True, "fp8-dynamic")
     assert output[2].startswith("Use fp8-dynamic on this machine: NVIDIA H100 runs FP8 matmuls")
     text = _cells(output[2])
-    assert "| fp8-dynamic | native | fp8 x fp8 matmul (torch._scaled_mm, row-wise) |" in text
+    assert "- fp8-dynamic\n native; fp8 x fp8 matmul (torch._scaled_mm, row-wise)\n" in text
 
 
 def test_a_mac_is_told_what_is_emulated(node, device):
     device("mps", "MPS", fp8_matmul=False)
     output = node.execute()
     assert (output[0], output[1]) == (False, "int8")
-    assert "| int8-dynamic | emulated | dequantize + matmul |" in _cells(output[2])
+    assert "- int8-dynamic\n emulated; dequantize + matmul" in _cells(output[2])
 
 
 def test_the_benchmark_measures_typical_shapes_in_seconds(node, monkeypatch):
@@ -87,7 +87,7 @@ def test_the_benchmark_measures_typical_shapes_in_seconds(node, monkeypatch):
     assert set(timings[0]["seconds"]) == {"bf16", "fp8-weight-only", "int8", "int8-dynamic"}
     assert timings[0]["speed"]["bf16"] == 1.0
     assert "## Benchmark: 256 rows of input, speed against bf16" in output[2]
-    assert "| all of these | 5 | 1.00x |" in _cells(output[2])
+    assert "- all of these\n count 5; bf16 1.00x; " in _cells(output[2])
 
 
 def test_the_benchmark_takes_the_shapes_of_a_connected_model_quantized_or_not(

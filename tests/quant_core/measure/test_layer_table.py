@@ -57,11 +57,11 @@ def test_every_layer_has_a_row_of_text_with_its_figures(table):
     lines = table.to_markdown().splitlines()
     assert "- a note" in lines
     rows = [line for line in lines if line.startswith("| ")]
-    assert rows[0].startswith("| layer | format | bytes | weight L2 |")
+    assert rows[0] == "| layer | output L2 | weight L2 | MiB | format | reason |"
     assert len({row.count("|") for row in rows}) == 1
-    assert rows[2] == "| b | int8 per-row | 4096 -> 2304 | 0.1000 | 20.0 | - | - |  |"
-    assert rows[4].startswith("| c | ComfyUI TensorWiseINT8Layout | 4096 -> 2304 | - | - |")
-    assert rows[5] == "| final | bfloat16 | 2304 | - | - | - | - | final layer |"
+    assert rows[2] == "| b | - | 0.1000 | 0.00 -> 0.00 | int8 per-row |  |"
+    assert rows[4] == "| c | - | - | 0.00 -> 0.00 | ComfyUI TensorWiseINT8Layout |  |"
+    assert rows[5] == "| final | - | - | 0.00 | bfloat16 | final layer |"
 
 
 def test_json_says_what_the_text_says(table):
