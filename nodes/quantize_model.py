@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..quant_core.machine.compile_warnings import get_quant_compile_warnings
 from ..quant_core.machine.fastest import DEFAULT_MAX_ERROR
+from ..quant_core.methods import RANK
 from ..quant_core.presets import PRESETS
 from .shared.node_inputs import (
     AUTO,
@@ -17,6 +18,7 @@ from .shared.node_inputs import (
     fit_inputs,
     method_input,
     plan_inputs,
+    rank_input,
 )
 
 
@@ -42,7 +44,8 @@ class GQQuantizeModel(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model to quantize. It is not changed."),
                 method_input(
                     "How the weights are stored. auto: the best choice on this machine. The help "
-                    "page describes each method."
+                    "page describes each method.",
+                    calibrated=True,
                 ),
                 *plan_inputs(
                     PRESETS,
@@ -116,6 +119,7 @@ class GQQuantizeModel(io.ComfyNode):
                     "as first 2, last 2, or sigma 0-0.3. The same weights, multiplied without "
                     "rounding.",
                 ),
+                rank_input(),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="The quantized model."),
@@ -155,13 +159,14 @@ class GQQuantizeModel(io.ComfyNode):
         requantize=False,
         convolutions=AUTO,
         exact_steps="",
+        rank=RANK,
     ) -> io.NodeOutput:
         from ..quant_core.fit import with_fit
         from ..quant_core.hardware import hardware_of
-        from ..quant_core.methods import FIT
+        from ..quant_core.methods import CALIBRATED, FIT
+        from ..quant_core.planning.calibrated_layers import with_calibration
         from ..quant_core.planning.convolutions import with_convolutions
         from ..quant_core.planning.plan import plan_component
-        from ..quant_core.planning.static_scales import with_static_scales
         from ..quant_core.rounding import require_rounding
         from .bridge.architecture.detected import preset_name
         from .bridge.cache.weight_cache import WeightCache, cache_folder
@@ -194,8 +199,9 @@ class GQQuantizeModel(io.ComfyNode):
             search=fastest_search(model, calibration, max_error),
             requantize=requantize,
             convolutions=take_convolutions,
+            rank=rank,
         )
-        plan = with_static_scales(plan, calibration)
+        plan = with_calibration(plan, calibration)
         require_rounding(rounding, calibration)
         outcome, notes = None, (*chosen.notes, *about_convolutions)
         if plan.method == FIT:
@@ -210,6 +216,8 @@ class GQQuantizeModel(io.ComfyNode):
                 f"size_gib, sensitivity and stock_only have no effect on {plan.method}. "
                 "Choose the method fit."
             )
+        if plan.method not in CALIBRATED and rank != RANK:
+            warnings.append(f"rank has no effect on {plan.method}, which has no low-rank branch.")
         if not plan.quantized:
             return unchanged(model, model, plan, warnings, notes, more=(chart,))
         kept = WeightCache(cache_folder()) if cache else None

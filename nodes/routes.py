@@ -14,7 +14,7 @@ from comfy.model_management import get_torch_device
 from server import PromptServer
 
 from ..quant_core.machine.compile_warnings import COMPILE_MODES, get_quant_compile_warnings
-from ..quant_core.methods import GRANULARITIES, METHODS
+from ..quant_core.methods import CALIBRATED, GRANULARITIES, METHODS
 
 if TYPE_CHECKING:
     from ..quant_core.machine.capability import Capability, MethodCapability
@@ -38,7 +38,7 @@ def capabilities(found: Capability) -> dict:
         "recommended": found.recommended,
         "methods": {each.method: _method(each) for each in found.methods},
         "one_granularity": [name for name, method in METHODS.items() if _has_one(method)],
-        "need_calibration": ["fp8-static"],
+        "need_calibration": ["fp8-static", *CALIBRATED],
     }
 
 

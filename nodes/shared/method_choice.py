@@ -15,7 +15,7 @@ from torch import nn
 from ...quant_core.config import BUILT_IN, INHERIT, ComponentConfig, DefaultsConfig, QuantConfig
 from ...quant_core.errors import ConfigError, UnknownNameError, UnsupportedMethodError
 from ...quant_core.hardware import Hardware, recommend
-from ...quant_core.methods import FIT
+from ...quant_core.methods import FASTEST, FIT, MEASURED, resolve_method
 from ..bridge.architecture.detected import architecture_name
 from ..bridge.architecture.diffusers_patterns import in_comfyuis_names
 from ..bridge.architecture.pipeline_names import (
@@ -76,19 +76,22 @@ def choose_for_control(
 ) -> MethodChoice:
     """As ``choose_for_model``, for a ControlNet or a model patch.
 
-    UnsupportedMethodError for fit.
+    UnsupportedMethodError for a method that needs a size or a calibration.
     """
     chosen = _by_default(_configured(chosen, config), "transformer", ())
-    return _recommended(_not_by_size(chosen), hardware)
+    return _recommended(_runs_here(chosen), hardware)
 
 
-def _not_by_size(chosen: MethodChoice) -> MethodChoice:
-    if chosen.method == FIT:
-        raise UnsupportedMethodError(
-            "fit needs a size, and this node has no input for one. Choose another method here; "
-            "Quantize Model has size_gib."
-        )
-    return chosen
+def _runs_here(chosen: MethodChoice) -> MethodChoice:
+    """``chosen``, whose method runs in a node without a size and a calibration."""
+    name = AUTO if chosen.method == AUTO else resolve_method(chosen.method)
+    if name not in MEASURED or name == FASTEST:
+        return chosen
+    need, where = ("size", "size_gib") if name == FIT else ("calibration", "calibration")
+    raise UnsupportedMethodError(
+        f"{name} needs a {need}, and this node has no input for one. Choose another method here; "
+        f"Quantize Model has {where}."
+    )
 
 
 def _recommended(chosen: MethodChoice, hardware: Hardware) -> MethodChoice:

@@ -12,7 +12,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ...quant_core.machine.compile_warnings import COMPILE_MODES
-from ...quant_core.methods import FIT, GRANULARITIES, METHODS
+from ...quant_core.methods import CALIBRATED, FIT, GRANULARITIES, METHODS, RANK
 
 AUTO = "auto"
 NONE = "none"
@@ -66,11 +66,13 @@ def in_shown_order() -> list[str]:
     return [*known, *(name for name in METHODS if name not in known)]
 
 
-def method_input(tooltip: str) -> io.Combo.Input:
-    """The method: auto, every method, or what the user's file says."""
+def method_input(tooltip: str, calibrated: bool = False) -> io.Combo.Input:
+    """The method: auto, every method, or what the user's file says. calibrated: whether the node
+    takes a calibration, and so has the methods that round by one."""
+    left_out = () if calibrated else CALIBRATED
     return io.Combo.Input(
         "method",
-        options=[AUTO, *in_shown_order(), DEFAULT],
+        options=[AUTO, *(name for name in in_shown_order() if name not in left_out), DEFAULT],
         default=AUTO,
         tooltip=f"{tooltip} {DEFAULT_TOOLTIP}",
     )
@@ -187,4 +189,19 @@ def stock_input() -> io.Input:
         optional=True,
         advanced=True,
         tooltip="For the method fit: only formats that ComfyUI loads without this pack.",
+    )
+
+
+def rank_input() -> io.Input:
+    """How large the low-rank branch of SVDQuant's methods is."""
+    return io.Int.Input(
+        "rank",
+        default=RANK,
+        min=1,
+        max=512,
+        optional=True,
+        advanced=True,
+        tooltip="For svdquant-int4 and svdquant-nvfp4: of the branch that stays in 16 bits. More "
+        "errs less and takes more memory and time: at a width of 3072, 32 adds 0.33 bits a "
+        "weight.",
     )

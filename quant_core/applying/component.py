@@ -21,10 +21,11 @@ from ..formats import Format, QuantizedWeight
 from ..hardware import Hardware, default_device, hardware_of
 from ..layers import submodule
 from ..machine.fastest import Search
+from ..methods import RANK
 from ..patterns import parse_patterns
+from ..planning.calibrated_layers import with_calibration
 from ..planning.decisions import LayerPlan, Plan
 from ..planning.plan import plan_component
-from ..planning.static_scales import with_static_scales
 from ..presets import Preset
 from ..report import Report
 from ..rounding import AUTO, CalibratedRounding, require_rounding
@@ -50,6 +51,7 @@ def quantize_component(
     hardware: Hardware | None = None,
     search: Search | None = None,
     requantize: bool = False,
+    rank: int = RANK,
     calibration: Calibration | None = None,
     rounding: str = AUTO,
     fit: Fit | Recipe | None = None,
@@ -62,7 +64,7 @@ def quantize_component(
     granularity; its dictionary; or one of torchao's own (AOBaseConfig). What has no effect in a
     configuration is in the notes.
 
-    Other arguments as in ``plan_component``, ``with_static_scales`` and ``quantize_plan``. verbose:
+    Other arguments as in ``plan_component``, ``with_calibration`` and ``quantize_plan``. verbose:
     log the whole report, not one line. Stats are ``Report.to_dict()``: quantized_layers,
     skipped_layers, total_layers, method, component_type, bytes before and after, and every layer
     with its reason. A model whose layers are all quantized already comes back untouched,
@@ -94,6 +96,7 @@ def quantize_component(
         hardware=hardware,
         search=search,
         requantize=requantize,
+        rank=rank,
         calibration=calibration,
         fit=fit,
         device=device,
@@ -185,7 +188,7 @@ def prepare(
         require_values(layer.name, submodule(model, layer.name).weight)
     if calibration is not None and plan.quantized:
         require_same_model(calibration.model, model)
-    plan = with_static_scales(plan, calibration)
+    plan = with_calibration(plan, calibration)
     return Prepared(with_fit(plan, fit, module_bytes(model)).plan, calibration, notes)
 
 

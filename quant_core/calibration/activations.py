@@ -15,6 +15,9 @@ import torch
 from ..errors import CalibrationError
 from .fingerprint import Fingerprint
 
+FEWEST_ROWS = 16
+"""Of a layer's inputs, for its weight to be rounded by them."""
+
 _MAGNITUDES = 2**15  # bfloat16 without its sign
 _INFINITY = 0x7F80
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ..applying.ray_quantizer import LOCAL
 from ..conversion.convert import AUTO, FILE_FORMATS
-from ..methods import GRANULARITIES, METHODS
+from ..methods import GRANULARITIES, METHODS, RANK
 from ..rounding import ROUNDINGS
 from ..version import VERSION
 
@@ -50,6 +50,12 @@ def _convert(parser: argparse.ArgumentParser) -> None:
         choices=ROUNDINGS,
         default=ROUNDINGS[0],
         help="with a calibration: auto (default) takes the better of nearest and compensated",
+    )
+    parser.add_argument(
+        "--rank",
+        type=int,
+        default=RANK,
+        help=f"for svdquant-int4 and svdquant-nvfp4: of their low-rank branch (default {RANK})",
     )
     parser.add_argument(
         "--format",

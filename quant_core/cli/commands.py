@@ -53,6 +53,7 @@ def convert_command(options: argparse.Namespace, output: Output) -> bool:
         ray=options.ray,
         calibration=load_calibration(options.calibration) if options.calibration else None,
         rounding=options.rounding,
+        rank=options.rank,
         on_bytes=output.bytes,
     )
     if options.save_recipe:

@@ -18,9 +18,10 @@ from ..errors import StorageError, UnknownNameError
 from ..fit import Fit, Recipe, with_fit
 from ..formats import QuantizedWeight
 from ..hardware import Hardware, default_device
+from ..methods import RANK
+from ..planning.calibrated_layers import with_calibration
 from ..planning.decisions import LayerPlan, Plan
 from ..planning.plan import plan_component
-from ..planning.static_scales import with_static_scales
 from ..report import Report
 from ..rounding import AUTO as ROUND_AUTO
 from ..rounding import CalibratedRounding, require_rounding
@@ -61,6 +62,7 @@ def plan_file(
     include: str | Iterable[str] | None = None,
     exclude: str | Iterable[str] | None = None,
     fit: Fit | Recipe | None = None,
+    rank: int = RANK,
 ) -> Plan:
     """The plan that Quantize Model makes of the same model.
 
@@ -79,6 +81,7 @@ def plan_file(
         include=include,
         exclude=exclude,
         hardware=ANY_HARDWARE,
+        rank=rank,
     )
     names = sum(map(len, source.files.specs))
     header = names + _ENTRY * len(source.files.specs) + _LAYER * len(plan.quantized) + _METADATA
@@ -101,6 +104,7 @@ def convert(
     ray: str | None = None,
     calibration: Calibration | None = None,
     rounding: str = ROUND_AUTO,
+    rank: int = RANK,
     on_bytes: Callable[[int, int], None] | None = None,
 ) -> Conversion:
     """Quantize the model in the file ``source`` and write it to ``target``.
@@ -124,9 +128,16 @@ def convert(
     with open_model(source) as model:
         _require_another_file(model, target)
         plan = plan_file(
-            model, method, granularity, preset=preset, include=include, exclude=exclude, fit=fit
+            model,
+            method,
+            granularity,
+            preset=preset,
+            include=include,
+            exclude=exclude,
+            fit=fit,
+            rank=rank,
         )
-        plan = with_static_scales(plan, calibration)
+        plan = with_calibration(plan, calibration)
         if not plan.quantized:
             raise StorageError(
                 f"Nothing of {model.path.name} would be quantized: {plan.method}. "

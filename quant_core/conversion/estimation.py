@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import NothingToQuantizeError, QuantizationError
 from ..fit import Fit, Recipe
-from ..methods import FIT, MEASURED, METHODS
+from ..methods import FIT, SIZED
 from ..planning.decisions import Plan
 from .convert import AUTO, is_private, plan_file
 from .source import open_model
@@ -42,12 +42,13 @@ def estimate_file(
     exclude: str | Iterable[str] | None = None,
     fit: Fit | Recipe | None = None,
 ) -> tuple[Estimate, ...]:
-    """The estimates of ``methods`` (default: all that need no measurement) for the model ``path``.
+    """The estimates of ``methods`` (default: all whose size a name alone tells) for the model
+    ``path``.
 
     The other arguments and errors as in ``convert``; what is wrong with one method alone, where no
     ``methods`` are named, is its ``problem``. fit: what to estimate the method "fit" for, too.
     """
-    chosen = tuple(methods or (m for m in METHODS if m not in (*MEASURED, "none")))
+    chosen = tuple(methods or SIZED)
     if fit is not None and FIT not in chosen:
         chosen = (*chosen, FIT)
     found = []

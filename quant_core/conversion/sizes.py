@@ -13,7 +13,7 @@ from torch import nn
 from ..detect import module_bytes
 from ..errors import QuantizationError, UnknownNameError
 from ..layers import COMPONENT_TYPES, CONVOLUTIONS
-from ..methods import MEASURED, METHODS, named_method
+from ..methods import SIZED, named_method
 from ..patterns import first_match
 from ..planning.plan import plan_component
 from ..presets import TABLES
@@ -57,7 +57,7 @@ def estimate(
 ) -> Sizes:
     """The sizes of a model, or of one component of the file ``source``, by each of ``methods``.
 
-    methods: names, or one name; default, all that need no measurement. component_type:
+    methods: names, or one name; default, all whose size a name alone tells. component_type:
     "transformer", "encoder" or "vae"; None for what the file holds first, in a checkpoint its
     diffusion model. Of an encoder a method that rounds activations is its weight-only counterpart,
     as in Quantize Text Encoder. What is wrong with one method is its ``problem``; StorageError
@@ -67,7 +67,7 @@ def estimate(
         raise UnknownNameError("component type", component_type, COMPONENT_TYPES)
     options = {"granularity": granularity, "include": include, "exclude": exclude}
     methods = (methods,) if isinstance(methods, str) else methods
-    chosen = tuple(methods or (m for m in METHODS if m not in (*MEASURED, "none")))
+    chosen = tuple(methods or SIZED)
     if isinstance(source, nn.Module):
         component = component_type or "transformer"
         kept = GENERIC if preset == AUTO and component == "transformer" else preset

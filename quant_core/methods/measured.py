@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from ..formats import Float8, Int8, StaticFloat8
 from ..formats.float8 import fits_scaled_mm
+from .low_rank_methods import CALIBRATED
 from .method import Choice, register_method
 
 FASTEST, FIT = "fastest", "fit"
-MEASURED = ("fp8-static", FASTEST, FIT)
+MEASURED = ("fp8-static", FASTEST, FIT, *CALIBRATED)
 
 
 @register_method(

@@ -72,6 +72,8 @@ ORDER = (
     "w6a8",
     "nf4-fine",
     "fit",
+    "svdquant-int4",
+    "svdquant-nvfp4",
 )
 
 # Every registered method by its name, in the order of ORDER whatever the order of imports.

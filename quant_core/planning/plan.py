@@ -20,10 +20,13 @@ from ..machine.fastest import Search, fastest_choice
 from ..methods import (
     FASTEST,
     GRANULARITIES,
+    RANK,
     choose_for_convolution,
     method_for,
     named_method,
+    require_rank,
     with_algorithm,
+    with_rank,
 )
 from ..patterns import parse_patterns
 from ..presets import PRESETS, Preset, generic_preset, get_preset
@@ -50,6 +53,7 @@ def plan_component(
     search: Search | None = None,
     convolutions: bool = False,
     requantize: bool = False,
+    rank: int = RANK,
 ) -> Plan:
     """Plan to quantize ``model`` with ``method`` (a name or alias).
 
@@ -62,7 +66,7 @@ def plan_component(
     convolutions: whether those of a model that is not a VAE are quantized too, weight-only (see
     ``choose_for_convolution``); by default they are kept.
     requantize: layers that are quantized already are rounded again, where the method's format has
-    no more bits and other codes.
+    no more bits and other codes. rank: of the low-rank branch, where the method has one.
 
     UnknownNameError, UnsupportedMethodError (not for this component), PatternError (an include
     pattern that means nothing) and NothingToQuantizeError (all layers filtered out): ValueErrors.
@@ -74,6 +78,7 @@ def plan_component(
     _require(granularity, "granularity", GRANULARITIES)
     _require(scope, "scope", SCOPES)
     _require(int4_algorithm, "INT4 algorithm", ALGORITHMS)
+    require_rank(rank)
     if component_type == "vae":
         require_vae_method(resolved)
     if resolved == "none":
@@ -91,11 +96,14 @@ def plan_component(
     preset = resolve_preset(preset, names)
     decided = plan_layers(
         layers,
-        lambda shape: with_algorithm(
-            choose(shape, granularity)
-            if len(shape) == 2 or component_type == "vae"
-            else choose_for_convolution(chosen, shape, granularity),
-            int4_algorithm,
+        lambda shape: with_rank(
+            with_algorithm(
+                choose(shape, granularity)
+                if len(shape) == 2 or component_type == "vae"
+                else choose_for_convolution(chosen, shape, granularity),
+                int4_algorithm,
+            ),
+            rank,
         ),
         LayerFilter(component_type, preset, include, exclude, scope).reason_to_keep,
         other_owners(model, layers),

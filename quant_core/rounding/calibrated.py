@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from ..calibration import Calibration
+from ..calibration import FEWEST_ROWS, Calibration
 from ..errors import CalibrationError, UnknownNameError
 from ..formats import QuantizedWeight
 from ..planning.decisions import LayerPlan
 from .candidate import Candidate
 from .compensate import compensated
-from .inputs import FEWEST_ROWS, Inputs, Preparation
+from .inputs import Inputs, Preparation
 from .low_rank_branch import round_with_branch
 from .outcome import COMPENSATED, NEAREST, LayerRounding
 

@@ -12,7 +12,6 @@ import torch
 from ..formats import Format
 from .compensate import Feedback, feedback_of
 
-FEWEST_ROWS = 16
 _HELD_OUT = 16
 """Of so many rows one is kept out of the Hessian, to measure the output error on."""
 _DAMP, _DAMP_OF_FEW = 0.02, 0.1

@@ -16,9 +16,9 @@ from torch import nn
 
 from ....quant_core.errors import ModuleError
 from ....quant_core.hardware import Hardware
+from ....quant_core.planning.calibrated_layers import with_calibration
 from ....quant_core.planning.decisions import Plan
 from ....quant_core.planning.plan import plan_component
-from ....quant_core.planning.static_scales import with_static_scales
 from ....quant_core.presets.control import CONTROL
 from ....quant_core.report import Report
 from .quantize_patcher import quantize_patcher
@@ -68,7 +68,7 @@ class Target:
             hardware=hardware,
             convolutions=True,
         )
-        return with_static_scales(plan, None)
+        return with_calibration(plan, None)
 
 
 def target_of(source: ControlBase | ModelPatcher) -> Target:

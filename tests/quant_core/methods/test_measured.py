@@ -5,8 +5,9 @@ from graphquant.quant_core.methods import MEASURED, METHODS, Choice
 
 
 def test_they_are_marked():
-    assert set(MEASURED) == {"fp8-static", "fastest", "fit"}
-    assert [METHODS[name].weight_only for name in MEASURED] == ["fp8-weight-only", "int8", ""]
+    assert MEASURED == ("fp8-static", "fastest", "fit", "svdquant-int4", "svdquant-nvfp4")
+    found = [METHODS[name].weight_only for name in MEASURED]
+    assert found == ["fp8-weight-only", "int8", "", "nf4-fine", "nvfp4-weight-only"]
 
 
 def test_static_fp8_has_no_scale_of_activations_before_the_plan_gives_it_one():
