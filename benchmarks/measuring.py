@@ -6,8 +6,6 @@ import gc
 import json
 import os
 import platform
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -91,27 +89,10 @@ def in_turn(
     device: torch.device | None = None,
     shortest: float = 0.0,
 ) -> dict[str, float]:
-    """The median seconds of one call of each case, after a warm-up, taken in turn, so that a slow
-    moment falls on all alike. A sample repeats its call until ``shortest`` seconds are full."""
-    device = torch.device("cpu") if device is None else device
-    counts = {}
-    for name, run in cases.items():
-        _sample(run, 1, device)  # compiles
-        counts[name] = max(1, round(shortest / _sample(run, 1, device)))
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(repeats):
-        for name, run in cases.items():
-            times[name].append(_sample(run, counts[name], device))
-    return {name: statistics.median(values) for name, values in times.items()}
+    """``seconds_in_turn``, on a CPU where no device is given."""
+    from graphquant.quant_core.timing import seconds_in_turn
 
-
-def _sample(run: Callable[[], object], count: int, device: torch.device) -> float:
-    wait_for(device)
-    started = time.perf_counter()
-    for _ in range(count):
-        run()
-    wait_for(device)
-    return (time.perf_counter() - started) / count
+    return seconds_in_turn(cases, device or torch.device("cpu"), repeats, shortest)
 
 
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int | None:

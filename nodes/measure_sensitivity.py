@@ -63,7 +63,6 @@ class GQMeasureSensitivity(io.ComfyNode):
                     display_name="report", tooltip="The most and the least sensitive layers."
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -84,28 +83,23 @@ class GQMeasureSensitivity(io.ComfyNode):
         from .bridge.measure.sensing import measure_sensitivity
 
         sampling = Sampling(positive, negative, latent_image, steps, cfg, sampler_name, scheduler)
-        measured = measure_sensitivity(model, sampling, seed, not layer_by_layer, cls._tell)
+        measured = measure_sensitivity(model, sampling, seed, not layer_by_layer, tell_progress)
         return io.NodeOutput(measured.sensitivity, describe(measured))
 
-    @classmethod
-    def _tell(cls, done: int, every: int, seconds_left: float) -> None:
-        """On the node, where there is a server, and in the log."""
-        from server import PromptServer
 
-        text = f"{done} of {every} measured, about {in_words(seconds_left)} left"
-        log.info("Measure Sensitivity: %s", text)
-        server = getattr(PromptServer, "instance", None)
-        if server is not None and cls.hidden is not None and cls.hidden.unique_id is not None:
-            server.send_progress_text(text, cls.hidden.unique_id)
+def tell_progress(done: int, every: int, seconds_left: float) -> None:
+    """Show on the node, and in the log, how far the measuring is."""
+    from .bridge.model.progress import in_words, tell
 
-
-def in_words(seconds: float) -> str:
-    """A time that is known roughly."""
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    text = f"{done} of {every} measured, about {in_words(seconds_left)} left"
+    log.info("Measure Sensitivity: %s", text)
+    tell(text)
 
 
 def describe(measured: Measured) -> str:
     """The report: the file, what was measured, and the layers at both ends."""
+    from .bridge.model.progress import in_words
+
     effects = measured.sensitivity.effects
     ranked = sorted(effects, key=effects.get, reverse=True)
     what = "blocks" if measured.sensitivity.by_block else "layers"

@@ -50,8 +50,8 @@ def test_the_whole_suite_runs_in_two_processes_and_a_part_in_one(monkeypatch, tm
     (tmp_path / "main.py").touch()
     ran = []
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
-    monkeypatch.setattr(dev, "set_up", lambda version: {})
-    monkeypatch.setattr(dev, "run", lambda *arguments, environment: ran.append(arguments) or 0)
+    monkeypatch.setattr(dev, "set_up", lambda stack, version: {})
+    monkeypatch.setattr(dev, "run", lambda _, *arguments, environment: ran.append(arguments) or 0)
     for line in (["dev.py", "test"], ["dev.py", "test", "tests/x", "-q"]):
         monkeypatch.setattr(sys, "argv", line)
         assert dev.main() == 0
@@ -70,45 +70,42 @@ def test_threads_of_every_command_wait_without_spinning(monkeypatch, tmp_path):
     (tmp_path / "main.py").touch()
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    monkeypatch.setattr(dev, "make_venv", lambda: None)
-    monkeypatch.setattr(dev, "install", lambda comfyui: None)
-    assert dev.set_up(None)["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setattr(dev, "make_venv", lambda stack: None)
+    monkeypatch.setattr(dev, "install", lambda stack, comfyui: None)
+    assert dev.set_up(dev.STABLE, None)["OMP_WAIT_POLICY"] == "PASSIVE"
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    assert dev.set_up(None)["OMP_WAIT_POLICY"] == "ACTIVE"
+    assert dev.set_up(dev.STABLE, None)["OMP_WAIT_POLICY"] == "ACTIVE"
 
 
-def test_the_newest_environment_opens_comfyuis_own_pins(monkeypatch, tmp_path):
+def test_the_newest_environment_opens_comfyuis_own_pins(tmp_path):
     text = "comfy-kitchen==0.2.26  # kernels\n\ncomfyui-frontend-package==1.47\nav>=16.0.0\n# end\n"
     (tmp_path / "requirements.txt").write_text(text)
     stable = ["comfy-kitchen==0.2.26", "comfyui-frontend-package==1.47", "av>=16.0.0"]
-    assert dev.requirements_of(tmp_path) == stable
-    stable_folder = dev.venv()
-    monkeypatch.setattr(dev, "newest", True)
+    assert dev.requirements_of(dev.STABLE, tmp_path) == stable
     newest = ["comfy-kitchen", "comfyui-frontend-package", "av>=16.0.0"]
-    assert dev.requirements_of(tmp_path) == newest
-    assert dev.venv() != stable_folder and "torch>=2.14" in dev.NEWEST
+    assert dev.requirements_of(dev.NEWEST, tmp_path) == newest
+    assert dev.NEWEST.venv != dev.STABLE.venv and "torch>=2.14" in dev.NEWEST.packages
     assert dev.parse(["test", "--newest", "-q"])[0].newest
 
 
 def test_the_newest_environment_is_made_by_one_pip_run_and_then_found(monkeypatch, tmp_path):
     """All of ComfyUI's requirements and the tests' at once, so that pip sees every conflict."""
     (tmp_path / "requirements.txt").write_text("comfy-kitchen==0.2.26\ntorch\ntorchaudio\n")
-    monkeypatch.setattr(dev, "ROOT", tmp_path)
-    monkeypatch.setattr(dev, "newest", True)
-    dev.venv().mkdir()
+    newest = dev.NEWEST._replace(venv=tmp_path / ".venv-newest")
+    newest.venv.mkdir()
     runs = []
-    monkeypatch.setattr(dev, "pip", lambda *arguments: runs.append(arguments))
-    dev.install(tmp_path)
-    dev.install(tmp_path)
+    monkeypatch.setattr(dev, "pip", lambda _, *arguments: runs.append(arguments))
+    dev.install(newest, tmp_path)
+    dev.install(newest, tmp_path)
     assert len(runs) == 1 and runs[0][0] == "install"
     wanted = runs[0][1:]
-    assert {*dev.NEWEST, *dev.TOOLS, *dev.ORIGINALS, *dev.PARTNERS} < {*wanted}
+    assert {*dev.NEWEST.packages, *dev.TOOLS, *dev.ORIGINALS, *dev.PARTNERS} < {*wanted}
     assert {"comfy-kitchen", "torch", "torchaudio"} < {*wanted}
     pinned = [line for line in wanted if "==" in line]
     assert pinned == ["torchao==0.18.0"]
     assert (tmp_path / ".venv-newest" / "graphquant-setup").read_text() == "\n".join(wanted)
     (tmp_path / "requirements.txt").write_text("comfy-kitchen==0.2.31\ntorch\nblake3\n")
-    dev.install(tmp_path)
+    dev.install(newest, tmp_path)
     assert "blake3" in runs[1]
 
 
@@ -166,4 +163,4 @@ def test_what_is_missing_is_said_in_one_line(arguments, comfyui_path, line, monk
 def test_a_failed_download_is_one_line_with_pips_reason(tmp_path):
     nothing = ("--no-index", "--find-links", str(tmp_path))
     with pytest.raises(dev.SetupError, match=r"^pip download failed: .*no-such==1.*reachable\?\)$"):
-        dev.pip("download", *nothing, "--dest", str(tmp_path), "no-such==1")
+        dev.pip(dev.STABLE, "download", *nothing, "--dest", str(tmp_path), "no-such==1")

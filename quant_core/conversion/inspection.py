@@ -12,11 +12,11 @@ from pathlib import Path
 
 from ..detect import FLOAT8_DTYPES
 from ..patterns import first_match
-from ..presets import TABLES, Recognised, recognise
+from ..presets import CHECKPOINT_PREFIX, TABLES, Recognised, recognise
 from ..storage import LAYERS, PREFIX, TensorFiles, stock_marker
 from ..storage.foreign import ForeignFile, find_foreign
 from ..storage.stock import is_marked
-from .source import CHECKPOINT, find_file, is_linear
+from .source import find_file, is_linear
 from .stored import StoredLayers, stored_layers
 
 _MODEL_KEYS = ("method", "preset", "granularity", "source", "source_sha256", "version")
@@ -150,7 +150,7 @@ def _readers(
     if stored.prefix:
         return ("Load Quantized Model of this pack. A ComfyUI without it finds no model.",)
     loader = "Load CLIP" if model.component == "encoder" else "Load Diffusion Model"
-    if model.prefix == CHECKPOINT:
+    if model.prefix == CHECKPOINT_PREFIX:
         loader = "Load Checkpoint"
     if stored.layers or stored.unknown:
         formats = {stock_marker(layer.format)["format"] for layer in stored.layers.values()}

@@ -22,8 +22,6 @@ from ..storage import GGUF_SUFFIX, INDEX_SUFFIX, TensorFiles, TensorSpec
 _SUFFIXES = (".safetensors", ".sft")
 _SHARD = re.compile(r"(.+)-\d+-of-(\d+)\.safetensors")
 _WEIGHT = ".weight"
-# Before the names of the diffusion model in a whole checkpoint.
-CHECKPOINT = "model.diffusion_model."
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,13 @@ Tested by tests/quant_core/conversion/test_convert.py.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from ..formats import MXFP8, NVFP4, Float8, Int8
-from ..storage import StoredLayer, TensorFiles, check_stock_layers, find_layers, raw_bytes
-from ..storage.stock import METADATA, STOCK_MARKER
+from ..storage import StoredLayer, TensorFiles, check_stock_layers, find_layers
+from ..storage.stock import markers
 
 # The formats that ComfyUI reads too, each by what its marker calls it.
 _STOCK = (
@@ -43,10 +42,10 @@ class StoredLayers:
 def stored_layers(files: TensorFiles) -> StoredLayers:
     """The quantized layers of ``files``, checked. StorageError where a marker does not hold."""
     prefix, layers = find_layers(files)
-    markers = check_stock_layers(files, {prefix + name for name in layers})
-    values = _stock_values(files)
+    named = check_stock_layers(files, {prefix + name for name in layers})
+    values = markers(files)
     unknown: dict[str, str] = {}
-    for name, told in markers.items():
+    for name, told in named.items():
         if name.removeprefix(prefix) in layers:
             continue
         layer = _stock_layer(files, name, values.get(name, {"format": told}))
@@ -56,16 +55,6 @@ def stored_layers(files: TensorFiles) -> StoredLayers:
             layers[name] = layer
     names = [prefix + name for name in layers] + list(unknown)
     return StoredLayers(prefix, layers, unknown, frozenset(_claimed(files, names)))
-
-
-def _stock_values(files: TensorFiles) -> dict[str, dict[str, Any]]:
-    """What ComfyUI's markers say, by layer."""
-    values = dict(json.loads(files.metadata.get(METADATA, '{"layers": {}}'))["layers"])
-    ending = f".{STOCK_MARKER}"
-    for name in files.specs:
-        if name.endswith(ending):
-            values[name.removesuffix(ending)] = json.loads(raw_bytes(files.read(name)))
-    return values
 
 
 def _stock_layer(files: TensorFiles, name: str, values: dict[str, Any]) -> StoredLayer | None:

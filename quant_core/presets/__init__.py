@@ -12,11 +12,12 @@ from .generic import generic_preset
 from .image import IMAGE_PRESETS
 from .official import OFFICIAL_PRESETS
 from .preset import Preset, Raised
-from .recognition import Recognised, recognise
+from .recognition import CHECKPOINT_PREFIX, Recognised, recognise
 from .signatures import TABLES
 from .video import VIDEO_PRESETS
 
 __all__ = [
+    "CHECKPOINT_PREFIX",
     "ENCODER_PRESETS",
     "PRESETS",
     "TABLES",

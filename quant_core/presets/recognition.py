@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from ..errors import StorageError
 from .signatures import DIFFUSION_MODELS, TEXT_ENCODERS, Shapes, Signature
 
-# What may stand before the names of a diffusion model, as ComfyUI knows it.
-PREFIXES = ("", "model.diffusion_model.", "diffusion_model.", "model.model.", "net.", "model.")
+CHECKPOINT_PREFIX = "model.diffusion_model."
+"""What the names of the diffusion model begin with in a whole checkpoint."""
+# What they may begin with, as ComfyUI knows them.
+PREFIXES = ("", CHECKPOINT_PREFIX, "diffusion_model.", "model.model.", "net.", "model.")
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,8 @@ def recognise(shapes: Shapes) -> Recognised:
         )
     if found:
         return found[0]
-    prefix = "model.diffusion_model."
-    if any(name.startswith(prefix) for name in shapes):
-        return Recognised("unknown", "transformer", None, prefix)
+    if any(name.startswith(CHECKPOINT_PREFIX) for name in shapes):
+        return Recognised("unknown", "transformer", None, CHECKPOINT_PREFIX)
     return UNKNOWN
 
 

@@ -3,6 +3,7 @@
 Readers of other libraries' files are in ``foreign``, which has to be imported by its own name.
 """
 
+from .checks import raw_bytes
 from .gguf_file import GGUF_SUFFIX, GGUFFile, GGUFTensor
 from .header import TensorSpec
 from .parts import Part, quantized_part, stock_marker, stock_metadata
@@ -18,7 +19,6 @@ from .stored_layer import (
     find_layers,
     marker_name,
     marker_tensor,
-    raw_bytes,
 )
 from .writer import holds_already, refuse_to_replace, write_file
 

@@ -6,16 +6,15 @@ markers would load as wrong weights.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from typing import Any
 
 import torch
 
-from ..errors import StorageError
+from ..presets import CHECKPOINT_PREFIX
+from .checks import fault, read_json
 from .header import TensorSpec
 from .reader import TensorFiles
-from .stored_layer import raw_bytes
 
 STOCK_MARKER = "comfy_quant"
 METADATA = "_quantization_metadata"
@@ -23,8 +22,6 @@ _FLAG = "scaled_fp8"  # the older kind: one flag for the whole model
 _SCALES = frozenset(
     ("weight_scale", "weight_scale_2", "weight_scale_inv", "weight_zero_point", "scale_weight")
 )
-# The prefix of names in a checkpoint, which the metadata may leave out.
-_CHECKPOINT = "model.diffusion_model."
 
 # ComfyUI 0.30.0, comfy/ops.py: the dtype of the codes, and the scales that must be there.
 _FORMATS: dict[str, tuple[torch.dtype, tuple[str, ...]]] = {
@@ -70,9 +67,9 @@ def check_stock_layers(files: TensorFiles, others: Collection[str] = ()) -> dict
         if part not in _SCALES or layer in marked or layer in others:
             continue
         if not (part == "scale_weight" and any(name.startswith(flag) for flag in flags)):
-            raise _fault(files, f"has {name}, but nothing says how {layer} is quantized")
+            raise fault(files, f"has {name}, but nothing says how {layer} is quantized")
         if f"{layer}.weight" not in files.specs:
-            raise _fault(files, f"has {name}, but no {layer}.weight")
+            raise fault(files, f"has {name}, but no {layer}.weight")
         marked[layer] = "float8_e4m3fn"
     _require_owners(files, {*marked, *others})
     return marked
@@ -95,7 +92,7 @@ def _require_owners(files: TensorFiles, owned: Collection[str]) -> None:
         layer, _, part = name.rpartition(".")
         codes = not (spec.dtype.is_floating_point or spec.dtype.is_complex)
         if part == "weight" and codes and layer not in owned:
-            raise _fault(
+            raise fault(
                 files,
                 f"has {name} as {spec.dtype}, and nothing that is read here says what its codes "
                 f"mean{maker_of(files, layer)}",
@@ -117,39 +114,30 @@ def maker_of(files: TensorFiles, layer: str) -> str:
 def markers(files: TensorFiles) -> dict[str, Any]:
     """What ComfyUI's markers say of each layer, unchecked: of the metadata first, then of the
     tensors. StorageError for one that is not a JSON object."""
-    described = _parse(files, METADATA, files.metadata.get(METADATA, '{"layers": {}}').encode())
+    described = read_json(files, METADATA, files.metadata.get(METADATA, '{"layers": {}}'))
     layers = described.get("layers")
     if not isinstance(layers, dict):
-        raise _fault(files, f"has {METADATA} without layers")
+        raise fault(files, f"has {METADATA} without layers")
     layers = {_full_name(files, layer): values for layer, values in layers.items()}
     for name in files.specs:
         if name.endswith(f".{STOCK_MARKER}"):
-            values = _parse(files, name, raw_bytes(files.read(name)))
+            values = read_json(files, name)
             layers.setdefault(name.removesuffix(f".{STOCK_MARKER}"), values)
     return layers
 
 
 def _full_name(files: TensorFiles, layer: str) -> str:
-    with_prefix = f"{_CHECKPOINT}{layer}"
+    """With the prefix of a checkpoint, which the metadata may leave out."""
+    with_prefix = f"{CHECKPOINT_PREFIX}{layer}"
     return with_prefix if f"{with_prefix}.weight" in files.specs else layer
-
-
-def _parse(files: TensorFiles, name: str, text: bytes) -> dict[str, Any]:
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _fault(files, f"has {name} that is not JSON") from error
-    if not isinstance(values, dict):
-        raise _fault(files, f"has {name} that is not a JSON object")
-    return values
 
 
 def _format_of(files: TensorFiles, layer: str, values: Any) -> str:
     name = values.get("format") if isinstance(values, dict) else None
     if not isinstance(name, str):
-        raise _fault(files, f"marks {layer} as quantized, but names no format")
+        raise fault(files, f"marks {layer} as quantized, but names no format")
     if f"{layer}.weight" not in files.specs:
-        raise _fault(files, f"marks {layer} as {name}, but has no {layer}.weight")
+        raise fault(files, f"marks {layer} as {name}, but has no {layer}.weight")
     return name
 
 
@@ -157,13 +145,13 @@ def _check(files: TensorFiles, layer: str, name: str) -> None:
     dtype, scales = _FORMATS[name]
     weight = files.specs[f"{layer}.weight"]
     if weight.dtype != dtype:
-        raise _fault(files, f"marks {layer} as {name}, but its weight is {weight.dtype}")
+        raise fault(files, f"marks {layer} as {name}, but its weight is {weight.dtype}")
     for scale in scales:
         spec = files.specs.get(f"{layer}.{scale}")
         if spec is None:
-            raise _fault(files, f"marks {layer} as {name}, but has no {layer}.{scale}")
+            raise fault(files, f"marks {layer} as {name}, but has no {layer}.{scale}")
         if not _fits(spec, weight, name):
-            raise _fault(files, f"has {spec.name} of shape {list(spec.shape)}, wrong for {name}")
+            raise fault(files, f"has {spec.name} of shape {list(spec.shape)}, wrong for {name}")
 
 
 def _fits(scale: TensorSpec, weight: TensorSpec, name: str) -> bool:
@@ -172,7 +160,3 @@ def _fits(scale: TensorSpec, weight: TensorSpec, name: str) -> bool:
     if len(weight.shape) != 2 or name in ("mxfp8", "nvfp4", "asym_w4a8_int8"):
         return count > 0
     return count == 1 or (name in ("int8_tensorwise", "convrot_w4a4") and count == weight.shape[0])
-
-
-def _fault(files: TensorFiles, fault: str) -> StorageError:
-    return StorageError(f"{files.path.name} {fault}. Download it again; nothing was loaded.")

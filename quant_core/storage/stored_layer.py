@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 
-from ..errors import StorageError
 from ..formats import Format, QuantizedWeight, format_from_dict
 from ..formats.base import PARTS
+from .checks import fault, read_json
 from .header import TensorSpec
 from .reader import TensorFiles
 
@@ -91,7 +91,10 @@ def find_layers(files: TensorFiles) -> tuple[str, dict[str, StoredLayer]]:
     are missing or not as the format has them.
     """
     prefix = PREFIX if any(name.startswith(PREFIX) for name in files.specs) else ""
-    described = _markers(files, prefix) if prefix else _described(files)
+    if prefix:
+        described = _markers(files, prefix)
+    else:
+        described = read_json(files, LAYERS, files.metadata.get(LAYERS, "{}"))
     return prefix, {name: _layer(files, prefix, name, values) for name, values in described.items()}
 
 
@@ -105,52 +108,33 @@ def marker_tensor(values: Mapping[str, Any]) -> torch.Tensor:
     return torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8)
 
 
-def raw_bytes(tensor: torch.Tensor) -> bytes:
-    """The bytes of a marker tensor, whatever dtype it claims."""
-    return bytes(tensor.reshape(-1).view(torch.uint8).numpy())
-
-
 def _markers(files: TensorFiles, prefix: str) -> dict[str, Any]:
     strangers = [name for name in files.specs if not name.startswith(prefix)]
     if strangers:
-        raise _fault(files, f"mixes names with and without {prefix!r}: {strangers[0]!r}")
+        raise fault(files, f"mixes names with and without {prefix!r}: {strangers[0]!r}")
     ending = marker_name("")
     return {
-        name[len(prefix) : -len(ending)]: _json(files, name, raw_bytes(files.read(name)))
+        name[len(prefix) : -len(ending)]: read_json(files, name)
         for name in files.specs
         if name.endswith(ending)
     }
-
-
-def _described(files: TensorFiles) -> dict[str, Any]:
-    described = _json(files, LAYERS, files.metadata.get(LAYERS, "{}").encode())
-    if not isinstance(described, dict):
-        raise _fault(files, f"has {LAYERS} that are not a JSON object")
-    return described
-
-
-def _json(files: TensorFiles, name: str, text: bytes) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _fault(files, f"has {name} that is not JSON") from error
 
 
 def _layer(files: TensorFiles, prefix: str, name: str, values: Any) -> StoredLayer:
     """The layer as ``values`` describe it, where the file bears them out."""
     codes = files.specs.get(f"{prefix}{name}.weight")
     if codes is None:
-        raise _fault(files, f"marks {name} as quantized, but has no {name}.weight")
+        raise fault(files, f"marks {name} as quantized, but has no {name}.weight")
     shape = values.get("shape") if isinstance(values, dict) else None
     if not _plausible(shape, codes):
-        raise _fault(files, f"marks {name} with the shape {shape!r}, which can't be")
+        raise fault(files, f"marks {name} with the shape {shape!r}, which can't be")
     layer = StoredLayer(name, _format(files, name, values), tuple(shape))
     for spec in _specs(files, layer).values():
         found = files.specs.get(prefix + spec.name)
         if found is None:
-            raise _fault(files, f"lacks {spec.name}, which {layer.format} has")
+            raise fault(files, f"lacks {spec.name}, which {layer.format} has")
         if (found.dtype, found.shape) != (spec.dtype, spec.shape):
-            raise _fault(
+            raise fault(
                 files,
                 f"has {spec.name} as {found.dtype} {list(found.shape)}, where {layer.format} of "
                 f"{list(shape)} has {spec.dtype} {list(spec.shape)}",
@@ -171,7 +155,7 @@ def _format(files: TensorFiles, name: str, values: dict[str, Any]) -> Format:
     try:
         return format_from_dict({key: value for key, value in values.items() if key != "shape"})
     except (KeyError, TypeError, ValueError) as error:
-        raise _fault(
+        raise fault(
             files, f"stores {name} in the format {values!r}, which this version does not know"
         ) from error
 
@@ -180,12 +164,6 @@ def _specs(files: TensorFiles, layer: StoredLayer) -> dict[str, TensorSpec]:
     try:
         return layer.specs
     except Exception as error:  # a hostile file's values reach the format's arithmetic unchecked
-        raise _fault(
+        raise fault(
             files, f"stores {layer.name} as {layer.format!r}, which is impossible"
         ) from error
-
-
-def _fault(files: TensorFiles, fault: str) -> StorageError:
-    return StorageError(
-        f"{files.path.name} {fault}. Save or download it again; nothing was loaded."
-    )

@@ -6,33 +6,9 @@ import pytest
 import torch
 
 from benchmarks import measuring
-from benchmarks.measuring import hardware, in_turn, peak_bytes, table, write
-from lab.clock import Clock
+from benchmarks.measuring import hardware, peak_bytes, table, write
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """The module's clock."""
-    clock = Clock()
-    monkeypatch.setattr(measuring, "time", clock)
-    return clock
-
-
-def test_the_median_of_each_case_is_of_samples_after_the_warm_up(clock):
-    waits = iter([9.0, 9.0, 0.3, 0.1, 0.2])
-    cases = {"a": lambda: clock.pass_by(next(waits)), "b": lambda: clock.pass_by(0.05)}
-    seconds = in_turn(cases, 3)
-    assert seconds == pytest.approx({"a": 0.2, "b": 0.05})
-    assert list(waits) == []
-
-
-def test_a_short_case_is_repeated_until_its_sample_is_long_enough(clock):
-    calls = []
-    seconds = in_turn({"a": lambda: (calls.append(1), clock.pass_by(1e-4))}, 2, CPU, shortest=0.003)
-    assert len(calls) == 2 + 2 * 30
-    assert seconds == pytest.approx({"a": 1e-4})
 
 
 def test_the_machine_is_named_with_every_version_that_matters():

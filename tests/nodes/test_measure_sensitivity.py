@@ -80,11 +80,11 @@ def test_what_a_cancelled_run_measured_is_not_measured_again(
 
 
 def test_another_seed_does_not_go_on_with_an_older_run(flux_patcher, measure, folder):
-    from graphquant.nodes.bridge.files.sensitivity_folder import Progress, file_for
+    from graphquant.nodes.bridge.files.sensitivity_folder import PartialRun, file_for
     from graphquant.quant_core.calibration import fingerprint_of
 
     target = file_for("flux1", fingerprint_of(flux_patcher.model.diffusion_model))
-    Progress(target, "another").save({"double_blocks.0": {"a": 1.0}})
+    PartialRun(target, "another").save({"double_blocks.0": {"a": 1.0}})
     _, report = measure(flux_patcher)
     assert "earlier run" not in report
 
@@ -108,6 +108,6 @@ def test_a_quantized_model_is_measured_too(flux_patcher, measure):
 
 @pytest.mark.parametrize("seconds, words", [(0, "0 s"), (99, "99 s"), (600, "10 min")])
 def test_time_left_is_said_roughly(seconds, words):
-    from graphquant.nodes.measure_sensitivity import in_words
+    from graphquant.nodes.bridge.model.progress import in_words
 
     assert in_words(seconds) == words

@@ -75,7 +75,7 @@ def require_fitting(sensitivity: Sensitivity, model: nn.Module) -> tuple[str, ..
     )
 
 
-class Progress:
+class PartialRun:
     """The effects that a run has measured so far, in a file beside the one it will write, so that a
     cancelled run goes on where it stopped. key: what the run measures, and how."""
 

@@ -145,14 +145,9 @@ def _require_recognised(file: str, contents: Contents, metadata: Mapping[str, st
     )
 
 
-def _require_complete(
-    file: str,
-    patcher: ModelPatcher,
-    names: Collection[str],
-    shapes: Mapping[str, tuple[int, ...]],
-) -> None:
-    """Raises StorageError for missing weights: ComfyUI only warns, and leaves them unset."""
-    model = patcher.model.diffusion_model
+def require_weights(file: str, model: nn.Module, names: Collection[str]) -> dict[str, nn.Parameter]:
+    """The parameters of ``model`` by name. StorageError where some are not among ``names``, which
+    ``file`` gives: ComfyUI only warns, and leaves them unset."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
     missing = sorted(parameters.keys() - set(names))
     if missing:
@@ -160,6 +155,18 @@ def _require_complete(
             f"{file} lacks {len(missing)} weights of {type(model).__name__}, such as "
             f"{missing[0]}. Download or save it again."
         )
+    return parameters
+
+
+def _require_complete(
+    file: str,
+    patcher: ModelPatcher,
+    names: Collection[str],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> None:
+    """Raises StorageError where weights are missing or of another shape."""
+    model = patcher.model.diffusion_model
+    parameters = require_weights(file, model, names)
     for name, shape in shapes.items():
         weight = parameters.get(f"{name}.weight")
         if weight is None or tuple(weight.shape) != shape:

@@ -17,7 +17,7 @@ from torch import nn
 from ....quant_core.errors import StorageError
 from ....quant_core.storage import TensorFiles
 from ....quant_core.storage.stock import STOCK_MARKER, maker_of
-from .building import model_prefix, renamed
+from .building import model_prefix, renamed, require_weights
 
 # What a layer that ComfyUI knows as quantized has beside its weight; the last two are older names.
 _PARTS = frozenset(
@@ -44,14 +44,8 @@ def require_claimed(
         if name.startswith(prefix) and name.rpartition(".")[2] != _FLAG
     }
     model = patcher.model.diffusion_model
-    parameters = dict(model.named_parameters(remove_duplicate=False))
     taken = renamed(patcher.model.model_config, _converted(patcher, mine))
-    missing = sorted(parameters.keys() - taken.keys())
-    if missing:
-        raise StorageError(
-            f"{files.path.name} lacks {len(missing)} weights of {type(model).__name__}, such as "
-            f"{missing[0]}. Download or save it again."
-        )
+    parameters = require_weights(files.path.name, model, taken)
     known = parameters.keys() | dict(model.named_buffers(remove_duplicate=False)).keys()
     formats = {layer.removeprefix(prefix): fmt for layer, fmt in quantized.items()}
     leaves = {name for name, module in model.named_modules() if _is_leaf(module)}

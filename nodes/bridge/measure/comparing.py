@@ -17,7 +17,7 @@ from ....quant_core.measure.comparison import CallError, Likeness, SeedResult
 from ....quant_core.measure.pictures import SMALLEST_SIDE, mean_absolute_error, ms_ssim, psnr, ssim
 from ....quant_core.measure.relative_error import error_of
 from .call_errors import Predictions, following, recording
-from .sampling import Sampling
+from .sampling import Sampling, picture_of
 
 Measure = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -51,18 +51,13 @@ def compare_seeds(
         expected = sampling.run(recording(reference, predictions), seed, bar)
         sampling.run(following(model, predictions, calls), seed, bar)
         own = sampling.run(model, seed, bar)
-        latents = [_plain(latent) for latent in (expected, own)]
+        latents = [picture_of(latent) for latent in (expected, own)]
         likeness = None
         if vae is not None:
             pictures.append(Pictures(*(_decode(vae, latent) for latent in latents)))
             likeness = _likeness(pictures[-1], lpips)
         results.append(SeedResult(seed, tuple(calls), error_of(*reversed(latents)), likeness))
     return results, pictures
-
-
-def _plain(latent: torch.Tensor) -> torch.Tensor:
-    """Of a latent of picture and sound, the picture's part."""
-    return latent.unbind()[0] if latent.is_nested else latent
 
 
 def _decode(vae: VAE, latent: torch.Tensor) -> torch.Tensor:

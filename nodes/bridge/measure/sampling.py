@@ -63,3 +63,8 @@ class Sampling:
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
             seed=seed,
         )
+
+
+def picture_of(latent: torch.Tensor) -> torch.Tensor:
+    """``latent``; of one of picture and sound, which is nested, the picture's part."""
+    return latent.unbind()[0] if latent.is_nested else latent

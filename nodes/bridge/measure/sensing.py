@@ -33,8 +33,8 @@ from ....quant_core.methods import named_method
 from ....quant_core.planning.filters import LayerFilter
 from ....quant_core.planning.plan import resolve_preset
 from ..architecture.detected import architecture_name, preset_name
-from ..files.sensitivity_folder import Progress, file_for
-from .sampling import Sampling
+from ..files.sensitivity_folder import PartialRun, file_for
+from .sampling import Sampling, picture_of
 
 PROBE = "int4-symmetric"
 """What layers are rounded by, one after another."""
@@ -92,9 +92,7 @@ def measure_effects(
     bar = comfy.utils.ProgressBar(sampling.steps * (1 + len(todo)))
 
     def run() -> torch.Tensor:
-        latent = sampling.run(plain, seed, bar)
-        # Of a latent of picture and sound, the picture's part.
-        return latent.unbind()[0] if latent.is_nested else latent
+        return picture_of(sampling.run(plain, seed, bar))
 
     reference = run()
     for unit in todo:
@@ -181,14 +179,14 @@ def measure_sensitivity(
     every = units(formats, by_block)
     settings = _settings(sampling, seed)
     key = _key(settings, sampling, of_model.values, [unit.name for unit in every])
-    progress = Progress(target, key)
-    done = progress.load()
+    partial = PartialRun(target, key)
+    done = partial.load()
     todo = [unit for unit in every if set(done.get(unit.name, ())) != set(unit.formats)]
     resumed, started = len(every) - len(todo), time.perf_counter()
 
     def on_unit(unit: Unit, effects: dict[str, float]) -> None:
         done[unit.name] = effects
-        progress.save(done)
+        partial.save(done)
         fresh = len(done) - resumed
         each = (time.perf_counter() - started) / (fresh + 1)
         on_progress(len(done), len(every), each * (len(every) - len(done)))
@@ -198,7 +196,7 @@ def measure_sensitivity(
     effects = {name: effect for unit in every for name, effect in done[unit.name].items()}
     sensitivity = Sensitivity(architecture, of_model, PROBE, effects, settings, by_block)
     sensitivity.save(target)
-    progress.end()
+    partial.end()
     return Measured(sensitivity, target, len(every), resumed, time.perf_counter() - started)
 
 

@@ -33,13 +33,12 @@ class Progress:
         if work and now - self._told >= _SECONDS_BETWEEN_TEXTS:
             self._told = now
             left = (now - self._started) / self._done * (self._total - self._done)
-            tell(f"about {words_of(left)} left")
+            tell(f"about {in_words(left)} left")
 
 
-def words_of(seconds: float) -> str:
+def in_words(seconds: float) -> str:
     """A time in words, as precise as an estimate is."""
-    minutes = seconds / 60
-    return f"{max(1, round(seconds))} s" if minutes < 1.5 else f"{round(minutes)} min"
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def tell(text: str) -> None:

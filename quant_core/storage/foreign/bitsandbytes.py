@@ -17,8 +17,9 @@ import torch
 from ...codes.dynamic_code import DYNAMIC_CODE
 from ...formats import Code4, LlmInt8
 from ...formats.code4 import CODES
+from ..checks import fault, read_json, require_spec
 from ..reader import TensorFiles
-from .layer import ForeignLayer, Tensors, fault, layers_with, read_json, require_spec
+from .layer import ForeignLayer, Tensors, layers_with
 
 _STATE = "weight.quant_state.bitsandbytes__"
 _NESTED_BLOCK = 256

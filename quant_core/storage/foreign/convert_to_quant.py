@@ -16,10 +16,11 @@ import torch
 
 from ...formats import MXFP8, BlockFloat8, Float8, Format, Int8
 from ...formats.base import WEIGHT_ONLY
+from ..checks import fault, require_spec
 from ..header import TensorSpec
 from ..reader import TensorFiles
 from ..stock import STOCK_MARKER, markers
-from .layer import ForeignLayer, Tensors, fault, require_spec
+from .layer import ForeignLayer, Tensors
 from .rotated_files import int8_layer, option
 
 _E4M3 = torch.float8_e4m3fn

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ...formats.float8 import fits_scaled_mm
+from ..checks import fault
 from ..reader import TensorFiles
 from . import bitsandbytes, convert_to_quant, modelopt, nunchaku, rotated_files, torchao
-from .layer import ForeignLayer, fault
+from .layer import ForeignLayer
 
 # ModelOpt's files have no mark of their own, so they come last.
 _RECOGNISERS = (

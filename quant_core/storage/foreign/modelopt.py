@@ -18,10 +18,11 @@ import torch.nn.functional as F
 from ...codes.swizzle import padded_to, swizzle
 from ...formats import NVFP4, Float8, Format, StaticFloat8
 from ...formats.nvfp4 import BLOCK
+from ..checks import fault, require_spec
 from ..header import TensorSpec
 from ..reader import TensorFiles
 from ..stock import is_marked
-from .layer import ForeignLayer, Tensors, fault, layers_with, require_spec
+from .layer import ForeignLayer, Tensors, layers_with
 
 _INPUT = "input_scale"
 

@@ -18,9 +18,10 @@ import torch
 
 from ...formats import Format, Int8, Int8ConvRot, RotatedGroups
 from ...formats.base import WEIGHT_ONLY
+from ..checks import fault, require_spec
 from ..reader import TensorFiles
 from ..stock import METADATA, STOCK_MARKER, markers
-from .layer import ForeignLayer, Tensors, fault, require_spec
+from .layer import ForeignLayer, Tensors
 
 _INT8, _GROUPS = "int8_tensorwise", "asym_w4a8_int8"
 _ROTATION, _GROUP = 256, 16

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..checks import fault, read_json
 from ..reader import TensorFiles
-from .layer import ForeignLayer, fault, read_json
+from .layer import ForeignLayer
 from .torchao_tensors import BUILDERS, Flattened
 
 # The key of its metadata that lists all tensors.

@@ -16,9 +16,10 @@ import torch
 from ...codes.bits import pack
 from ...formats import NVFP4, BlockFloat8, Float8, Format, Int4Dynamic, Int8, IntN
 from ...formats.nvfp4 import BLOCK
+from ..checks import fault
 from ..header import TensorSpec
 from ..reader import TensorFiles
-from .layer import ForeignLayer, Tensors, fault
+from .layer import ForeignLayer, Tensors
 from .modelopt import nvfp4_parts
 
 

@@ -139,7 +139,7 @@ def without(name, fmt=None):
         ),
         (
             stored(Int8()) | {"graphquant.block.0.graphquant": marker_tensor([1])},
-            "which can't be",
+            "that is not a JSON object",
         ),
         (stored(Int8()) | {"block.1.weight": torch.ones(2)}, "mixes names with and without"),
     ],

@@ -62,8 +62,8 @@ def test_a_damaged_file_is_passed_over_with_a_note(flux_patcher, folder, own):
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"key": "k", "units": 3}', '{"units": {}}'])
 def test_a_damaged_partial_file_starts_anew(folder, text):
-    from graphquant.nodes.bridge.files.sensitivity_folder import Progress
+    from graphquant.nodes.bridge.files.sensitivity_folder import PartialRun
 
     folder.mkdir()
     (folder / "x.partial").write_text(text)
-    assert Progress(folder / "x.json", "k").load() == {}
+    assert PartialRun(folder / "x.json", "k").load() == {}
