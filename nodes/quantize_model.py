@@ -200,6 +200,7 @@ class GQQuantizeModel(io.ComfyNode):
             requantize=requantize,
             convolutions=take_convolutions,
             rank=rank,
+            tables=True,
         )
         plan = with_calibration(plan, calibration)
         require_rounding(rounding, calibration)

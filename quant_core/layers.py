@@ -13,6 +13,11 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 COMPONENT_TYPES = ("encoder", "transformer", "vae")
 
+TABLE = "Table"
+# Weights of a table from which on it is worth a format: 32 MiB in bfloat16. Smaller ones, such as
+# positions, are read by their modules in more ways than by looking rows up.
+_LARGE_TABLE = 2**24
+
 
 def layer_kind(module: nn.Module) -> str | None:
     """ "Linear", "Conv1d", "Conv2d", "Conv3d", or None.
@@ -31,6 +36,14 @@ def layer_kind(module: nn.Module) -> str | None:
     return "Linear" if is_linear and weight.dim() == 2 else None
 
 
+def is_large_table(module: nn.Module) -> bool:
+    """Whether ``module`` is an embedding, whose rows are looked up, of 16 million weights or
+    more."""
+    weight = module._parameters.get("weight")
+    is_table = hasattr(module, "num_embeddings") and hasattr(module, "embedding_dim")
+    return is_table and weight is not None and weight.dim() == 2 and weight.numel() >= _LARGE_TABLE
+
+
 def require_module(model: object) -> None:
     """ModuleError where ``model`` is not an nn.Module."""
     if not isinstance(model, nn.Module):
@@ -41,11 +54,14 @@ def require_module(model: object) -> None:
 
 
 def supported_layers(
-    model: nn.Module, component_type: str, convolutions: bool = False
+    model: nn.Module, component_type: str, convolutions: bool = False, tables: bool = False
 ) -> Iterator[tuple[str, str, nn.Module]]:
-    """(name, kind, module) of every layer considered: Linear, and convolutions in a VAE or where
-    ``convolutions`` asks for them."""
+    """(name, kind, module) of every layer considered: Linear, convolutions in a VAE or where
+    ``convolutions`` asks for them, and large embeddings (kind TABLE) where ``tables`` does."""
     for name, module in model.named_modules():
+        if tables and is_large_table(module):
+            yield name, TABLE, module
+            continue
         kind = layer_kind(module)
         if kind == "Linear" or (kind is not None and (component_type == "vae" or convolutions)):
             yield name, kind, module

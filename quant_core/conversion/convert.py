@@ -82,6 +82,7 @@ def plan_file(
         exclude=exclude,
         hardware=ANY_HARDWARE,
         rank=rank,
+        tables=True,
     )
     names = sum(map(len, source.files.specs))
     header = names + _ENTRY * len(source.files.specs) + _LAYER * len(plan.quantized) + _METADATA

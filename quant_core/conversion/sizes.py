@@ -14,13 +14,11 @@ from ..detect import module_bytes
 from ..errors import QuantizationError, UnknownNameError
 from ..layers import COMPONENT_TYPES, CONVOLUTIONS
 from ..methods import SIZED, named_method
-from ..patterns import first_match
 from ..planning.plan import plan_component
-from ..presets import TABLES
 from ..storage import TensorSpec
 from .convert import ANY_HARDWARE, AUTO, GENERIC
 from .estimation import Estimate, estimate_of
-from .source import FileLayer, ModelFile, is_linear, open_model, put_layer
+from .source import ModelFile, is_linear, matrix_of_file, open_model, put_layer
 
 # What stands before the names of a component in a whole checkpoint.
 _INSIDE = {
@@ -86,7 +84,7 @@ def estimate(
         options["preset"] = (known or generic) if preset == AUTO else preset
         nbytes = sum(spec.nbytes for spec in specs.values())
         architecture = model.model.architecture if own else "unknown"
-        tree = _tree(specs, component)
+        tree, options["tables"] = _tree(specs, component), True
         return _sizes(tree, component, architecture, nbytes, chosen, options)
 
 
@@ -135,8 +133,8 @@ def _tree(specs: dict[str, TensorSpec], component: str) -> nn.Module:
     root = nn.Module()
     for name, spec in specs.items():
         layer = name.removesuffix(".weight")
-        if is_linear(name, spec) and not first_match(TABLES, layer):
-            put_layer(root, layer, FileLayer(spec))
+        if is_linear(name, spec):
+            put_layer(root, layer, matrix_of_file(layer, spec))
         elif component == "vae" and name.endswith(".weight") and 3 <= len(spec.shape) <= 5:
             put_layer(root, layer, _convolution(spec))
     return root

@@ -37,13 +37,13 @@ class ModelFile:
         return self.files.path
 
     def layers(self) -> nn.Module:
-        """The model's Linear layers as a tree of modules on the meta device, to plan on."""
+        """The model's Linear layers and tables of embeddings, as a tree of modules on the meta
+        device, to plan on."""
         root = nn.Module()
         for name, spec in self.files.specs.items():
             if is_linear(name, spec) and name.startswith(self.model.prefix):
                 layer = name.removeprefix(self.model.prefix).removesuffix(_WEIGHT)
-                if not first_match(TABLES, layer):
-                    put_layer(root, layer, FileLayer(spec))
+                put_layer(root, layer, matrix_of_file(layer, spec))
         return root
 
     def layers_and_vectors(self) -> nn.Module:
@@ -71,6 +71,21 @@ class FileLayer(nn.Module):
         self.out_features, self.in_features = spec.shape
         weight = torch.empty(spec.shape, dtype=spec.dtype, device="meta")
         self.weight = nn.Parameter(weight, requires_grad=False)
+
+
+class FileTable(nn.Module):
+    """Stands for an embedding of a file, or for another matrix that no layer multiplies by."""
+
+    def __init__(self, spec: TensorSpec):
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = spec.shape
+        weight = torch.empty(spec.shape, dtype=spec.dtype, device="meta")
+        self.weight = nn.Parameter(weight, requires_grad=False)
+
+
+def matrix_of_file(name: str, spec: TensorSpec) -> FileLayer | FileTable:
+    """What stands for the matrix of a file that belongs to the layer called ``name``."""
+    return FileTable(spec) if first_match(TABLES, name) else FileLayer(spec)
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from ..errors import FitError
 from ..formats import Format
-from ..methods import FIT, named_method
+from ..layers import TABLE
+from ..methods import FIT, choose_for_table, named_method
 from ..planning.decisions import QUANTIZE, LayerPlan, Plan
 from .candidates import format_error, formats_of, widths_for
 from .knapsack import Option, choose, curve, smallest_size
@@ -166,7 +167,8 @@ def _layers(plan: Plan, fit: Fit) -> list[_Layer]:
 def _options(layer: LayerPlan, per_error: float, stock_only: bool) -> _Layer:
     formats: list[Format | None] = [None]
     options = [Option(layer.bytes_before, 0.0)]
-    for _, fmt in formats_of(layer.shape, widths_for(stock_only)):
+    others = [fmt for _, fmt in formats_of(layer.shape, widths_for(stock_only))]
+    for fmt in [choose_for_table().format] if layer.kind == TABLE else others:
         formats.append(fmt)
         options.append(Option(fmt.nbytes(layer.shape), (per_error * format_error(fmt)) ** 2))
     return _Layer(layer.name, tuple(formats), tuple(options))
@@ -207,17 +209,20 @@ def _curve(options: Sequence[Sequence[Option]], rest: int) -> tuple[Point, ...]:
 
 
 def _uniform(plan: Plan, fit: Fit, layers: Sequence[_Layer], rest: int) -> dict[str, Point]:
-    shapes = {layer.name: layer.shape for layer in plan.quantized}
+    planned = {layer.name: layer for layer in plan.quantized}
     points = {}
     for name in UNIFORM:
         method, nbytes, cost = named_method(name).method, rest, 0.0
         for layer in layers:
-            fmt = method.choose(shapes[layer.name], plan.granularity).format
+            of_plan = planned[layer.name]
+            fmt = method.choose(of_plan.shape, plan.granularity).format
+            if of_plan.kind == TABLE:
+                fmt = choose_for_table().format
             if fmt is None:
                 break
             widest = layer.options[1]
             per_error = math.sqrt(widest.cost) / format_error(layer.formats[1])
-            nbytes += fmt.nbytes(shapes[layer.name])
+            nbytes += fmt.nbytes(of_plan.shape)
             cost += (per_error * format_error(fmt)) ** 2
         else:
             points[name] = Point(nbytes, math.sqrt(cost))

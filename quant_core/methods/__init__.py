@@ -11,6 +11,7 @@ from .method import GRANULARITIES, METHODS, ORDER, Choice, Method, register_meth
 from .names import (
     Named,
     choose_for_convolution,
+    choose_for_table,
     get_method,
     method_for,
     named_method,
@@ -39,6 +40,7 @@ __all__ = [
     "Method",
     "Named",
     "choose_for_convolution",
+    "choose_for_table",
     "get_method",
     "low_bit",
     "low_rank_methods",

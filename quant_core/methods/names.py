@@ -81,6 +81,13 @@ def choose_for_convolution(method: Method, shape: tuple[int, ...], granularity: 
     return Choice(Int8("per-row"), f"INT8: {method.name} is for Linear layers")
 
 
+def choose_for_table() -> Choice:
+    """The format of an embedding by any method: INT8 with a scale a row, of which single rows are
+    decoded. FP8 takes as many bytes and errs by four times as much, and groups of four bits err
+    where no product averages it out."""
+    return Choice(Int8("per-row"), "rows are looked up and decoded one by one")
+
+
 def method_for(name: str, hardware: Hardware) -> tuple[Method, str | None]:
     """The method that will run on ``hardware``, and the reason where it is not the one asked for,
     else None."""

@@ -11,11 +11,13 @@ from ..patterns import first_match, matches
 from ..presets import Preset
 from .vae_rules import half_of
 
+_TABLES = "embed_tokens"
+
 # Normalizations by any name (norm, norm1, img_norm, norm_out), but not normal_proj.
 _NORMS = ("*norm", "*norm.*", "*norm[0-9]*", "*norm_*")
 
 COMPONENT_KEEP: dict[str, tuple[str, ...]] = {
-    "encoder": ("embed_tokens", *_NORMS, "lm_head", "rotary_emb"),
+    "encoder": (_TABLES, *_NORMS, "lm_head", "rotary_emb"),
     "transformer": _NORMS,
     "vae": (),
 }
@@ -27,7 +29,8 @@ _NOT_INCLUDED, _EXCLUDED = "not included", "excluded by "
 class LayerFilter:
     """Decides from a layer's name whether it is kept: component filter, preset, include, exclude.
 
-    scope: which half of a VAE is quantized, one of ``vae_rules.SCOPES``.
+    scope: which half of a VAE is quantized, one of ``vae_rules.SCOPES``. tables: the component
+    filter lets embeddings pass.
     """
 
     component_type: str
@@ -35,12 +38,13 @@ class LayerFilter:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     scope: str = "both"
+    tables: bool = False
 
     def reason_to_keep(self, name: str) -> str | None:
         """The reason to keep the layer called ``name``, in words; None where it goes on to be
         quantized."""
         pattern = first_match(COMPONENT_KEEP[self.component_type], name)
-        if pattern:
+        if pattern and not (self.tables and pattern == _TABLES):
             return f"{self.component_type} filter: {pattern}"
         if self.component_type == "vae" and self.scope not in ("both", half_of(name)):
             return f"{half_of(name)} half, scope is {self.scope}"

@@ -12,7 +12,8 @@ from torch import nn
 
 from ..detect import layer_quantized_as, stored_bytes
 from ..formats import Format
-from ..methods import Choice
+from ..layers import TABLE
+from ..methods import Choice, choose_for_table
 from ..sources import source_of
 from .decisions import ALREADY, KEEP, QUANTIZE, LayerPlan
 
@@ -26,10 +27,10 @@ def plan_layers(
 ) -> tuple[LayerPlan, ...]:
     """Decides for each layer (name, kind, module).
 
-    choose: gives the format for a weight's shape. reason_to_keep: gives a reason for a layer's
-    name, or None. shared: weights that others hold too (see ``other_owners``), which are kept.
-    requantize: weights that are quantized already are rounded anew where that may gain something
-    (see ``Source.reason_to_stay``).
+    choose: gives the format for a weight's shape, but not for embeddings. reason_to_keep: gives a
+    reason for a layer's name, or None. shared: weights that others hold too (see
+    ``other_owners``), which are kept. requantize: weights that are quantized already are rounded
+    anew where that may gain something (see ``Source.reason_to_stay``).
     """
     shared = shared or {}
     layers = list(layers)
@@ -78,13 +79,13 @@ def _plan_layer(
             quantized += ", which cannot be read here"
         elif kept and requantize:
             quantized += f"; {kept}"
-        if kept or source is None or not requantize:
+        if kept or source is None or not requantize or kind == TABLE:
             return layer(ALREADY, f"already quantized: {quantized}")
     if "weight" not in module._parameters:
         return layer(KEEP, "its weight is computed from others (weight norm)")
     if kept:
         return layer(KEEP, kept)
-    choice = choose(shape)
+    choice = choose_for_table() if kind == TABLE else choose(shape)
     if choice.format is None:
         return layer(ALREADY if source else KEEP, choice.note)
     after = choice.format.nbytes(shape)

@@ -54,6 +54,7 @@ def plan_component(
     convolutions: bool = False,
     requantize: bool = False,
     rank: int = RANK,
+    tables: bool = False,
 ) -> Plan:
     """Plan to quantize ``model`` with ``method`` (a name or alias).
 
@@ -66,7 +67,9 @@ def plan_component(
     convolutions: whether those of a model that is not a VAE are quantized too, weight-only (see
     ``choose_for_convolution``); by default they are kept.
     requantize: layers that are quantized already are rounded again, where the method's format has
-    no more bits and other codes. rank: of the low-rank branch, where the method has one.
+    no more bits and other codes. rank: of the low-rank branch, where the method has one. tables:
+    large embeddings are quantized too (see ``choose_for_table``), which only ComfyUI's models can
+    look up.
 
     UnknownNameError, UnsupportedMethodError (not for this component), PatternError (an include
     pattern that means nothing) and NothingToQuantizeError (all layers filtered out): ValueErrors.
@@ -89,7 +92,7 @@ def plan_component(
     choose = chosen.choose
     if resolved == FASTEST:
         choose = partial(fastest_choice, search=search or Search())
-    layers = list(supported_layers(model, component_type, convolutions))
+    layers = list(supported_layers(model, component_type, convolutions, tables))
     names = [name for name, _, _ in layers]
     include, exclude = parse_patterns(include, "include"), parse_patterns(exclude, "exclude")
     check_include(include, names)
@@ -105,7 +108,7 @@ def plan_component(
             ),
             rank,
         ),
-        LayerFilter(component_type, preset, include, exclude, scope).reason_to_keep,
+        LayerFilter(component_type, preset, include, exclude, scope, tables).reason_to_keep,
         other_owners(model, layers),
         requantize,
     )

@@ -51,9 +51,9 @@ def test_the_prompt_is_encoded_within_bounds_and_the_input_stays_bit_identical(
 @pytest.mark.parametrize("method", BOUNDS)
 def test_a_decoder_as_encoder_is_within_the_same_bounds(qwen_clip, execute, method):
     before = encode(qwen_clip)[0]
-    output = execute(qwen_clip, method)
+    output = execute(qwen_clip, method, exclude="embed_tokens")
     assert 1e-4 < relative_l2(encode(output[0])[0], before) <= BOUNDS[method]
-    assert counts_of(parts_of(output)) == {"qwen3_4b": ("qwen", 28, 28)}
+    assert counts_of(parts_of(output)) == {"qwen3_4b": ("qwen", 28, 29)}
     assert torch.equal(encode(qwen_clip)[0], before)
 
 

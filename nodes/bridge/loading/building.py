@@ -20,7 +20,7 @@ from comfy.supported_models_base import BASE
 from torch import nn
 
 from ....quant_core.errors import StorageError
-from ....quant_core.layers import layer_kind
+from ....quant_core.layers import is_large_table, layer_kind
 from ..model.float_weight import MODEL
 from ..model.quantize_patcher import with_weights
 from ..tensor.placeholder import Placeholder
@@ -101,7 +101,8 @@ def _attach(
     for old, name in places.items():
         weight = layers[old].read(compute_dtype)
         module = patcher.model.diffusion_model.get_submodule(name)
-        if layer_kind(module) is None:  # an embedding, say, which looks its weight up
+        # a small embedding, say, which may be read in other ways than by rows
+        if layer_kind(module) is None and not is_large_table(module):
             dense = weight.dequantize(patcher.model.get_dtype())
             module.weight = nn.Parameter(dense, requires_grad=False)
         else:

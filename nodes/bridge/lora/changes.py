@@ -73,6 +73,21 @@ class Change:
                 result += _kron_rows(left, right, rows).to(weight)
         return result
 
+    def apply_to_rows(self, values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """The changed rows ``rows`` [n] of a weight; ``values`` [n, K] are the unchanged ones."""
+        result = values.clone()
+        if self.row_gain is not None:
+            result *= self.row_gain[rows].to(values)
+        if self.column_gain is not None:
+            result *= self.column_gain.to(values)
+        if self.lora_up is not None:
+            result += self.lora_up[rows].to(values) @ self.lora_down.to(values)
+        if self.kron_left is not None:
+            height = self.kron_right.shape[1]
+            left, right = self.kron_left[:, rows // height], self.kron_right[:, rows % height]
+            result += torch.einsum("tnb,tnd->nbd", left, right).flatten(1).to(values)
+        return result
+
     def distance(self, before: torch.Tensor, after: torch.Tensor, limit: float = math.inf) -> float:
         """The Frobenius norm of after - apply(before), in float32; infinity where it passes
         ``limit``.

@@ -22,6 +22,7 @@ from ....quant_core.applying.quantize_plan import quantize_plan, quantizing_byte
 from ....quant_core.calibration import Calibration
 from ....quant_core.detect import layer_quantized_as
 from ....quant_core.formats import QuantizedWeight
+from ....quant_core.layers import is_large_table
 from ....quant_core.planning.decisions import LayerPlan, Plan
 from ....quant_core.report import Report
 from ....quant_core.rounding import AUTO, cost_of, rounding_bytes
@@ -180,10 +181,13 @@ def with_weights(
     patchers = LivePatchers()
     for name, weight in weights.items():
         source = PatchSource(f"{name}.weight", patchers)
-        layer = model.get_submodule(name)
-        if layer_quantized_as(patcher.model.get_submodule(name)):
+        layer, before = model.get_submodule(name), patcher.model.get_submodule(name)
+        if layer_quantized_as(before):
             make_plain_linear(layer, weight.shape)
-        quantize_layer(layer, weight, compute_dtype, source)
+        # A table keeps its dtype: as another, ComfyUI's text generation would decode all of it
+        # for each token.
+        dtype = before.weight.dtype if is_large_table(before) else compute_dtype
+        quantize_layer(layer, weight, dtype, source)
     quantized = patcher.clone(model_override=(model, ({}, {}, {}, set())))
     quantized.patches = {k: v for k, v in quantized.patches.items() if k not in replaced}
     quantized.patches_uuid = uuid.uuid4()

@@ -62,16 +62,19 @@ def plan_encoders(
     joint = Plan(method, named.method.name, runs.name, "encoder", granularity, None)
     if joint.method == "none":
         return dict.fromkeys(encoders, joint)
-    layers = {path: list(supported_layers(module, "encoder")) for path, module in encoders.items()}
+    layers = {
+        path: list(supported_layers(module, "encoder", tables=True))
+        for path, module in encoders.items()
+    }
     names = [f"{path}.{name}" for path in layers for name, _, _ in layers[path]]
     include, exclude = parse_patterns(include), parse_patterns(exclude)
     check_include(include, names)
-    users = LayerFilter("encoder", None, include, exclude)
+    users = LayerFilter("encoder", None, include, exclude, tables=True)
     warnings = (*named.notes, *_method_warnings(joint), *exclude_warnings(exclude, names))
 
     def plan(path: str) -> Plan:
         preset = resolve_preset(presets[path], [name for name, _, _ in layers[path]])
-        own = LayerFilter("encoder", preset)
+        own = LayerFilter("encoder", preset, tables=True)
         planned = dataclasses.replace(
             joint,
             preset=None if preset is None else preset.name,

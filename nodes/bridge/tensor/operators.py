@@ -49,6 +49,15 @@ def linear(
     return change.linear(x, bias, partial(_product, stored))
 
 
+def table_rows(weight: QuantizedTensor, rows: torch.Tensor) -> torch.Tensor:
+    """The rows ``rows`` [n] of a table of our layout as [n, K] in its dtype, its Change included.
+    No other row is decoded."""
+    stored = weight_of(weight._qdata, weight._params)
+    found = stored.format.take_rows(stored, rows).dequantize(weight.dtype)
+    change = Change.of(weight._params)
+    return found if change is None else change.apply_to_rows(found, rows)
+
+
 def _product(weight: QuantizedWeight, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     if is_native(weight.format, x):
         return native_linear(x, weight, bias)
@@ -62,6 +71,12 @@ def _handle_linear(qt, args, kwargs):
     if not is_ours(weight) or isinstance(x, QuantizedTensor):
         return F.linear(*dequantize_args((x, weight, bias)))
     return linear(x, weight, bias)
+
+
+@register_layout_op(aten.embedding.default, GraphQuantLayout)
+def _handle_embedding(qt, args, kwargs):
+    weight, rows, *_ = args
+    return table_rows(weight, rows.flatten()).view(*rows.shape, weight.shape[-1])
 
 
 @register_layout_op(aten.to.device, GraphQuantLayout)

@@ -19,8 +19,9 @@ from ..lora.adapters import PatchSource
 from ..lora.changes import with_lora_not_finite
 from ..lora.pending_patches import NOTHING_PENDING, pending_change
 from .direct import computes_directly, direct_linear
-from .layout import quantized_tensor
-from .state_dicts import readable_weight, weight_from_state
+from .layout import is_ours, quantized_tensor
+from .operators import table_rows
+from .state_dicts import readable_weight, waiting_patches, weight_from_state
 
 
 class QuantizedLayer:
@@ -116,11 +117,33 @@ class QuantizedLinear(QuantizedLayer):
         return super().forward(input, *args, **kwargs) if y is None else y
 
 
+class QuantizedTable(QuantizedLayer):
+    """The mixin for embeddings, which decodes no rows but those that are looked up."""
+
+    def forward_comfy_cast_weights(
+        self, input: torch.Tensor, out_dtype: torch.dtype | None = None
+    ) -> torch.Tensor:
+        """The rows ``input`` [...] of the table as [..., K] in ``out_dtype`` (None: the table's).
+        They are read where the table is, so that one that is not loaded stays there."""
+        weight, waiting = self.weight, waiting_patches(self)
+        pending = pending_change(self, weight.device) if len(waiting) == 1 else None
+        if not is_ours(weight) or len(waiting) > 1 or (waiting and pending is None):
+            return super().forward_comfy_cast_weights(input, out_dtype)
+        rows = input.flatten().to(weight.device)
+        found = table_rows(weight, rows)
+        if pending is not None:
+            found = pending[1].apply_to_rows(found, rows)
+        found = found.view(*input.shape, found.shape[-1])
+        return found.to(device=input.device, dtype=out_dtype or weight.dtype)
+
+
 @lru_cache
 def quantized_class(cls: type[nn.Module]) -> type[nn.Module]:
     """The subclass of ``cls`` with the mixin in front; always the same one, because torch.compile
     would compile each class anew."""
     mixin = QuantizedLinear if computes_directly(cls) else QuantizedLayer
+    if issubclass(cls, nn.Embedding):
+        mixin = QuantizedTable
     return type(f"Quantized{cls.__name__}", (mixin, cls), {})
 
 

@@ -193,8 +193,9 @@ class Format(ABC):
         of it. ValueError where rows share codes or scales."""
         raise ValueError(f"{self} has scales that several rows share")
 
-    def take_rows(self, weight: QuantizedWeight, rows: slice) -> QuantizedWeight:
-        """Some rows of ``weight``, none of them rounded again. ValueError as in ``in_rows``."""
+    def take_rows(self, weight: QuantizedWeight, rows: slice | torch.Tensor) -> QuantizedWeight:
+        """Some rows of ``weight``, none of them rounded again, by a slice or their numbers.
+        ValueError as in ``in_rows``."""
         if weight.input_scale is not None:
             raise ValueError("its activations have a static scale")
         return stack_rows([(weight, rows)])

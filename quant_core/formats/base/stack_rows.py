@@ -15,7 +15,7 @@ from ...codes.swizzle import swizzle, unswizzle
 from .quantized_weight import QuantizedWeight
 
 
-def stack_rows(pieces: Sequence[tuple[QuantizedWeight, slice]]) -> QuantizedWeight:
+def stack_rows(pieces: Sequence[tuple[QuantizedWeight, slice | torch.Tensor]]) -> QuantizedWeight:
     """The weight made of the given rows of each of ``pieces``, in order.
 
     ValueError, in words: their formats or widths differ, or rows share codes or scales.
@@ -35,7 +35,9 @@ def stack_rows(pieces: Sequence[tuple[QuantizedWeight, slice]]) -> QuantizedWeig
     return QuantizedWeight.of_parts(first.format, parts, shape, first.dtype)
 
 
-def _stacked(name: str, pieces: Sequence[tuple[QuantizedWeight, slice]]) -> torch.Tensor:
+def _stacked(
+    name: str, pieces: Sequence[tuple[QuantizedWeight, slice | torch.Tensor]]
+) -> torch.Tensor:
     parts = [(weight.tensors[name], rows) for weight, rows in pieces]
     if parts[0][0].dim() == 0:  # GGUF's, which is 1
         return parts[0][0]

@@ -28,8 +28,9 @@ def as_file(module):
     }
 
 
-def linears(module, component):
-    return {name for name, _, _ in supported_layers(module, component)}
+def layers_of(module, component):
+    layers = supported_layers(module, component, tables=True)
+    return {(name, kind) for name, kind, _ in layers}
 
 
 def check(module, component, preset):
@@ -37,7 +38,7 @@ def check(module, component, preset):
     found = recognise({name: spec.shape for name, spec in specs.items()})
     assert (found.component, found.preset) == (component, preset)
     planned = ModelFile(SimpleNamespace(specs=specs), found).layers()
-    assert linears(planned, component) == linears(module, component)
+    assert layers_of(planned, component) == layers_of(module, component)
 
 
 @pytest.mark.parametrize("name", [*TREES, *UNLISTED_TREES])
