@@ -17,12 +17,15 @@ from lab.pack import ROOT, load_pack
 
 RESULTS = ROOT / "benchmarks" / "results"
 GIB = 1024**3
+# 8, 6.5, 4.5 and 4.25 bits a weight. What other methods store weighs as much as one of these.
+METHODS = ("int8", "w6a8", "nvfp4", "int4")
 
 
 @dataclass(frozen=True)
 class Coverage:
     """One architecture. layers: (quantized, all Linears). weights: the share of the Linears'
-    weights that is quantized. share: that of all the model's bytes. gib: its size by method."""
+    weights that is quantized. share: that of all the model's bytes, convolutions included where
+    Quantize Model takes them. gib: its size by method."""
 
     name: str
     preset: str
@@ -36,31 +39,36 @@ def measure(name: str) -> Coverage:
     """Of one of the lab's trees, in bf16, by the preset that Quantize Model would take."""
     from graphquant.quant_core import plan_component
     from graphquant.quant_core.detect import module_bytes
+    from graphquant.quant_core.planning.convolutions import AUTO, with_convolutions
 
     model = base_model(name).diffusion_model
     preset = (TREES | UNLISTED_TREES)[name].preset or "generic"
-    whole = module_bytes(model)
-    sizes = {"bf16": whole / GIB}
-    for method in ("int8", "int4"):
-        plan = plan_component(model, method, preset=preset)
-        saved = sum(layer.bytes_before - layer.bytes_after for layer in plan.quantized)
-        sizes[method] = (whole - saved) / GIB
+    sizes = {"bf16": module_bytes(model) / GIB}
+    for method in METHODS:
+        convolutions, _ = with_convolutions(model, AUTO, method)
+        plan = plan_component(model, method, preset=preset, convolutions=convolutions)
+        sizes[method] = plan.bytes_after / GIB
         if method == "int8":
-            linear = sum(layer.bytes_before for layer in plan.layers)
             taken = sum(layer.bytes_before for layer in plan.quantized)
-            layers = (len(plan.quantized), len(plan.layers))
-    return Coverage(name, preset, layers, taken / linear, taken / whole, sizes)
+            share = taken / module_bytes(model)
+            linears = [layer for layer in plan.layers if layer.kind == "Linear"]
+            quantized = [layer for layer in linears if layer.action == "quantize"]
+            weights = sum(layer.bytes_before for layer in quantized)
+            weights /= sum(layer.bytes_before for layer in linears)
+            layers = (len(quantized), len(linears))
+    return Coverage(name, preset, layers, weights, share, sizes)
 
 
 def markdown(rows: list[Coverage]) -> str:
     lines = [
         "# Coverage",
         "",
-        "`python -m benchmarks.coverage`: ComfyUI's own module trees at released sizes, bf16.",
+        "`python -m benchmarks.coverage`: ComfyUI's own module trees at released sizes, bf16. "
+        "Sizes are GiB.",
         "",
         "| architecture | preset | Linears quantized | of their weights | of all bytes "
-        "| bf16 GiB | int8 | int4 |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        f"| bf16 GiB | {' | '.join(METHODS)} |",
+        f"| --- | --- {'| ---: ' * (4 + len(METHODS))}|",
     ]
     for row in rows:
         sizes = " | ".join(f"{size:.2f}" for size in row.gib.values())

@@ -27,20 +27,6 @@ def test_the_readme_leads_to_every_document():
     assert pages <= set(_links(ROOT / "README.md"))
 
 
-def test_the_page_of_presets_tells_what_each_one_keeps():
-    from graphquant.quant_core.presets import PRESETS
-
-    rows = {
-        row.split("`")[1]: row
-        for row in (ROOT / "docs" / "presets.md").read_text(encoding="utf-8").splitlines()
-        if row.startswith("| `")
-    }
-    assert list(rows) == list(PRESETS)
-    for name, preset in PRESETS.items():
-        for told in (preset.title, preset.source, *preset.keep, *preset.only):
-            assert told in rows[name], f"{name}: {told}"
-
-
 def test_every_name_on_the_page_of_migration_is_there():
     from graphquant import quant_core
 
