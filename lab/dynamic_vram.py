@@ -97,15 +97,19 @@ def dynamic_vram(monkeypatch, budget: int | None = None) -> tuple[type, Counter[
     calls: Counter[str] = Counter()
     stock = comfy.ops.cast_bias_weight
 
-    def cast(layer, input, dtype=None, device=None, bias_dtype=None, offloadable=False, **options):
+    def cast(layer, input=None, dtype=None, device=None, bias_dtype=None, *more, **options):
         if not hasattr(layer, "_v"):
-            return stock(layer, input, dtype, device, bias_dtype, offloadable, **options)
-        comfy.ops.cast_modules_with_vbar([layer], input.dtype, input.device, input.dtype, False)
+            return stock(layer, input, dtype, device, bias_dtype, *more, **options)
+        if input is not None:
+            dtype, device = dtype or input.dtype, device or input.device
+        dtype = dtype or layer.weight.dtype
+        bias_dtype = bias_dtype or dtype
+        comfy.ops.cast_modules_with_vbar([layer], dtype, device, bias_dtype, False)
         staging = layer._prefetch
         way = "without room" if staging["signature"] is None else "staged"
         calls["resident" if staging["resident"] else way] += 1
         weight, bias = comfy.ops.resolve_cast_module_with_vbar(
-            layer, input.dtype, input.device, input.dtype, None, False
+            layer, dtype, device, bias_dtype, None, False
         )
         for name in ("weight_lowvram_function", "bias_lowvram_function"):
             if getattr(layer, name, None) is not None:

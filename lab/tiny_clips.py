@@ -114,7 +114,7 @@ def weights(name: str, options: dict | None = None, seed: int = 0) -> dict[str, 
     )
     generator = torch.Generator().manual_seed(seed)
     return {
-        key: _fill(key, weight.shape, generator).bfloat16()
+        key: fill(key, weight.shape, generator).bfloat16()
         for key, weight in encoder.transformer.state_dict().items()
     }
 
@@ -129,7 +129,7 @@ def _options() -> dict:
     return {**sizes, "clip_l_model_config": sizes.pop("model_config"), "vocab_size": 128256}
 
 
-def _fill(key: str, shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
+def fill(key: str, shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
     """Weights that keep a signal at its size. Biases are not zero: a dropped one must show."""
     noise = torch.randn(shape, generator=generator)
     if "embed" in key or "shared" in key:

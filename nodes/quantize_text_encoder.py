@@ -8,6 +8,8 @@ from ..quant_core.machine.compile_warnings import get_quant_compile_warnings
 from ..quant_core.presets import ENCODER_PRESETS
 from .shared.node_inputs import (
     AUTO,
+    COMPUTE,
+    FULL,
     config_input,
     fingerprint,
     method_input,
@@ -28,15 +30,15 @@ class GQQuantizeTextEncoder(io.ComfyNode):
             category="model/quantization",
             description=(
                 "Stores a CLIP's text encoders (T5, Qwen, Gemma, Llama, ...) in FP8, INT8 or INT4, "
-                "each by its own preset. It saves memory, not time. The input CLIP stays as it is; "
-                "LoRAs work before and after this node."
+                "each by its own preset; compute multiplies in them too. The input CLIP stays as "
+                "it is; LoRAs work before and after this node."
             ),
             search_aliases=["fp8", "int8", "int4", "quant", "CLIP", "T5", "text encoder", "VRAM"],
             inputs=[
                 io.Clip.Input("clip", tooltip="The CLIP to quantize. It is not changed."),
                 method_input(
-                    "How the weights are stored. auto: int8, the least error at half the memory. "
-                    "The dynamic methods run as their weight-only counterparts."
+                    "How the weights are stored. auto: int8, or int8-convrot where compute is "
+                    "quantized: the least error at half the memory."
                 ),
                 *plan_inputs(
                     ENCODER_PRESETS,
@@ -47,6 +49,15 @@ class GQQuantizeTextEncoder(io.ComfyNode):
                 config_input("method, granularity, include and exclude"),
                 size_input("the text encoders together"),
                 stock_input(),
+                io.Combo.Input(
+                    "compute",
+                    options=list(COMPUTE),
+                    default=FULL,
+                    optional=True,
+                    tooltip="full: in full precision, as ComfyUI does. quantized: methods that "
+                    "round activations (int8-convrot, int8-dynamic, fp8-dynamic, w4a8) multiply "
+                    "in them; the report has the embeddings' error, measured on three prompts.",
+                ),
             ],
             outputs=[
                 io.Clip.Output(display_name="CLIP", tooltip="The quantized CLIP."),
@@ -75,25 +86,30 @@ class GQQuantizeTextEncoder(io.ComfyNode):
         config=None,
         size_gib=0.0,
         stock_only=False,
+        compute=FULL,
     ) -> io.NodeOutput:
+        from ..quant_core.hardware import hardware_of
         from ..quant_core.methods import FIT, resolve_method
         from .bridge.architecture.detected import encoder_preset_name, sub_encoders
+        from .bridge.measure.encoding import encoding_errors, with_encoding_errors
         from .bridge.model.fit_request import fit_encoders
         from .bridge.model.text_encoders import (
             kept_reports,
             plan_encoders,
             quantize_clip,
-            weight_only,
             with_what_is_beside,
         )
+        from .bridge.tensor.native import has_compiled_int8
         from .shared.method_choice import MethodChoice, choose_for_encoder, resolve_device
         from .shared.node_output import output_of_parts
 
         if clip is None:
             raise ValueError("There is no CLIP: the checkpoint holds none. Load one by itself.")
         chosen = MethodChoice(method, granularity, preset, include, exclude)
-        chosen = choose_for_encoder(chosen, config, clip.patcher.model)
-        warnings = get_quant_compile_warnings(weight_only(chosen.method), compile_mode)
+        chosen = choose_for_encoder(chosen, config, clip.patcher.model, compute)
+        hardware = None
+        if compute != FULL:
+            hardware = hardware_of(clip.patcher.load_device, has_compiled_int8())
         encoders = sub_encoders(clip.patcher.model)
         plans = plan_encoders(
             encoders,
@@ -102,7 +118,10 @@ class GQQuantizeTextEncoder(io.ComfyNode):
             {path: chosen.preset_for(encoder_preset_name(encoders[path])) for path in encoders},
             chosen.include,
             chosen.exclude,
+            hardware,
         )
+        runs_as = next(iter(plans.values())).runs_as
+        warnings = get_quant_compile_warnings(runs_as, compile_mode)
         notes = chosen.notes
         if resolve_method(chosen.method) == FIT and any(p.quantized for p in plans.values()):
             plans, found = fit_encoders(clip.patcher, plans, size_gib, stock_only)
@@ -111,6 +130,9 @@ class GQQuantizeTextEncoder(io.ComfyNode):
         device = resolve_device(compute_device, clip.patcher.load_device)
         if any(plan.quantized for plan in plans.values()):
             quantized, reports = quantize_clip(clip, plans, device=device)
+            if compute != FULL:
+                taken = [path for path, plan in plans.items() if plan.quantized]
+                reports = with_encoding_errors(reports, encoding_errors(clip, quantized, taken))
         else:
             quantized, reports = clip, kept_reports(clip, plans)
         return output_of_parts(

@@ -29,7 +29,8 @@ PACK = Path(__file__).parent.parent
 def capabilities(found: Capability) -> dict:
     """What each method is on the examined machine, as plain values.
 
-    methods: {name: {status, runs_as, reason, remedy, compile, in_text_encoder}}; compile maps the
+    methods: {name: {status, runs_as, reason, remedy, compile, in_text_encoder,
+    in_quantized_encoder}}; compile maps the
     torch.compile modes that the method quarrels with to a warning. one_granularity,
     need_calibration: names of methods.
     """
@@ -58,6 +59,7 @@ def _method(each: MethodCapability) -> dict:
         "remedy": each.remedy,
         "compile": {mode: texts[0] for mode, texts in warnings.items() if texts},
         "in_text_encoder": weight_only(each.method),
+        "in_quantized_encoder": weight_only(each.method, quantized=True),
     }
 
 

@@ -31,6 +31,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     rounding: Mapping[str, LayerRounding] = field(default_factory=dict)
+    measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def quantized_layers(self) -> int:
@@ -63,6 +64,7 @@ class Report:
             "warnings": [*self.plan.warnings, *self.warnings],
             "notes": [*self.notes, *self.plan.notes],
             "kernel": self.kernel,
+            "measured": {name: dict(values) for name, values in self.measured.items()},
             "seconds": self.seconds,
             "quantized_layers": self.quantized_layers,
             "skipped_layers": self.total_layers - self.quantized_layers,

@@ -13,26 +13,28 @@ export async function loadCapabilities() {
 export const resolveAuto = (method) => (method === "auto" ? machine.recommended : method)
 
 /** A dropdown value with a word on what it does here; the value itself stays as it is. */
-export function methodLabel(method, kind) {
+export function methodLabel(method, kind, compute) {
   if (method === "auto" && kind === "GQQuantizeModel" && machine.recommended)
     return t("autoLabel", { method, chosen: machine.recommended })
-  const { status, runs_as } = here(method, kind)
+  const { status, runs_as } = here(method, kind, compute)
   return status === "native" ? method : t(`${status}Label`, { method, runs_as })
 }
 
 /** In a sentence: what the method is here, if not what its name says. */
-export function methodNote(method, kind) {
-  const { status, runs_as, reason, remedy } = here(method, kind)
+export function methodNote(method, kind, compute) {
+  const { status, runs_as, reason, remedy } = here(method, kind, compute)
   if (status === "native") return reason ? `${method}: ${reason} ${remedy}` : null
   if (status === "encoder") return t("encoderNote", { method, runs_as })
   if (status === "fallback") return t("fallbackNote", { method, runs_as, device: machine.device })
   return `${method}: ${reason} ${remedy}`
 }
 
-/** status: native, emulated, fallback, refused, or encoder for what a text encoder makes of it. */
-function here(method, kind) {
+/** status: native, emulated, fallback, refused, or encoder for what a text encoder makes of it.
+compute: "quantized" where a text encoder multiplies in what the method rounds to. */
+function here(method, kind, compute) {
   const found = machine.methods[method] ?? { status: "native" }
-  const inEncoder = kind === "GQQuantizeTextEncoder" && found.in_text_encoder
+  const key = compute === "quantized" ? "in_quantized_encoder" : "in_text_encoder"
+  const inEncoder = kind === "GQQuantizeTextEncoder" && found[key]
   if (!inEncoder) return found
   if (inEncoder !== method) return { status: "encoder", runs_as: inEncoder }
   return found

@@ -142,7 +142,9 @@ function removeWidget(node, panel) {
 
 /** The dropdown says in words what does not run natively; its values stay as they are. */
 function labelMethods(node, widget) {
-  widget.options.getOptionLabel = (method) => methodLabel(method ?? "", node.comfyClass)
+  const compute = () => node.widgets.find(({ name }) => name === "compute")?.value
+  widget.options.getOptionLabel = (method) =>
+    methodLabel(method ?? "", node.comfyClass, compute())
 }
 
 /** Call `then` after whatever `object[name]` does now. */

@@ -20,7 +20,7 @@ export function notesFor(node, current, last) {
   // What a run's own warnings say already is not said twice.
   const saidFallback = current.some((report) => report.method === method)
   return [
-    ...(saidFallback ? [] : machineNotes(method, node.comfyClass)),
+    ...(saidFallback ? [] : machineNotes(method, node.comfyClass, valueOf(node, "compute"))),
     ...inputNotes(node, method),
     ...compileNotes(node, method),
     ...patternNotes(node, last, "include"),
@@ -37,8 +37,8 @@ export function chosenMethod(node) {
   return node.comfyClass === "GQQuantizeModel" ? resolveAuto(value) : value
 }
 
-function machineNotes(method, kind) {
-  const text = method && methodNote(method, kind)
+function machineNotes(method, kind, compute) {
+  const text = method && methodNote(method, kind, compute)
   return text ? [{ kind: "info", text }] : []
 }
 

@@ -24,11 +24,21 @@ from ..bridge.architecture.pipeline_names import (
     vae_architectures,
 )
 from ..capability.kitchen import installed_kernels
-from .node_inputs import AUTO, COMPUTE_DEVICES, DEFAULT, NONE, defaults_path, fingerprint
+from .node_inputs import (
+    AUTO,
+    COMPUTE,
+    COMPUTE_DEVICES,
+    DEFAULT,
+    FULL,
+    NONE,
+    defaults_path,
+    fingerprint,
+)
 
-# ComfyUI computes text encoders in full precision, so that memory is all there is to gain: the
-# format that rounds least is best on every machine.
-ENCODER_METHOD = "int8"
+# By how a text encoder is computed. In full precision memory is all there is to gain: the format
+# that rounds least is best on every machine. Rounded activations of encoders have large outliers,
+# of which the rotation takes care.
+ENCODER_METHODS = {FULL: "int8", COMPUTE[1]: "int8-convrot"}
 
 
 @dataclass(frozen=True)
@@ -106,15 +116,22 @@ def _recommended(chosen: MethodChoice, hardware: Hardware) -> MethodChoice:
 
 
 def choose_for_encoder(
-    chosen: MethodChoice, config: QuantConfig | None, cond_stage_model: nn.Module
+    chosen: MethodChoice,
+    config: QuantConfig | None,
+    cond_stage_model: nn.Module,
+    compute: str = FULL,
 ) -> MethodChoice:
-    """As ``choose_for_model``, for the text encoders of a CLIP."""
+    """As ``choose_for_model``, for the text encoders of a CLIP that is computed as ``compute``, one
+    of COMPUTE, says. UnknownNameError."""
+    if compute not in COMPUTE:
+        raise UnknownNameError("compute", compute, COMPUTE)
     chosen = _configured(chosen, config)
     chosen = _by_default(chosen, "encoder", encoder_architectures(cond_stage_model))
     if chosen.method != AUTO:
         return chosen
-    note = f"auto chose {ENCODER_METHOD}: the least error at half the memory."
-    return chosen.noting(note, method=ENCODER_METHOD)
+    method = ENCODER_METHODS[compute]
+    note = f"auto chose {method}: the least error at half the memory."
+    return chosen.noting(note, method=method)
 
 
 def choose_for_vae(chosen: MethodChoice, config: QuantConfig | None, vae: VAE) -> MethodChoice:

@@ -32,6 +32,8 @@ SENSITIVITY = io.Custom("GQ_SENSITIVITY")
 
 
 CONVOLUTIONS = (AUTO, "keep", "quantize")
+FULL = "full"
+COMPUTE = (FULL, "quantized")
 
 
 def defaults_path() -> Path:

@@ -42,3 +42,5 @@ def test_each_method_carries_its_compile_warnings_and_what_a_text_encoder_makes_
     assert methods["int8"]["compile"] == {}
     assert methods["int8-dynamic"]["in_text_encoder"] == "int8"
     assert methods["int4"]["in_text_encoder"] == "int4"
+    assert methods["int8-dynamic"]["in_quantized_encoder"] == "int8-dynamic"
+    assert methods["fastest"]["in_quantized_encoder"] == "int8"

@@ -1,7 +1,8 @@
 """A CLIP's text encoders: each is planned on its own, under patterns that may name any of them.
 
-ComfyUI computes text encoders in full precision, so quantized activations would save no time and
-cost accuracy: the dynamic methods run as their weight-only counterparts.
+ComfyUI computes text encoders in full precision, whatever they are stored in: its own layers for
+them have ``full_precision_mm`` set. Layers of ours multiply as their format says. Asked for full
+precision, which is the default, the dynamic methods run as their weight-only counterparts.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from comfy.sd import CLIP
 from torch import nn
 
 from ....quant_core import GRANULARITIES, Plan, Report, UnknownNameError
+from ....quant_core.applying.component import kernel_of
+from ....quant_core.hardware import Hardware
 from ....quant_core.layers import supported_layers
-from ....quant_core.methods import Method, named_method
+from ....quant_core.methods import FIT, MEASURED, Method, method_for, named_method
 from ....quant_core.patterns import parse_patterns
 from ....quant_core.planning.decisions import ALREADY
 from ....quant_core.planning.filters import LayerFilter, check_include
@@ -26,12 +29,20 @@ from ....quant_core.planning.remainder import Remainder, remainder_of
 from .quantize_patcher import quantize_patcher
 
 BESIDE = "ComfyUI keeps it beside the encoder, as its own code computes with it"
-MEMORY_NOTE = "This saves memory, not time: ComfyUI computes text encoders in full precision."
+MEMORY_NOTE = "This saves memory, not time: text encoders are computed in full precision."
+# These need what no text encoder has: a calibration, or layers to be timed.
+_ALWAYS_WEIGHT_ONLY = tuple(name for name in MEASURED if name != FIT)
 
 
-def weight_only(method: str) -> str:
-    """The method that ``method`` (a name or alias) runs as in a text encoder. UnknownNameError."""
-    return _counterpart(named_method(method).method).name
+def weight_only(method: str, quantized: bool = False) -> str:
+    """The method that ``method`` (a name or alias) runs as in a text encoder that is computed in
+    full precision, or ``quantized``. UnknownNameError."""
+    found = named_method(method).method
+    return (found if _multiplies(found, quantized) else _counterpart(found)).name
+
+
+def _multiplies(method: Method, quantized: bool) -> bool:
+    return quantized and method.name not in _ALWAYS_WEIGHT_ONLY
 
 
 def _counterpart(method: Method) -> Method:
@@ -45,11 +56,14 @@ def plan_encoders(
     presets: Mapping[str, str | None],
     include: str = "",
     exclude: str = "",
+    hardware: Hardware | None = None,
 ) -> dict[str, Plan]:
     """A plan for each of ``encoders``, by its path in the CLIP (``t5xxl.transformer``).
 
     presets: by path, each as in ``plan_component``. include, exclude: patterns of full names
     (``t5xxl.transformer.encoder.block.0...``), so that ``t5xxl`` means all of that encoder.
+    hardware: what multiplies quantized, by methods that round activations; None where everything is
+    computed in full precision.
 
     UnknownNameError; PatternError for an include pattern that means no layer of any encoder;
     NothingToQuantizeError where nothing is left in any of them.
@@ -58,7 +72,7 @@ def plan_encoders(
         raise UnknownNameError("granularity", granularity, GRANULARITIES)
     named = named_method(method)
     granularity = named.granularity or granularity
-    runs = _counterpart(named.method)
+    runs, changed = _what_runs(named.method, hardware)
     joint = Plan(method, named.method.name, runs.name, "encoder", granularity, None)
     if joint.method == "none":
         return dict.fromkeys(encoders, joint)
@@ -70,7 +84,7 @@ def plan_encoders(
     include, exclude = parse_patterns(include), parse_patterns(exclude)
     check_include(include, names)
     users = LayerFilter("encoder", None, include, exclude, tables=True)
-    warnings = (*named.notes, *_method_warnings(joint), *exclude_warnings(exclude, names))
+    warnings = (*named.notes, *changed, *exclude_warnings(exclude, names))
 
     def plan(path: str) -> Plan:
         preset = resolve_preset(presets[path], [name for name, _, _ in layers[path]])
@@ -87,7 +101,8 @@ def plan_encoders(
         )
         if not planned.quantized:
             return planned
-        return dataclasses.replace(planned, warnings=warnings, notes=(MEMORY_NOTE,))
+        more, notes = _about_computing(planned, hardware)
+        return dataclasses.replace(planned, warnings=(*warnings, *more), notes=notes)
 
     plans = {path: plan(path) for path in encoders}
     every_layer = tuple(layer for planned in plans.values() for layer in planned.layers)
@@ -99,10 +114,32 @@ def plan_encoders(
     }
 
 
-def _method_warnings(plan: Plan) -> list[str]:
-    if plan.runs_as == plan.method:
-        return []
-    return [f"{plan.method} runs as {plan.runs_as}, its weight-only counterpart."]
+def _what_runs(method: Method, hardware: Hardware | None) -> tuple[Method, list[str]]:
+    """What ``method`` runs as in an encoder, and why that is another."""
+    if _multiplies(method, hardware is not None):
+        runs, fallback = method_for(method.name, hardware)
+        return runs, [fallback] if fallback else []
+    runs = _counterpart(method)
+    if runs is method:
+        return runs, []
+    return runs, [f"{method.name} runs as {runs.name}, its weight-only counterpart."]
+
+
+def _about_computing(plan: Plan, hardware: Hardware | None) -> tuple[list[str], tuple[str, ...]]:
+    """Warnings and notes on how a planned encoder will be computed."""
+    if hardware is None:
+        return [], (MEMORY_NOTE,)
+    slow = tuple(hardware.speed_problems(plan.quantized))
+    kernel, dequantized = kernel_of(plan, torch.device(hardware.device)), "dequantize + matmul"
+    if any(not each.startswith(dequantized) for each in kernel.split(", ")):
+        return [], slow
+    if any(layer.format.activations for layer in plan.quantized):
+        return [f"compute gains no time: {plan.runs_as} is multiplied dequantized here."], slow
+    warning = (
+        f"compute has no effect: {plan.runs_as} rounds no activations. Choose int8-convrot, "
+        "int8-dynamic or w4a8, or fp8-dynamic where the device multiplies FP8."
+    )
+    return [warning], (MEMORY_NOTE,)
 
 
 def quantize_clip(

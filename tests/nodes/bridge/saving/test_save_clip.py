@@ -139,3 +139,18 @@ def test_an_encoder_that_comfyui_reads_plain_only_is_refused(clip, tmp_path):
     with pytest.raises(QuantizationError, match=r"no quantized clip_l.*exclude"):
         save(quantized, tmp_path / "flux.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("method", ["int8-dynamic", "int8-convrot", "nvfp4"])
+def test_a_clip_that_multiplies_quantized_is_read_by_stock_with_the_same_codes(
+    clip, tmp_path, method
+):
+    from graphquant.nodes.quantize_text_encoder import GQQuantizeTextEncoder
+
+    quantized = GQQuantizeTextEncoder.execute(clip=clip, method=method, compute="quantized")[0]
+    saved = save(quantized, tmp_path / "flux.safetensors")
+    loaded = load(*saved.paths.values())
+    layers = [clip.cond_stage_model.get_submodule(LORA) for clip in (loaded, quantized)]
+    assert torch.equal(*(layer.weight._qdata for layer in layers))
+    assert layers[0].weight._layout_cls.startswith(("TensorWiseINT8", "TensorCoreNVFP4"))
+    assert relative_l2(encode(loaded)[0], encode(quantized)[0]) < 0.03
