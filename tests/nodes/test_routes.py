@@ -43,4 +43,3 @@ def test_each_method_carries_its_compile_warnings_and_what_a_text_encoder_makes_
     assert methods["int8-dynamic"]["in_text_encoder"] == "int8"
     assert methods["int4"]["in_text_encoder"] == "int4"
     assert methods["int8-dynamic"]["in_quantized_encoder"] == "int8-dynamic"
-    assert methods["fp8-static"]["in_quantized_encoder"] == "fp8-weight-only"
