@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from ..codes.rotation import rotation_size
 from ..errors import UnsupportedMethodError
 from ..formats import Int8, SvdQuant
 from ..formats.svdquant import LARGEST_RANK
@@ -14,9 +17,9 @@ CALIBRATED = ("svdquant-int4", "svdquant-nvfp4")
 """The methods that look at the activations of every layer."""
 
 
-def _with_branch(residual: str) -> Choose:
+def _with_branch(residual: str, rotated: bool) -> Choose:
     """Chooses SVDQuant with that ``residual``, its activations rounded alike; INT8 of one scale a
-    row where its groups do not divide K."""
+    row where its groups do not divide K. rotated: whether the residual is."""
     fmt = SvdQuant(residual, RANK, residual)
 
     def choose(shape: tuple[int, ...], granularity: str) -> Choice:
@@ -26,7 +29,7 @@ def _with_branch(residual: str) -> Choose:
             return Choice(
                 Int8("per-row"), f"INT8: groups of {fmt.group_size} do not divide K = {shape[1]}"
             )
-        return Choice(fmt)
+        return Choice(replace(fmt, rotation=rotation_size(shape[1])) if rotated else fmt)
 
     return choose
 
@@ -35,13 +38,13 @@ register_method(
     "svdquant-int4",
     "4-bit weights and activations beside a branch in 16 bits: needs Calibrate Activations.",
     weight_only="nf4-fine",
-)(_with_branch("int4"))
+)(_with_branch("int4", rotated=True))
 
 register_method(
     "svdquant-nvfp4",
     "NVFP4 weights and activations beside a branch in 16 bits: needs Calibrate Activations.",
     weight_only="nvfp4-weight-only",
-)(_with_branch("nvfp4"))
+)(_with_branch("nvfp4", rotated=False))
 
 
 def require_rank(rank: int) -> None:

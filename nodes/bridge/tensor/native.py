@@ -136,6 +136,10 @@ def _key(fmt: Format) -> str:
 def _svdquant_int4(rows: torch.Tensor, weight: QuantizedWeight) -> Operands:
     parts = {"scale": weight.scale, "smooth_factor": weight.smooth_factor}
     parts |= {"proj_up": weight.proj_up, "proj_down": weight.proj_down}
+    if weight.format.rotation:
+        rows, down = weight.format.smoothed(rows, weight)
+        parts["smooth_factor"] = torch.ones_like(weight.smooth_factor)
+        parts["proj_down"] = down.t().contiguous()
     parts = {name: part.to(rows.dtype) for name, part in parts.items()}
     return rows, _stock("TensorCoreSVDQuantW4A4Layout", weight, rows.dtype, **parts)
 

@@ -11,8 +11,13 @@ from graphquant.quant_core.methods import CALIBRATED, METHODS, Choice, require_r
 def test_activations_are_rounded_as_the_residual_is(method):
     residual = method.removeprefix("svdquant-")
     choice = METHODS[method].choose((3072, 3072), "per-row")
-    assert choice == Choice(SvdQuant(residual, 32, residual))
+    rotation = {"int4": 256, "nvfp4": 0}[residual]
+    assert choice == Choice(SvdQuant(residual, 32, residual, rotation))
     assert choice.format.needs_calibration
+
+
+def test_the_rotation_is_the_widest_that_divides_k():
+    assert METHODS["svdquant-int4"].choose((64, 384), "per-row").format.rotation == 64
 
 
 @pytest.mark.parametrize(("method", "k"), [("svdquant-int4", 96), ("svdquant-nvfp4", 72)])

@@ -80,7 +80,7 @@ def test_the_layers_are_rounded_smoothed_and_attached(model):
     expected = model["first"](x)
     _, stats = quantize_component(model, "svdquant-int4", rank=8, calibration=calibration)
     assert [layer["format"] for layer in stats["layers"]][:2] == [
-        "svdquant int4 groups of 64, rank 8, int4 activations"
+        "svdquant int4 groups of 64, rotated by 64, rank 8, int4 activations"
     ] * 2
     # Weight-only on a CPU: activations stay as they are.
     error = (model["first"](x) - expected).norm() / expected.norm()

@@ -9,7 +9,7 @@ from graphquant.quant_core.formats import SvdQuant
 from lab.sampling import relative_l2
 
 pytestmark = pytest.mark.usefixtures("comfy")
-RESIDUALS = ("int4", "nvfp4")
+KINDS = [("int4", 0), ("int4", 64), ("nvfp4", 0)]
 
 
 @pytest.fixture
@@ -22,18 +22,18 @@ def normal():
     return draw
 
 
-def stored(residual, normal):
-    weight = SvdQuant(residual, 8, residual).quantize(normal(128, 256))
+def stored(residual, rotation, normal):
+    weight = SvdQuant(residual, 8, residual, rotation).quantize(normal(128, 256))
     smooth = torch.linspace(0.5, 2, 256).bfloat16()
     return dataclasses.replace(weight, smooth_factor=smooth)
 
 
-@pytest.mark.parametrize("residual", RESIDUALS)
-def test_comfy_kitchen_is_given_what_the_format_computes(residual, normal):
+@pytest.mark.parametrize(("residual", "rotation"), KINDS)
+def test_comfy_kitchen_is_given_what_the_format_computes(residual, rotation, normal):
     """Its plain PyTorch on this CPU; its kernels have the same door."""
     from graphquant.nodes.bridge.tensor.native import native_linear
 
-    weight = stored(residual, normal)
+    weight = stored(residual, rotation, normal)
     x = normal(2, 20, 256, std=1.0, seed=1, dtype=torch.bfloat16)
     bias = normal(128, std=1.0, seed=2, dtype=torch.bfloat16)
     expected = weight.format.emulated(x.float(), weight, bias.float())
@@ -45,12 +45,12 @@ def test_comfy_kitchen_is_given_what_the_format_computes(residual, normal):
     assert relative_l2(native_linear(x, without, bias).float(), expected) > 0.1
 
 
-@pytest.mark.parametrize("residual", RESIDUALS)
-def test_a_lora_is_appended_to_the_branch_of_the_product(residual, normal, monkeypatch):
+@pytest.mark.parametrize(("residual", "rotation"), KINDS)
+def test_a_lora_is_appended_to_the_branch_of_the_product(residual, rotation, normal, monkeypatch):
     from graphquant.nodes.bridge.tensor import operators
     from graphquant.nodes.bridge.tensor.layout import quantized_tensor
 
-    weight, x = stored(residual, normal), normal(20, 256, std=1.0, seed=1)
+    weight, x = stored(residual, rotation, normal), normal(20, 256, std=1.0, seed=1)
     carried, seen = quantized_tensor(weight, torch.float32), []
     plain = operators.linear(x, carried, None)
     up, down = normal(128, 4, seed=5), normal(4, 256, std=1.0, seed=6)
