@@ -89,7 +89,7 @@ FIGURES: dict[Format, Figures] = {
     W6A8: Figures(6.5104, 0.0202, 0.0208),
     SvdQuant(): Figures(4.9323, 0.0925),
     SvdQuant("nvfp4"): Figures(5.1823, 0.0814),
-    SvdQuant(rotation=256): Figures(4.9323, 0.0925),
+    SvdQuant(rotation=256): Figures(4.9323, 0.0924),
 }
 EVERY_FORMAT = list(FIGURES)
 

@@ -45,7 +45,7 @@ _LARGEST_ACTIVATION, _SMALLEST = 7, 1e-10
 class SvdQuant(Format):
     """residual: "int4" or "nvfp4". rank: of the branch, 1 to 512. activations: None, or the same as
     residual, to round them where tensor cores multiply the two. rotation: columns of the residual
-    that are rotated together, a power of 4; 0 for none."""
+    that are rotated together, a power of 4; 1 for none."""
 
     kind: ClassVar[str] = "svdquant"
     needs_calibration: ClassVar[bool] = True
@@ -54,14 +54,14 @@ class SvdQuant(Format):
     residual: str = "int4"
     rank: int = 32
     activations: str | None = None
-    rotation: int = 0
+    rotation: int = 1
 
     def __post_init__(self):
         if self.residual not in RESIDUALS or not 1 <= self.rank <= LARGEST_RANK:
             raise ValueError(f"No SVDQuant of {self.residual!r} and rank {self.rank}.")
         if self.activations not in (None, self.residual):
             raise ValueError(f"No activations {self.activations!r} go with {self.residual}.")
-        if self.rotation and not is_size(self.rotation):
+        if self.rotation != 1 and not is_size(self.rotation):
             raise ValueError(f"No rotation of {self.rotation}: it is a power of 4.")
 
     @property
@@ -89,7 +89,7 @@ class SvdQuant(Format):
 
     def _turned(self, matrix: torch.Tensor) -> torch.Tensor:
         """``matrix`` [..., K] rotated, which also undoes it."""
-        return rotate(matrix, self.rotation) if self.rotation else matrix
+        return rotate(matrix, self.rotation) if self.rotation > 1 else matrix
 
     def branch_of(self, matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The best proj_up and proj_down for ``matrix``, float32 [N, K]: bfloat16."""
@@ -220,7 +220,7 @@ class SvdQuant(Format):
     def __str__(self) -> str:
         what = "int4 groups of 64" if self.residual == "int4" else "nvfp4 blocks of 16"
         activations = f", {self.activations} activations" if self.activations else ""
-        rotated = f", rotated by {self.rotation}" if self.rotation else ""
+        rotated = f", rotated by {self.rotation}" if self.rotation > 1 else ""
         return f"svdquant {what}{rotated}, rank {self.rank}{activations}"
 
 

@@ -136,7 +136,7 @@ def _key(fmt: Format) -> str:
 def _svdquant_int4(rows: torch.Tensor, weight: QuantizedWeight) -> Operands:
     parts = {"scale": weight.scale, "smooth_factor": weight.smooth_factor}
     parts |= {"proj_up": weight.proj_up, "proj_down": weight.proj_down}
-    if weight.format.rotation:
+    if weight.format.rotation > 1:
         rows, down = weight.format.smoothed(rows, weight)
         parts["smooth_factor"] = torch.ones_like(weight.smooth_factor)
         parts["proj_down"] = down.t().contiguous()

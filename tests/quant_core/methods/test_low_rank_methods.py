@@ -11,7 +11,7 @@ from graphquant.quant_core.methods import CALIBRATED, METHODS, Choice, require_r
 def test_activations_are_rounded_as_the_residual_is(method):
     residual = method.removeprefix("svdquant-")
     choice = METHODS[method].choose((3072, 3072), "per-row")
-    rotation = {"int4": 256, "nvfp4": 0}[residual]
+    rotation = {"int4": 256, "nvfp4": 1}[residual]
     assert choice == Choice(SvdQuant(residual, 32, residual, rotation))
     assert choice.format.needs_calibration
 

@@ -9,7 +9,7 @@ from graphquant.quant_core.formats import SvdQuant
 from lab.sampling import relative_l2
 
 pytestmark = pytest.mark.usefixtures("comfy")
-KINDS = [("int4", 0), ("int4", 64), ("nvfp4", 0)]
+KINDS = [("int4", 1), ("int4", 64), ("nvfp4", 1)]
 
 
 @pytest.fixture
