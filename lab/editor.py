@@ -1,7 +1,7 @@
 """ComfyUI's editor in a page: what the browser tests and the README's pictures drive.
 
-Nothing here waits for ever or for a time alone: a slow machine has a minute for what takes a fast
-one a moment.
+Every wait is for a state, not for a time, and ends after a minute: a slow machine may take that
+long for what takes a fast one a moment.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Editor:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until the canvas and its nodes have come to rest."""
+        """Wait until the canvas and its nodes no longer move."""
         self.evaluate(SETTLED)
 
     def arrange(self, sizes: dict[int, tuple[int, int]], left: int, top: int) -> None:

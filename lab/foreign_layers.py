@@ -1,7 +1,7 @@
 """Layers as other node packs put them into a MODEL: ComfyUI-GGUF's, and bitsandbytes'.
 
 They behave as those do towards ComfyUI: a tensor class of raw bytes that presents itself as another
-shape and is detached as itself, and a layer that is no nn.Linear.
+shape and is detached as itself, and a layer that is not an nn.Linear.
 """
 
 from __future__ import annotations

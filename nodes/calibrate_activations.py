@@ -138,7 +138,7 @@ def _output(calibration: Calibration, report: str) -> io.NodeOutput:
 
 
 def file_path(name: str) -> Path:
-    """Where a calibration called ``name`` is kept. ValueError for what is no plain name."""
+    """Where a calibration called ``name`` is kept. ValueError for anything but a plain name."""
     name = name.strip().removesuffix(SUFFIX)
     if not name or name.startswith(".") or set(name) & set('/\\:*?"<>|'):
         raise ValueError(f"file is {name!r}. Write a name without a folder, such as flux-dev.")

@@ -42,7 +42,8 @@ class GQQuantizationConfig(io.ComfyNode):
                     display_name="config", tooltip="For the input config of a Quantize node."
                 ),
                 io.String.Output(
-                    display_name="report", tooltip="What it comes to, and the whole dictionary."
+                    display_name="report",
+                    tooltip="What the text means here, and the whole dictionary.",
                 ),
             ],
         )

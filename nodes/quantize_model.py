@@ -88,7 +88,7 @@ class GQQuantizeModel(io.ComfyNode):
                     optional=True,
                     tooltip="auto: with a calibration, compensated where it lessens a layer's "
                     "error; without one, nearest. nearest: each weight by itself, quick. "
-                    "compensated: each column makes good what the others lost; takes minutes.",
+                    "compensated: each column corrects the errors before it; takes minutes.",
                 ),
                 *fit_inputs(),
                 io.Boolean.Input(

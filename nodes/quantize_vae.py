@@ -19,7 +19,7 @@ class GQQuantizeVAE(io.ComfyNode):
             category="model/quantization",
             description=(
                 "Stores a VAE's convolution and Linear weights in INT8: half the memory for them. "
-                "What a large decode peaks at is activations, which stay as they are: use VAE "
+                "The peak of a large decode is its activations, which stay as they are: use VAE "
                 "Decode (Tiled) against those. The input VAE is not changed."
             ),
             search_aliases=["int8", "quant", "VAE", "VRAM", "low memory", "decoder"],

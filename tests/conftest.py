@@ -21,7 +21,7 @@ from lab.pack import load_pack
 
 load_pack()
 
-# The same examples in every run. A shared machine may be slow: that is no fault of what is tested.
+# The same examples in every run. A shared machine may be slow, which is not a failure.
 settings.register_profile(
     "repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -56,7 +56,7 @@ CALIBRATED_4_BIT = Example(
     "flux_4bit_calibrated",
     "## FLUX.1 in 4 bits, rounded by a calibration\n\n**Calibrate Activations** samples once with "
     "the full model and keeps what reaches its layers. **Quantize Model** then rounds each "
-    "weight's columns so that they make good each other's errors: about half the loss of rounding "
+    "weight's columns so that they correct each other's errors: about half the loss of rounding "
     "to nearest, in the same bytes.\n\nRounding takes minutes. Save the result with **Save "
     "Quantized Model**, and several different prompts calibrate better than one.",
     {

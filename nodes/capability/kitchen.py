@@ -72,7 +72,7 @@ class Kitchen:
 
 
 def examine_kitchen(device: torch.device) -> Kitchen:
-    """What comfy-kitchen does on ``device``. Raises nothing: what goes wrong is in the answer."""
+    """What comfy-kitchen does on ``device``. Raises nothing: what fails is in the result."""
     backends = kitchen_backends()
     others = [backend.name for backend in backends if backend.used and backend.name != PLAIN]
     return Kitchen(

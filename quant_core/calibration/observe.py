@@ -64,9 +64,9 @@ def observe(
     limit: bytes that they may take.
     percentile: see ``Calibration``. on_call is called at each call of a layer and may raise.
 
-    The model may be quantized already. ModuleError for what is no nn.Module; CalibrationError for
-    activations that are not finite, and for numbers that are none. The hooks are gone when the
-    block ends, whatever ended it.
+    The model may be quantized already. ModuleError unless it is an nn.Module; CalibrationError for
+    activations that are not finite, and for arguments that are not numbers. The hooks are gone
+    when the block ends, also after an error.
     """
     require_module(model)
     for argument, value in (("rows", rows), ("limit", limit)):

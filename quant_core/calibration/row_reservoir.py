@@ -26,7 +26,7 @@ def planned_rows(
     """How many rows to keep of each layer, by name; widths: K of each.
 
     rows: None for ROWS. Layers narrower than 4096 keep as many more as are no larger together, up
-    to eight times. limit: bytes for all together, were none shared; where they do not do, all
+    to eight times. limit: bytes for all together, were none shared; where they are not enough, all
     layers keep proportionally fewer.
     """
     rows = ROWS if rows is None else rows

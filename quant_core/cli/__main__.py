@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return output.refuse(_in_words(error), REFUSED)
     except MemoryError:
-        return output.refuse("The memory is not enough for the largest tensor.", REFUSED)
+        return output.refuse("There is not enough memory for the largest tensor.", REFUSED)
     except KeyboardInterrupt:
         return output.refuse("Interrupted; nothing was written.", INTERRUPTED)
     except Terminated:

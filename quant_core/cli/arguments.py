@@ -39,11 +39,11 @@ def _convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="OUT", help="the .safetensors file to write")
     _plan(parser)
     _fit(parser)
-    parser.add_argument("--save-recipe", metavar="FILE", help="write down the chosen widths")
+    parser.add_argument("--save-recipe", metavar="FILE", help="save the chosen widths")
     parser.add_argument("--method", metavar="METHOD", help=f"{', '.join(METHODS)}, or an alias")
     parser.add_argument("--config", metavar="FILE", help="a quantization_config, in JSON or a name")
     parser.add_argument(
-        "--calibration", metavar="FILE", help="of Calibrate Activations, or save_calibration"
+        "--calibration", metavar="FILE", help="what Calibrate Activations or save_calibration wrote"
     )
     parser.add_argument(
         "--rounding",
@@ -55,7 +55,7 @@ def _convert(parser: argparse.ArgumentParser) -> None:
         "--rank",
         type=int,
         default=RANK,
-        help=f"for svdquant-int4 and svdquant-nvfp4: of their low-rank branch (default {RANK})",
+        help=f"of the branch of svdquant-int4 and svdquant-nvfp4 (default {RANK})",
     )
     parser.add_argument(
         "--format",
@@ -63,7 +63,7 @@ def _convert(parser: argparse.ArgumentParser) -> None:
         default=AUTO,
         help="stock: ComfyUI reads it without this pack; auto (default): stock where possible",
     )
-    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 (default: what is there)")
+    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 (default: a GPU, if any)")
     parser.add_argument(
         "--ray",
         nargs="?",
@@ -92,7 +92,7 @@ def _estimate(parser: argparse.ArgumentParser) -> None:
 def _verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="FILE", help=_SOURCE)
     parser.add_argument("reference", metavar="REFERENCE", nargs="?", help="what it was made of")
-    parser.add_argument("--layers", action="store_true", help="tell every layer's error")
+    parser.add_argument("--layers", action="store_true", help="print every layer's error")
     _output(parser)
 
 
@@ -112,7 +112,7 @@ def _fit(parser: argparse.ArgumentParser) -> None:
         "--size-gib",
         type=float,
         metavar="GIB",
-        help="for the method fit, which it implies: the file is at most that large",
+        help="for the method fit (implied): the largest size of the file",
     )
     parser.add_argument(
         "--sensitivity", metavar="FILE", help="for fit: what Measure Sensitivity wrote"

@@ -117,7 +117,7 @@ def _fit(options: argparse.Namespace) -> Fit | Recipe | None:
 
 
 def _meaning(options: argparse.Namespace) -> Meaning:
-    """Method and patterns, of the options and of the configuration, which counts where it speaks.
+    """Method and patterns, of the options and of the configuration, which takes precedence.
 
     ConfigError: neither names a method, or both do.
     """

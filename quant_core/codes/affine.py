@@ -118,7 +118,7 @@ def _hqq(
     beta = _HQQ_BETA
     for _ in range(_HQQ_ITERATIONS):
         rounded = codes_of(values, step, zero, levels) * step
-        error = (values - rounded - zero) / step  # in steps: weights of any magnitude fare alike
+        error = (values - rounded - zero) / step  # in steps, whatever the magnitude
         magnitude = error.abs()
         threshold = magnitude.clamp_min(_SMALLEST_ERROR).pow_(_HQQ_NORM - 1) / beta
         outliers = error.sign() * (magnitude - threshold).clamp_min_(0) * step

@@ -11,9 +11,9 @@ import torch
 def least(candidates: Iterable[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:
     """Picks, place by place, the candidate of least error.
 
-    Each candidate is a tuple (error, values ...) of tensors; the result is the values alone. Of
-    equal errors the first wins. A later candidate whose error is NaN is not taken; a first one is
-    kept.
+    Each candidate is a tuple (error, values ...) of tensors; the result is the values alone.
+    Among equal errors the first wins. A later candidate whose error is NaN is not taken; a first
+    one is kept.
     """
     best = None
     for candidate in candidates:

@@ -136,7 +136,7 @@ class NVIDIAModelOptConfig(QuantConfig):
         elif block is None and self.channel_quantize is not None and weights not in ("FP8", "INT8"):
             yield f"channel_quantize has no effect: {weights} has blocks along the inputs."
         elif block is None and self.channel_quantize not in (None, 0, -2):
-            yield "channel_quantize has no effect but that every output row has a scale."
+            yield "channel_quantize has no effect, except that every output row has a scale."
         for key in ("scale_block_quantize", "scale_channel_quantize"):
             if getattr(self, key) is not None:
                 yield f"{key} has no effect: {weights} has a format of its own."

@@ -101,7 +101,7 @@ class QuantConfig(ABC):
 
     @abstractmethod
     def meaning(self) -> Meaning:
-        """What this configuration means here. ConfigError where it cannot be had."""
+        """What this configuration means here. ConfigError where it means nothing here."""
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting as the library itself writes it; ``from_dict`` reads it back."""

@@ -81,7 +81,7 @@ def _quant_type(key: str, value: Any) -> str | Mapping[str, Any]:
 
 def config_of(value: Any) -> QuantConfig | None:
     """The configuration that ``value`` is, or is written as: a QuantConfig, a library's dictionary,
-    or one of torchao's own objects. None for what is none of them, such as a method's name.
+    or one of torchao's own objects. None for anything else, such as a method's name.
     ConfigError for a dictionary that is not a configuration."""
     if isinstance(value, Mapping):
         return QuantConfig.from_dict(value)
@@ -91,7 +91,7 @@ def config_of(value: Any) -> QuantConfig | None:
 
 
 def is_torchao_config(value: Any) -> bool:
-    """Whether ``value`` is an AOBaseConfig. Who has one has imported torchao."""
+    """Whether ``value`` is an AOBaseConfig. Whoever has one has imported torchao."""
     module = sys.modules.get("torchao.core.config")
     return module is not None and isinstance(value, module.AOBaseConfig)
 
@@ -103,7 +103,7 @@ def _as_dictionary(key: str, value: Any) -> dict[str, Any]:
         return {"default": config_to_dict(value)}
     except (TypeError, ValueError, AttributeError) as error:
         raise ConfigError(
-            f"{key} is a {type(value).__name__} that torchao cannot write down: {error}. "
+            f"{key} is a {type(value).__name__} that torchao cannot serialize: {error}. "
             "Give a shorthand instead, such as int8wo.",
             (key,),
         ) from None
@@ -175,7 +175,7 @@ class TorchAoConfig(QuantConfig):
         bits = 1 + sum(self.quant_type_kwargs.get(key, 0) for key in ("ebits", "mbits"))
         if bits > 7:
             raise ConfigError(
-                f"ebits, mbits and a sign are {bits} bits. Choose 7 or fewer, as ebits 3, mbits 2.",
+                f"ebits, mbits and a sign make {bits} bits. Use 7 or fewer, as ebits 3, mbits 2.",
                 ("quant_type_kwargs", "mbits"),
             )
 

@@ -1,5 +1,5 @@
 """torchao's configuration classes as ``torchao.core.config.config_to_dict`` writes them: what each
-comes to here.
+means here.
 
 {"_type": "Int8WeightOnlyConfig", "_version": 2, "_data": {...}}; values that are objects have the
 same shape. Keys that choose a kernel or a memory layout change no number and are passed over.
@@ -151,7 +151,7 @@ def _notes(data: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key} has no effect here: {instead}."
     layouts = sorted((_NEUTRAL - {*_NOTED, "version"}) & data.keys())
     if layouts:
-        yield f"Without effect on any number: {', '.join(layouts)}."
+        yield f"These have no effect on any number: {', '.join(layouts)}."
 
 
 @_register("Int8WeightOnlyConfig", "group_size", "granularity")

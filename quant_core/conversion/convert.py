@@ -110,7 +110,7 @@ def convert(
 ) -> Conversion:
     """Quantize the model in the file ``source`` and write it to ``target``.
 
-    Of a whole checkpoint the diffusion model is quantized; all else goes along byte for byte, and
+    In a whole checkpoint the diffusion model is quantized; all else is copied byte for byte, and
     so do the layers that are kept, the names, and the metadata. Arguments as in ``plan_file`` and
     Save Quantized Model. device: where the arithmetic runs (default: the accelerator, else the
     CPU). ray: spread the layers over the Ray cluster at this address, as in ``ray_cluster``; the
@@ -118,7 +118,7 @@ def convert(
     done, bytes in all), of reading, writing and verifying.
 
     Peak memory: the largest tensor of the file, and what it is quantized to. StorageError and the
-    errors of ``plan_component``; whatever is raised, what ``target`` was before stays.
+    errors of ``plan_component``; after any error ``target`` is as it was before.
     """
     started = time.perf_counter()
     target = Path(target)
@@ -183,7 +183,7 @@ def _require_another_file(model: ModelFile, target: Path) -> None:
     for file in model.files.files:
         if target.exists() and target.samefile(file.path):
             raise StorageError(
-                f"{target} is the file that is read. Choose another name: the original stays."
+                f"{target} is the file that is read. Choose another name; nothing was written."
             )
 
 

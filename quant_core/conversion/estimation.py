@@ -20,9 +20,9 @@ from .source import open_model
 
 @dataclass(frozen=True)
 class Estimate:
-    """One method's file. nbytes: of its tensors, 0 where the method can't be had. layers: how many
+    """One method's file. nbytes: of its tensors, 0 where it is not possible. layers: how many
     are quantized. bits: a weight of those. stock: whether ComfyUI reads the file without this
-    pack. problem: why the method can't be had."""
+    pack. problem: why the method is not possible."""
 
     method: str
     nbytes: int = 0

@@ -73,7 +73,7 @@ class Inspection:
 
 
 def inspect_file(path: str | Path) -> Inspection:
-    """What is in ``path``, a safetensors file, index or folder; errors: ``open_model``'s."""
+    """What is in ``path``, a safetensors file, index or folder; errors as ``open_model``."""
     path = find_file(Path(path))
     with TensorFiles(path) as files:
         foreign = None if _is_marked(files) else find_foreign(files, True)
@@ -157,5 +157,5 @@ def _readers(
         told = ", ".join(sorted(formats | set(stored.unknown.values())))
         return (f"{loader} of any ComfyUI that knows {told}.", "Load Quantized Model.")
     if any(spec.dtype in FLOAT8_DTYPES for spec in files.specs.values()):
-        return (f"{loader}: FP8 without scales, which lost what no scale keeps.",)
+        return (f"{loader}: FP8 without scales, which has more error than FP8 with scales.",)
     return (f"{loader}: nothing in it is quantized.",)

@@ -1,4 +1,4 @@
-"""What a file of a quantized model says of itself: its source, and what was done to it.
+"""What the metadata of a quantized file say: its source, and what was done to it.
 
 Tested by tests/quant_core/conversion/test_convert.py.
 """

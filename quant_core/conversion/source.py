@@ -106,7 +106,7 @@ def open_model(path: str | Path) -> Iterator[ModelFile]:
 
 
 def find_file(path: Path) -> Path:
-    """The safetensors file or index meant by ``path``, a file or a folder. Errors: open_model's."""
+    """The safetensors file or index at ``path``, a file or a folder. Errors as ``open_model``."""
     if path.is_dir():
         return _in_folder(path)
     if not path.is_file():

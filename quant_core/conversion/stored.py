@@ -40,7 +40,7 @@ class StoredLayers:
 
 
 def stored_layers(files: TensorFiles) -> StoredLayers:
-    """The quantized layers of ``files``, checked. StorageError where a marker does not hold."""
+    """The quantized layers of ``files``, checked. StorageError where a marker is wrong."""
     prefix, layers = find_layers(files)
     named = check_stock_layers(files, {prefix + name for name in layers})
     values = markers(files)

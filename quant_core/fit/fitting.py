@@ -24,7 +24,7 @@ GIB = 1024**3
 UNIFORM = ("int3", "int4", "int4-g64", "int5", "int6", "fp8-weight-only", "int8")
 """The methods that a chart shows beside the chosen point."""
 _POINTS = 24
-_KEPT = "fit leaves it as it is: it fits, and any format would err more"
+_KEPT = "fit leaves it as it is: it fits, and any format would add error"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Fit:
     gains: Mapping[str, float] | None = None
 
     def __post_init__(self):
-        """FitError for an argument of another type, and for a size that is no number of bytes."""
+        """FitError for an argument of another type, and for a size that is not a number."""
         object.__setattr__(self, "size", int(require_size("size", self.size)))
         if self.sensitivity is not None and not isinstance(self.sensitivity, Sensitivity):
             raise FitError(

@@ -99,7 +99,7 @@ class Sensitivity:
             raise
         except (KeyError, TypeError, ValueError, AttributeError):
             raise FitError(
-                "This is no sensitivity file. Give one that Measure Sensitivity wrote."
+                "This is not a sensitivity file. Give one that Measure Sensitivity wrote."
             ) from None
 
     def save(self, path: str | Path) -> None:

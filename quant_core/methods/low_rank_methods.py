@@ -48,7 +48,7 @@ register_method(
 
 
 def require_rank(rank: int) -> None:
-    """UnsupportedMethodError where ``rank`` is no rank of a branch."""
+    """UnsupportedMethodError where ``rank`` is not a rank that a branch can have."""
     if type(rank) is not int or not 1 <= rank <= LARGEST_RANK:
         raise UnsupportedMethodError(
             f"rank is {rank!r}. Give a whole number from 1 to {LARGEST_RANK}; 32 is usual."

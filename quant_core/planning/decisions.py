@@ -47,7 +47,8 @@ class Plan:
 
     requested: the name as given. method: what it resolves to. runs_as: the method that the hardware
     runs instead, or the same. notes: sentences that hold for every such plan. warnings: sentences
-    about what is not as it was asked for. remainder: what is no layer's weight, and why it is kept.
+    about what is not as it was asked for. remainder: tensors that are no layer's weight, and the
+    reasons to keep them.
     """
 
     requested: str
@@ -73,7 +74,7 @@ class Plan:
 
     @property
     def remaining_bytes(self) -> int:
-        """Bytes of all tensors that are no layer's weight."""
+        """Bytes of all tensors that are not a layer's weight."""
         return sum(each.bytes for each in self.remainder)
 
     def with_action(self, action: str) -> tuple[LayerPlan, ...]:

@@ -176,7 +176,7 @@ def _expressions(patterns: str | Iterable[str] | None) -> tuple[re.Pattern, ...]
             expressions.append(re.compile(pattern))
         except re.error as error:
             raise PatternError(
-                f"Skip pattern {pattern!r} is no regular expression: {error}. "
+                f"Skip pattern {pattern!r} is not a valid regular expression: {error}. "
                 "Escape special characters with a backslash."
             ) from error
     return tuple(expressions)

@@ -50,7 +50,7 @@ def _raised(layer: LayerPlan, preset: Preset) -> LayerPlan:
 
 
 def _left(layer: LayerPlan, why: str) -> LayerPlan:
-    """``layer``, which was quantized before, as it was: that is no larger than what it would be
+    """``layer``, which was quantized before, as it was: that is not larger than what it would be
     raised to."""
     reason, size = f"already quantized: {layer.source}; {why}", layer.bytes_before
     return replace(layer, action=ALREADY, reason=reason, format=None, bytes_after=size, source=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 FOUR_BITS = 5.0
-"""The most bits a weight, scales included, that 4-bit codes come to: INT4 in groups of 32."""
+"""The most bits a weight, scales included, that 4-bit codes take: INT4 in groups of 32."""
 
 
 @dataclass(frozen=True)

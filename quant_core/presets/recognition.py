@@ -38,7 +38,7 @@ UNKNOWN = Recognised("unknown", "transformer", None)
 def recognise(shapes: Shapes) -> Recognised:
     """The model whose tensors have ``shapes``, by name: a diffusion model, else a text encoder.
 
-    A model of no known family is ``UNKNOWN``. Of a whole checkpoint it is the diffusion model.
+    A model of no known family is ``UNKNOWN``. In a whole checkpoint it is the diffusion model.
     StorageError where two diffusion models, or two text encoders, are in one file.
     """
     found = _diffusion_models(shapes) or _matching(shapes, TEXT_ENCODERS, "encoder", ("",))

@@ -35,7 +35,7 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 _SCALARS[12] = "d"
 _STRING, _ARRAY = 8, 9
 
-# Types that are no blocks, by ggml's number.
+# Types that are not blocks, by ggml's number.
 _PLAIN = {
     0: torch.float32,
     1: torch.float16,

@@ -137,7 +137,7 @@ def parse_header(text: bytes, file_size: int) -> Header:
         if start != offset or end - start != spec.nbytes:
             raise StorageError(
                 f"puts {spec.name!r} at bytes {start} to {end}, where {offset} to "
-                f"{offset + spec.nbytes} was due"
+                f"{offset + spec.nbytes} was expected"
             )
         offset = end
     if data + offset != file_size:

@@ -171,7 +171,7 @@ def _write(
     os.fsync(file.fileno())
     missing = header.specs.keys() - hashes.keys()
     if missing:
-        raise StorageError(f"{len(missing)} tensors were announced and never came: {min(missing)}.")
+        raise StorageError(f"{len(missing)} tensors were announced, not written: {min(missing)}.")
     return hashes
 
 

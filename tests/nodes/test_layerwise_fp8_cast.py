@@ -199,7 +199,7 @@ def test_saved_it_samples_the_same_in_a_comfyui_without_this_pack(
     [
         ({"storage_dtype": "float8"}, "Unknown storage dtype 'float8'. Did you mean float8_e"),
         ({"compute_dtype": "bf16"}, "Unknown compute dtype 'bf16'."),
-        ({"skip_patterns": "("}, "Skip pattern '(' is no regular expression"),
+        ({"skip_patterns": "("}, "Skip pattern '(' is not a valid regular expression"),
         ({"skip_classes": "Flux"}, "No layer is left to quantize: 42 of 42 are kept"),
     ],
     ids=lambda value: str(value)[:30],

@@ -1,4 +1,4 @@
-"""The node "Load Quantized Model": its names, which are for ever, and its outputs."""
+"""The node "Load Quantized Model": its names, which never change, and its outputs."""
 
 import pytest
 

@@ -51,7 +51,7 @@ class WeightCache:
     ) -> Weights:
         """The weights that ``quantize`` makes of the unloaded ``patcher`` by ``plan``, read from
         the file where there is one, every byte of it verified; made and written where there is
-        none. Neither a damaged file nor a full disk is an error."""
+        none. A damaged file or a full disk is not an error."""
         try:
             hashes = SourceHashes(self.folder / "source_hashes.json", _on_bytes)
             key = cache_key(patcher, prefix, plan, device, hashes)

@@ -100,7 +100,7 @@ def _bound(value: object) -> BoundToOriginalError:
     cls = type(value)
     return BoundToOriginalError(
         f"A node before Quantize Model put a {cls.__name__} (of {cls.__module__}) into the model, "
-        "which holds on to the unquantized one. Put that node after Quantize Model."
+        "which keeps using the unquantized one. Put that node after Quantize Model."
     )
 
 

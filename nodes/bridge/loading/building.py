@@ -141,7 +141,7 @@ def _require_recognised(file: str, contents: Contents, metadata: Mapping[str, st
     if foreign is None:
         raise StorageError(f"ComfyUI does not recognise the model in {file}. Update ComfyUI.")
     raise StorageError(
-        f"{file} names its layers as diffusers does ({foreign}), and ComfyUI makes no model of it. "
+        f"{file} names its layers as diffusers does ({foreign}), which ComfyUI cannot load. "
         "Choose a file with the original names, or quantize the original."
     )
 

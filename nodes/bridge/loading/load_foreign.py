@@ -68,7 +68,8 @@ def load_foreign(files: TensorFiles, foreign: ForeignFile) -> Loaded:
 
 
 def load_gguf(path: Path) -> Loaded:
-    """The model in a GGUF file. Blocks stay as they are, but for tensors that are no layer's."""
+    """The model in a GGUF file. Blocks stay as they are, except in tensors of no
+    layer."""
     with GGUFFile(path) as file:
         prefix = model_prefix(file.tensors)
         mine = {n.removeprefix(prefix): t for n, t in file.tensors.items() if n.startswith(prefix)}
@@ -110,7 +111,7 @@ def _build(
     if not is_recognised(contents, metadata):
         contents = by_comfyuis_names(file, contents)
     patcher = build_model(file, contents, metadata, dtype)
-    told = f"{contents.joined} layers put together of the file's rows, as ComfyUI joins q, k and v."
+    told = f"{contents.joined} layers made of the file's rows, as ComfyUI joins q, k and v."
     return patcher, (told,) if contents.joined else ()
 
 

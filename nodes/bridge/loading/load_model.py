@@ -134,7 +134,7 @@ def _load_ours(
     layers: Mapping[str, StoredLayer],
     read: Callable[..., QuantizedWeight] = StoredLayer.read,
 ) -> ModelPatcher:
-    """Of a whole checkpoint the diffusion model alone. read: as ``StoredLayer.read``."""
+    """In a whole checkpoint, only the diffusion model. read: as ``StoredLayer.read``."""
     names = set(_other_names(files, prefix, layers))
     inner = model_prefix({*names, *(f"{name}.weight" for name in layers)})
     state = {

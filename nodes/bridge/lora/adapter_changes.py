@@ -1,7 +1,7 @@
 """The change that a ModelPatcher's patches make to a weight, as ComfyUI's adapters define it.
 
 LoRA and LoHa are low-rank products, LoKr is a Kronecker product, DoRA scales rows or columns. All
-of them stay beside the codes. A full difference, OFT, BOFT and the like are no such change.
+of them stay beside the codes. A full difference, OFT, BOFT and others cannot be written so.
 """
 
 from __future__ import annotations

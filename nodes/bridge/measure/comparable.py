@@ -11,9 +11,9 @@ from ....quant_core.detect import quantized_as
 
 
 def doubts(reference: ModelPatcher, quantized: ModelPatcher) -> list[str]:
-    """What makes a comparison say less than it seems to, as sentences.
+    """Reasons why a comparison says less than it seems to, as sentences.
 
-    ValueError where it would say nothing: the same MODEL twice, the two swapped, or models of
+    ValueError where it would be meaningless: the same MODEL twice, the two swapped, or models of
     different architectures.
     """
     architectures = [type(each.model.model_config).__name__ for each in (reference, quantized)]

@@ -37,12 +37,12 @@ class Progress:
 
 
 def in_words(seconds: float) -> str:
-    """A time in words, as precise as an estimate is."""
+    """A time in words, as precise as estimates are."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def tell(text: str) -> None:
-    """Show ``text`` on the node that is running; without a server nobody is there to read it."""
+    """Show ``text`` on the node that is running; without a server, nothing happens."""
     from server import PromptServer
 
     context, server = get_executing_context(), getattr(PromptServer, "instance", None)

@@ -153,7 +153,7 @@ def _facts(saved: SavedTensors, private: bool) -> Iterator[str]:
         if count:
             yield (
                 f"{count} unquantized tensors are held as float32 and stored as "
-                f"{str(dtype).removeprefix('torch.')}, which represents every value of theirs."
+                f"{str(dtype).removeprefix('torch.')}, which holds each of their values exactly."
             )
     if saved.patched["quantized"]:
         yield (

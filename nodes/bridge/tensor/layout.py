@@ -39,7 +39,7 @@ class GraphQuantLayout(QuantizedLayout):
     @dataclass(frozen=True)
     class Params(BaseLayoutParams):
         """All of a weight but its codes. row_gain to kron_right: a Change. patches: where to look
-        for the adapters behind one. undo: puts back the weight that a scheduled LoRA (a hook)
+        for the adapters behind it. undo: puts back the weight that a scheduled LoRA (a hook)
         replaced."""
 
         format: Format | None = None

@@ -1,4 +1,4 @@
-"""What a format owes: quantize, dequantize, linear, and what the package asks of it besides.
+"""What every format has: quantize, dequantize, linear, and what the package asks of it besides.
 
 Tested by tests/quant_core/formats/base/test_format.py and tests/quant_core/formats/test_base.py.
 """

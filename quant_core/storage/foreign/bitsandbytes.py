@@ -43,7 +43,7 @@ def _int8(files: TensorFiles, name: str) -> ForeignLayer:
     order = f"{name}.weight_format"
     if order in files.specs:
         if files.specs[order].nbytes > 8 or files.read(order).any():
-            raise fault(files, f"stores {name} in tiles of some GPU, not in rows")
+            raise fault(files, f"stores {name} in the tiles of a GPU kernel, not in rows")
         names.append(order)
 
     def make(tensors: Tensors) -> Tensors:

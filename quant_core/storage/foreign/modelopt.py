@@ -37,7 +37,7 @@ def recognise(files: TensorFiles) -> dict[str, ForeignLayer]:
         if weight is None:
             raise fault(files, f"has {name}.weight_scale, but no {name}.weight")
         if len(weight.shape) != 2:
-            raise fault(files, f"has {weight.name} of shape {list(weight.shape)}, no matrix")
+            raise fault(files, f"has {weight.name} of shape {list(weight.shape)}, not a matrix")
         if weight.dtype == torch.float8_e4m3fn:
             found[name] = _float8(files, name, weight)
         elif weight.dtype == torch.uint8:

@@ -71,7 +71,7 @@ def int8_layer(files: TensorFiles, name: str, values: Mapping[str, Any]) -> Fore
     count = scale.nbytes // 4
     rows = weight.shape[0]
     if count not in (1, rows):
-        raise fault(files, f"has {count} scales in {scale.name}, where {rows} were due")
+        raise fault(files, f"has {count} scales in {scale.name}, where {rows} were expected")
     if option(values, "convrot"):
         fmt: Format = _checked(files, name, Int8ConvRot, _rotation(values), activations)
         _require_multiple(files, name, weight.shape[1], fmt.rotation)

@@ -133,7 +133,7 @@ def test_a_mistake_names_file_line_and_the_valid_words(flux_patcher, write, exec
     assert str(error.value).startswith(f"{file}, {words}")
 
 
-def test_a_preset_that_is_no_architecture_is_no_section(flux_patcher, write, execute):
+def test_a_preset_that_is_not_an_architecture_is_not_a_section(flux_patcher, write, execute):
     write('[flux1_quality]\ntransformer = "none"\n')
     with pytest.raises(ValueError, match="line 1: Unknown section 'flux1_quality'"):
         execute(flux_patcher)

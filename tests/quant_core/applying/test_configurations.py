@@ -31,7 +31,7 @@ from graphquant.quant_core.errors import CalibrationError
 from lab.pack import ROOT
 from lab.sampling import relative_l2
 
-# What each library writes, and the method and first format that it comes to.
+# What each library writes, and the method and first format that it means.
 CONFIGURATIONS = [
     (TorchAoConfig("int8wo"), "int8", "int8 per-row"),
     (TorchAoConfig("int4wo", group_size=64), "int4-g64", "int4 groups of 64"),
@@ -124,7 +124,9 @@ def test_a_forward_loop_calibrates_fp8_activations(transformer, tokens, fp8_hard
         (QuantoConfig, UnknownNameError, "Unknown method"),
     ],
 )
-def test_what_is_no_method_is_refused_and_nothing_is_touched(config, error, message, transformer):
+def test_what_is_not_a_method_is_refused_and_nothing_is_touched(
+    config, error, message, transformer
+):
     before = list(transformer.parameters())
     with pytest.raises(error, match=message):
         quantize_component(transformer, config)

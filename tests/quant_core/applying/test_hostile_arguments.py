@@ -38,7 +38,7 @@ def test_an_argument_of_another_type_is_named(arguments, message, transformer):
 
 
 @pytest.mark.parametrize("model", [None, "model.safetensors", torch.zeros(3), {}, nn.Linear])
-def test_what_is_no_module_is_named(model):
+def test_what_is_not_a_module_is_named(model):
     with pytest.raises(QuantizationError, match=r"^model is a \w+, not an nn\.Module\."):
         quantize_component(model, "int8")
 

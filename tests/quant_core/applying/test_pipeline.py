@@ -110,7 +110,7 @@ def test_a_module_without_values_is_refused_before_anything_changes():
 
 
 @pytest.mark.parametrize("pipe", [None, "flux", torch.nn.Linear(4, 4)])
-def test_what_is_no_pipeline_is_named(pipe):
+def test_what_is_not_a_pipeline_is_named(pipe):
     with pytest.raises(ConfigError, match=f"^pipe is a {type(pipe).__name__}, which has no"):
         quantize_pipeline(pipe, {"transformer": "int8"})
 

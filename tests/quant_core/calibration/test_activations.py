@@ -24,7 +24,7 @@ def test_a_percentile_is_that_of_all_calls_together(percentile):
     assert statistics.result().maximum == pytest.approx(expected, rel=2**-7)
 
 
-def test_a_call_without_tokens_is_no_call():
+def test_a_call_without_tokens_is_not_counted():
     statistics = ActivationStatistics(99.0)
     statistics.add(torch.zeros(2, 0, 4))
     assert statistics.calls == 0

@@ -134,7 +134,7 @@ def gguf(path):
     ],
 )
 @pytest.mark.parametrize("command", ["convert", "inspect", "estimate", "verify"])
-def test_what_is_no_model_file_is_refused_in_one_line(tmp_path, run, command, spoil, words):
+def test_what_is_not_a_model_file_is_refused_in_one_line(tmp_path, run, command, spoil, words):
     path = tmp_path / "model.safetensors"
     spoil(path)
     out = tmp_path / "out.safetensors"

@@ -277,6 +277,6 @@ def test_an_unknown_architecture_is_named_with_its_neighbours(name):
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", '"x"', "{", "[" * 9999, '{"flux2": []}'])
-def test_json_that_is_no_defaults_is_refused_in_words(text):
+def test_json_that_is_not_a_set_of_defaults_is_refused_in_words(text):
     with pytest.raises(ConfigError):
         DefaultsConfig.from_json(text)

@@ -18,7 +18,7 @@ def test_every_class_of_the_documents_is_here():
     assert {name: kind.quant_method for name, kind in CONFIGS.items()} == {n: n for n in CONFIGS}
 
 
-# A dictionary of each library, and what it comes to.
+# A dictionary of each library, and what it means here.
 MEANINGS = [
     ({"quant_method": "torchao", "quant_type": "int8wo"}, Meaning("int8wo")),
     (
@@ -140,7 +140,7 @@ REFUSED = [
     ),
     (
         {"quant_method": "torchao", "quant_type": "fpx_weight_only", "ebits": 3, "mbits": 4},
-        "ebits, mbits and a sign are 8 bits. Choose 7 or fewer",
+        "ebits, mbits and a sign make 8 bits. Use 7 or fewer",
         ("quant_type_kwargs", "mbits"),
     ),
     (
@@ -227,7 +227,7 @@ def test_what_cannot_be_is_a_value_error_with_the_remedy(values, message, path):
         assert error.value.path == path
 
 
-# What can be written down, and is no method here.
+# What can be written, and is not a method here.
 WITHOUT_A_METHOD = [
     ({"quant_method": "gguf"}, "Load the file with Load Quantized Model"),
     ({"quant_method": "torchao", "quant_type": "fpx_weight_only"}, "does not say how many bits"),

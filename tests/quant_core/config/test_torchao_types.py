@@ -86,7 +86,7 @@ def test_types_that_torchao_once_had_are_read():
     assert typed("FPXWeightOnlyConfig", ebits=3, mbits=2) == Meaning("fp6-e3m2")
     assert typed("NF4WeightOnlyConfig") == Meaning("nf4")
     assert typed("NVFP4WeightOnlyConfig", use_triton_kernel=True) == Meaning(
-        "nvfp4-weight-only", notes=("Without effect on any number: use_triton_kernel.",)
+        "nvfp4-weight-only", notes=("These have no effect on any number: use_triton_kernel.",)
     )
 
 

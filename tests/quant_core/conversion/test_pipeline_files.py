@@ -38,7 +38,7 @@ def test_the_files_are_this_packs_own(tmp_path):
     assert found.readers[0].startswith("Load Quantized Model")
 
 
-def test_what_is_no_pipeline_or_lacks_a_tensor_is_refused(tmp_path):
+def test_what_is_not_a_pipeline_or_lacks_a_tensor_is_refused(tmp_path):
     from diffusers import FluxPipeline
     from safetensors.torch import load_file, save_file
 

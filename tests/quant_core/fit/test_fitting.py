@@ -147,7 +147,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 @pytest.mark.parametrize("size", [NAN, INF, -INF, -1, None, "1 GiB", True])
-def test_a_size_that_is_no_number_of_bytes_is_named(size):
+def test_a_size_that_is_not_a_number_of_bytes_is_named(size):
     with pytest.raises(FitError, match=rf"^size is {size!r}\. Give a number"):
         Fit(size)
 

@@ -58,6 +58,6 @@ def test_a_layer_that_the_user_excludes_stays(model, plan):
     "text",
     ["", "[]", "{}", '{"graphquant_recipe": 9}', '{"graphquant_recipe": 1, "layers": {"a": 3}}'],
 )
-def test_what_is_no_recipe_is_refused(text):
+def test_what_is_not_a_recipe_is_refused(text):
     with pytest.raises(FitError, match="This is not a recipe"):
         Recipe.from_json(text)

@@ -43,10 +43,10 @@ def test_a_file_with_another_content_is_refused(sensitivity, change):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "null", "3", '{"graphquant_recipe": 1}'])
-def test_what_is_no_sensitivity_file_is_refused_by_name(tmp_path, text):
+def test_what_is_not_a_sensitivity_file_is_refused_by_name(tmp_path, text):
     file = tmp_path / "x.json"
     file.write_text(text)
-    with pytest.raises(FitError, match=r"x\.json: This is no sensitivity file"):
+    with pytest.raises(FitError, match=r"x\.json: This is not a sensitivity file"):
         Sensitivity.load(file)
 
 

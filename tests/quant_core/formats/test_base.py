@@ -1,4 +1,4 @@
-"""What every format owes, whatever its arithmetic."""
+"""What every format must do, whatever its arithmetic."""
 
 import math
 

@@ -75,7 +75,7 @@ def test_a_library_that_refuses_is_found_out_once_and_for_all(what, monkeypatch)
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB.")
 
 
-def test_out_of_memory_in_a_trial_is_no_verdict(monkeypatch):
+def test_out_of_memory_in_a_trial_gives_no_verdict(monkeypatch):
     cpu = torch.device("cpu")
     for known in (float8_way.WAYS, product.INT8_WORKS, dispatch.TRITON_WORKS, race.ANSWERS):
         for where in (cpu, GPU):

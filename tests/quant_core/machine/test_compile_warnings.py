@@ -22,7 +22,7 @@ def test_the_modes_are_these_in_this_order():
     assert COMPILE_MODES[4:] == ("max-autotune-no-cudagraphs",)
 
 
-def test_no_mode_is_no_compilation():
+def test_without_a_mode_nothing_is_compiled():
     assert get_quant_compile_warnings("fp8-dynamic", None) == []
 
 

@@ -29,7 +29,7 @@ def test_the_quickest_within_the_error_is_taken_and_all_are_reported(timings, ma
     assert " is fastest at 77 rows: int4 1.00 ms (error 0.094), int8 2.00 ms" in choice.note
 
 
-def test_a_plan_whose_layers_all_stay_says_so_and_is_no_error(timings):
+def test_a_plan_whose_layers_all_stay_says_so_and_is_not_an_error(timings):
     model = torch.nn.Sequential(torch.nn.Linear(128, 128))
     plan = plan_component(model, "fastest", search=Search(0.005))
     assert not plan.quantized

@@ -60,7 +60,7 @@ def test_zeros_against_zeros_are_right_and_anything_against_zeros_is_all_wrong()
     assert error_of(zeros, ones) == Error(1.0, 0.0)
 
 
-def test_nothing_added_is_no_error_figure():
+def test_without_values_there_is_no_error_figure():
     assert RunningError().error() is None
 
 

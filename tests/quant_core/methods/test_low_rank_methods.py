@@ -40,6 +40,6 @@ def test_the_rank_goes_to_formats_that_have_a_branch():
 
 
 @pytest.mark.parametrize("rank", [-1, 513, 2.0, True, None, "32"])
-def test_what_is_no_rank_is_refused_by_its_argument(rank):
+def test_what_is_not_a_rank_is_refused_by_its_argument(rank):
     with pytest.raises(UnsupportedMethodError, match=r"^rank is "):
         require_rank(rank)

@@ -69,7 +69,7 @@ def test_every_class_is_cast_also_as_the_root(layer):
     assert planned.bytes_after == 16 + 4
 
 
-def test_normalizations_are_no_layers_of_a_plan(model):
+def test_normalizations_are_not_layers_of_a_plan(model):
     plan = plan_layerwise(model, skip_patterns=())
     assert len(plan.layers) == len(plan.quantized) == 12
     assert not any(la.kind in ("LayerNorm", "GroupNorm") for la in plan.layers)
@@ -151,7 +151,11 @@ def test_the_whole_module_is_every_parameter_but_scalars():
     ("options", "error", "message"),
     [
         ({"storage_dtype": "float8_e8m0fnu"}, UnknownNameError, "Unknown storage dtype 'float8_e8"),
-        ({"skip_patterns": "blocks.("}, PatternError, r"Skip pattern 'blocks\.\(' is no regular"),
+        (
+            {"skip_patterns": "blocks.("},
+            PatternError,
+            r"Skip pattern 'blocks\.\(' is not a valid regular",
+        ),
         ({"skip_patterns": "."}, NothingToQuantizeError, "12 of 12 are kept, 12 of them by"),
     ],
 )

@@ -111,7 +111,7 @@ REASONS = {
 
 
 @pytest.mark.parametrize("name", REASONS)
-def test_what_is_no_layer_has_a_kind_and_a_reason(name, everything):
+def test_what_is_not_a_layer_has_a_kind_and_a_reason(name, everything):
     plan = plan_component(everything, "int8")
     (found,) = (each for each in plan.remainder if name in each.names)
     kind, reason = REASONS[name]

@@ -63,7 +63,7 @@ def test_the_generic_rule_is_not_misled_by_a_short_list_of_side_networks():
     assert in_blocks("transformer.layers", 12) <= quantized(model)
 
 
-def test_a_component_named_model_is_no_modulation():
+def test_a_component_named_model_is_not_modulation():
     model = group(a=group(model=group(blocks=blocks(2))))
     assert quantized(model) == in_blocks("a.model.blocks", 2)
 

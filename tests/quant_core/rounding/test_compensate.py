@@ -1,4 +1,4 @@
-"""Rounding a column makes good what the columns before it lost."""
+"""Rounding a column corrects the errors of the columns before it."""
 
 import pytest
 import torch

@@ -35,7 +35,7 @@ def test_exceptions_are_counted_the_most_frequent_first():
     ]
 
 
-def test_nothing_rounded_is_no_line():
+def test_without_rounding_there_is_no_line():
     assert rounding_lines({}) == []
 
 

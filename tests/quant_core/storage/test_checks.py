@@ -51,7 +51,7 @@ def test_a_tensor_that_is_missing_or_otherwise_is_refused(files, name, dtype, sh
         ("long", "has 70000 bytes in long, which is a short text"),
     ],
 )
-def test_a_marker_that_is_no_json_object_is_refused(files, name, text):
+def test_a_marker_that_is_not_a_json_object_is_refused(files, name, text):
     assert read_json(files, "object") == {"bits": 4}
     with pytest.raises(StorageError, match=text):
         read_json(files, name)

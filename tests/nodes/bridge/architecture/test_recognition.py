@@ -54,7 +54,7 @@ def test_a_file_of_each_text_encoder_has_the_nodes_preset_and_layers(name):
 
 
 @pytest.mark.parametrize("name", [*TREES, *UNLISTED_TREES])
-def test_each_architecture_has_one_signature_and_is_no_text_encoder(name):
+def test_each_architecture_has_one_signature_and_is_not_a_text_encoder(name):
     shapes = {n: s.shape for n, s in as_file(base_model(name).diffusion_model).items()}
     matching = [s.architecture for s in DIFFUSION_MODELS if s.matches(shapes)]
     assert len(matching) == 1

@@ -159,7 +159,7 @@ def test_a_merge_that_can_not_be_hashed_is_quantized_without_the_cache(run, flux
     assert entries(tmp_path) == []
 
 
-def test_the_source_is_hashed_once_and_a_damaged_index_is_no_error(run, flux, tmp_path):
+def test_the_source_is_hashed_once_and_a_damaged_index_is_not_an_error(run, flux, tmp_path):
     from graphquant.quant_core.conversion import metadata
 
     run(flux())

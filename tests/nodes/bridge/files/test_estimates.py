@@ -54,7 +54,7 @@ def test_what_is_not_listed_is_not_read(server, query):
     assert "There is no file" in json.load(refusal.value)["problem"]
 
 
-def test_a_file_that_is_no_model_is_a_problem_in_words(server, models_folder):
+def test_a_file_that_is_not_a_model_is_a_problem_in_words(server, models_folder):
     (models_folder / "broken.safetensors").write_bytes(b"<html>")
     with pytest.raises(urllib.error.HTTPError) as refusal:
         ask(server, folder="diffusion_models", name="broken.safetensors")

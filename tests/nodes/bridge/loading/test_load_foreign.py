@@ -116,7 +116,7 @@ def test_quantized_layers_that_comfyui_renames_are_found_by_their_old_names():
     }
 
 
-def test_quantized_tensors_that_are_no_layers_are_decoded(write, load, flux_patcher):
+def test_quantized_tensors_that_are_not_layers_are_decoded(write, load, flux_patcher):
     patcher, report = load(write(gguf_file, blocks=("img_in.bias",)))
     loaded, original = (p.model.diffusion_model.img_in.bias for p in (patcher, flux_patcher))
     assert 0 < relative_l2(loaded, original) < 0.01

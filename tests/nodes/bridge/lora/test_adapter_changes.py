@@ -123,7 +123,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
-def test_what_is_no_such_change_is_none(name):
+def test_what_is_not_such_a_change_is_none(name):
     assert change_of(UNKNOWN[name](), base=gaussian(*SHAPE, seed=9)) is None
 
 

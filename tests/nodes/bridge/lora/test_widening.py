@@ -72,7 +72,7 @@ def test_a_layer_that_is_not_loaded_computes_the_same(flux_patcher, quantize, wi
     assert torch.allclose(y, x @ expected.T, atol=1e-2)
 
 
-def test_a_width_that_the_format_has_not_stays_a_plain_weight(flux_patcher, quantize):
+def test_a_width_that_the_format_does_not_have_stays_a_plain_weight(flux_patcher, quantize):
     quantized = quantize(flux_patcher, "int4")
     plain = quantized.model.get_submodule(KEY.removesuffix(".weight")).weight.dequantize()
     patched = quantized.clone()

@@ -177,7 +177,7 @@ def test_a_size_for_another_method_is_warned_of(flux_patcher, inputs):
 
 
 @pytest.mark.parametrize("size", [float("nan"), float("inf"), -1.0, "2"])
-def test_a_size_that_is_no_number_is_an_error_that_names_the_input(flux_patcher, clip, size):
+def test_a_size_that_is_not_a_number_is_an_error_that_names_the_input(flux_patcher, clip, size):
     from graphquant.nodes.quantize_model import GQQuantizeModel
     from graphquant.nodes.quantize_text_encoder import GQQuantizeTextEncoder
     from graphquant.quant_core.errors import FitError

@@ -10,7 +10,7 @@ from lab.tiny_vaes import TINY_VAES
 
 pytestmark = pytest.mark.usefixtures("comfy", "inference_mode")
 
-# Small trees with what is no layer: convolutions and gains, embeddings and buffers that no state
+# Small trees with more than layers: convolutions and gains, embeddings and buffers that no state
 # dict has, positions and registers as parameters.
 SMALL = {
     "cascade_b": {"c_hidden": [64, 64, 64, 64], "blocks": [[1] * 4] * 2, "nhead": [-1, -1, 2, 2]},

@@ -1,4 +1,4 @@
-"""A saved model is the model: every bit of its weights, in a file for those who shall read it."""
+"""A saved model is the model: every bit of its weights, in a file that others can read."""
 
 import pytest
 import torch

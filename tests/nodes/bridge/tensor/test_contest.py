@@ -75,7 +75,7 @@ def test_wrong_numbers_lose_however_quick(contest, caplog):
     assert "wrongly" in caplog.text
 
 
-def test_a_full_card_is_no_verdict_and_is_not_asked_at_every_call(contest):
+def test_a_full_card_gives_no_verdict_and_is_not_asked_at_every_call(contest):
     theirs = Theirs(torch.OutOfMemoryError())
     assert not contest.is_won(FMT, MANY, theirs)
     theirs.error = None
