@@ -29,6 +29,7 @@ _ROOMS = {
     ),
     "conversion.sizes": ("estimate",),
     "errors": (
+        "ArgumentError",
         "CastingError",
         "ConfigError",
         "FitError",

@@ -24,7 +24,7 @@ FLOAT8_DTYPES = frozenset(
 
 
 def quantized_as(tensor: torch.Tensor) -> str | None:
-    """What ``tensor`` is stored as, in a word, or None for an ordinary floating point tensor.
+    """What ``tensor`` is stored as, in a word, or None for ordinary numbers, real or complex.
 
     Knows native float8 dtypes, integer codes, wrapper subclasses (torchao, ComfyUI's
     QuantizedTensor) and foreign tensor classes (GGUF, bitsandbytes).
@@ -34,7 +34,8 @@ def quantized_as(tensor: torch.Tensor) -> str | None:
         return f"ComfyUI {layout}"
     if is_traceable_wrapper_subclass(tensor) or type(tensor) not in (torch.Tensor, nn.Parameter):
         return type(tensor).__name__
-    if tensor.dtype in FLOAT8_DTYPES or not tensor.dtype.is_floating_point:
+    ordinary = tensor.dtype.is_floating_point or tensor.dtype.is_complex
+    if tensor.dtype in FLOAT8_DTYPES or not ordinary:
         return str(tensor.dtype).removeprefix("torch.")
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class QuantizationError(ValueError):
@@ -25,6 +26,28 @@ class UnknownNameError(QuantizationError):
         hint = f"Did you mean {' or '.join(close)}? " if close else ""
         known = f"Valid: {', '.join(valid)}." if valid else "It takes none."
         super().__init__(f"Unknown {kind} {name!r}. {hint}{known}")
+
+
+class ArgumentError(QuantizationError):
+    """An argument is of a kind that the function does not take."""
+
+
+def require_kind(argument: str, value: object, kinds: type | tuple[type, ...], remedy: str) -> None:
+    """ArgumentError where ``value`` is of none of ``kinds``; remedy: the sentence that says what
+    to give."""
+    if not isinstance(value, kinds):
+        raise ArgumentError(f"{argument} is {value!r:.60}. {remedy}")
+
+
+def require_path(argument: str, value: object) -> None:
+    """ArgumentError where ``value`` is no path."""
+    require_kind(argument, value, (str, Path), "Give the path as a text or a pathlib.Path.")
+
+
+def require_callable(argument: str, value: object) -> None:
+    """ArgumentError where ``value`` is neither None nor a function."""
+    if value is not None and not callable(value):
+        raise ArgumentError(f"{argument} is {value!r:.60}. Give a function, or None.")
 
 
 class UnsupportedMethodError(QuantizationError):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .errors import ArgumentError, require_kind
 from .kernels.dispatch import triton_works
 from .kernels.float8_way import float8_problem
 from .kernels.product import unscaled_kinds
@@ -54,13 +55,41 @@ def default_device() -> torch.device:
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
+def device_named(device: torch.device | str | None) -> torch.device:
+    """The device that ``device`` means; None for ``default_device``. ArgumentError for what is no
+    device, and for one that is not there."""
+    if device is None:
+        return default_device()
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ArgumentError(
+            f"device is {device!r:.60}. Name one of PyTorch's devices, such as cpu or cuda:0."
+        ) from None
+    if found.type == "cuda":
+        try:
+            torch.cuda.get_device_name(found)
+        except (RuntimeError, AssertionError):  # no driver or index; a PyTorch without CUDA
+            raise ArgumentError(
+                f"device is {device!r:.60}, which PyTorch does not see. Name another, such as cpu, "
+                "or install a PyTorch that sees the GPU."
+            ) from None
+    return found
+
+
+def require_hardware(hardware: object) -> None:
+    """ArgumentError where ``hardware`` is no Hardware."""
+    remedy = "Give a Hardware, such as hardware_of('cuda')."
+    require_kind("hardware", hardware, Hardware, remedy)
+
+
 def hardware_of(device: torch.device | str | None = None, compiled_int8: bool = False) -> Hardware:
     """Finds out what ``device`` can do (default: the accelerator, else the CPU).
 
     compiled_int8: whether the caller has INT8 kernels of its own for NVIDIA GPUs; those of this
     package that are fast need Triton.
     """
-    device = default_device() if device is None else torch.device(device)
+    device = device_named(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
     fp8, triton = check_fp8_support(device), device.type == "cuda" and triton_works(device)
     unscaled = unscaled_kinds(device)
@@ -89,7 +118,7 @@ def check_fp8_support(device: torch.device | str | None = None) -> bool:
 
     A CPU only emulates it, slower than bfloat16, and counts as no.
     """
-    device = default_device() if device is None else torch.device(device)
+    device = device_named(device)
     return fp8_matmul_problem(device) is None
 
 
@@ -132,4 +161,6 @@ def get_recommended_method(hardware: Hardware | None = None) -> str:
     """The method to start with on ``hardware`` (default: of the accelerator, else the CPU):
     "int8-convrot" where INT8 matmuls are fast, "fp8-dynamic" where only FP8 matmuls are, else
     "int8"."""
-    return recommend(hardware_of() if hardware is None else hardware).method
+    hardware = hardware_of() if hardware is None else hardware
+    require_hardware(hardware)
+    return recommend(hardware).method

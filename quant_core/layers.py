@@ -44,12 +44,12 @@ def is_large_table(module: nn.Module) -> bool:
     return is_table and weight is not None and weight.dim() == 2 and weight.numel() >= _LARGE_TABLE
 
 
-def require_module(model: object) -> None:
-    """ModuleError where ``model`` is not an nn.Module."""
+def require_module(model: object, argument: str = "model") -> None:
+    """ModuleError where ``model``, which was given as ``argument``, is not an nn.Module."""
     if not isinstance(model, nn.Module):
         raise ModuleError(
-            f"model is a {type(model).__name__}, not an nn.Module. Give the module itself, such as "
-            "pipeline.transformer."
+            f"{argument} is a {type(model).__name__}, not an nn.Module. Give the module itself, such "
+            "as pipeline.transformer."
         )
 
 

@@ -15,10 +15,10 @@ from ..calibration import Calibration, require_same_model
 from ..carriers.torchao_tensors import require_torchao, to_torchao
 from ..config import QuantConfig, config_of
 from ..detect import module_bytes
-from ..errors import CalibrationError
+from ..errors import CalibrationError, require_callable
 from ..fit import Fit, Recipe, with_fit
 from ..formats import Format, QuantizedWeight
-from ..hardware import Hardware, default_device, hardware_of
+from ..hardware import Hardware, default_device, device_named, hardware_of
 from ..layers import submodule
 from ..machine.fastest import Search
 from ..methods import RANK
@@ -83,6 +83,8 @@ def quantize_component(
     ValueError (see ``plan_component``), NonFiniteWeightError; TorchAOError (an ImportError) where
     torchao is missing or too old.
     """
+    require_callable("on_layer", on_layer)
+    device = None if device is None else device_named(device)
     prepared = prepare(
         model,
         method,
@@ -181,7 +183,7 @@ def prepare(
         granularity,
         include=include,
         exclude=exclude,
-        hardware=hardware or hardware_of(device),
+        hardware=hardware_of(device) if hardware is None else hardware,
         **options,
     )
     for layer in plan.quantized:

@@ -18,7 +18,7 @@ from torch import nn
 
 from ..detect import module_bytes
 from ..errors import CastingError, UnknownNameError
-from ..layers import submodule
+from ..layers import require_module, submodule
 from ..planning.layerwise_plan import (
     COMPUTE_DTYPES,
     DEFAULT_SKIP_PATTERNS,
@@ -53,6 +53,7 @@ def apply_layerwise_casting(
 
     CastingError where casting is applied already; UnknownNameError; others as ``plan_layerwise``.
     """
+    require_module(module, "module")
     if _castings(module):
         raise CastingError(
             "Layerwise casting is applied already. Call remove_layerwise_casting(module) first."
@@ -98,6 +99,7 @@ def remove_layerwise_casting(module: nn.Module) -> None:
     Their values are those that the layers computed with; a value that FP8 can hold is the
     original's, bit by bit. CastingError where nothing is cast.
     """
+    require_module(module, "module")
     castings = _castings(module)
     if not castings:
         raise CastingError(

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ..errors import StorageError
+from ..errors import StorageError, require_kind, require_path
 from .activations import Calibration, LayerActivations
 from .fingerprint import Fingerprint
 
@@ -25,6 +25,9 @@ def save_calibration(calibration: Calibration, path: str | Path) -> int:
 
     Rows that layers share are stored once. StorageError where it cannot be written.
     """
+    remedy = "Give a Calibration, from observe or load_calibration."
+    require_kind("calibration", calibration, Calibration, remedy)
+    require_path("path", path)
     path = Path(path)
     tensors, places, rows = {}, {}, {}
     for name, each in calibration.rows.items():
@@ -55,6 +58,7 @@ def load_calibration(path: str | Path) -> Calibration:
 
     StorageError for a file that is damaged or something else; OSError where there is none.
     """
+    require_path("path", path)
     path = Path(path)
     try:
         with safe_open(path, "pt") as file:

@@ -54,7 +54,8 @@ def fingerprint_of(model: nn.Module) -> Fingerprint:
     digest = hashlib.sha256("\n".join(layers).encode()).hexdigest()[:16]
     values: list[float] = []
     for name, parameter in sorted(model.named_parameters(), key=lambda item: item[0]):
-        if parameter.dim() == 1 and quantized_as(parameter) is None and len(values) < _VALUES:
+        plain = quantized_as(parameter) is None and not parameter.is_complex()
+        if plain and parameter.dim() == 1 and len(values) < _VALUES:
             if parameter.is_meta:
                 raise ModuleError(
                     f"{name} is on the meta device and has no values. Load the weights of the "

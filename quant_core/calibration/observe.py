@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import nn
 
-from ..errors import CalibrationError
+from ..errors import CalibrationError, require_callable
 from ..layers import require_module, supported_layers
 from .activations import ActivationStatistics, Calibration
 from .fingerprint import fingerprint_of
@@ -69,6 +69,7 @@ def observe(
     when the block ends, also after an error.
     """
     require_module(model)
+    require_callable("on_call", on_call)
     for argument, value in (("rows", rows), ("limit", limit)):
         _require_count(argument, value)
     layers = {

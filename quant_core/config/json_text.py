@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from json.decoder import scanstring
 
-from ..errors import ConfigError
+from ..errors import ConfigError, require_kind
 from ..methods import ALIASES, VALID_METHODS
 from .graphquant import GraphQuantConfig
 from .quant_config import QuantConfig
@@ -23,6 +23,7 @@ def config_from_text(text: str) -> QuantConfig:
 
     ConfigError: its first line names line, column and what stands there, and the place is shown.
     """
+    require_kind("text", text, str, "Give a configuration as a text, such as JSON.")
     if not text.strip():
         raise ConfigError('There is no text. Write a method, such as nf4, or JSON: {"method": ...}')
     if len(text) > _MAX_CHARACTERS:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from ..carriers.torchao_tensors import to_torchao
-from ..errors import StorageError
+from ..errors import ArgumentError, StorageError, require_path
 from ..storage import (
     PREFIX,
     StoredLayer,
@@ -39,6 +39,8 @@ def save_pipeline(pipe: Any, folder: str | Path, **options: Any) -> None:
     ``load_pipeline`` reads it. What is loaded through a hook must be on a device, so offloading is
     to be disabled before, as diffusers asks for any pipeline.
     """
+    if not hasattr(pipe, "components") or not hasattr(pipe, "save_pretrained"):
+        raise ArgumentError(f"pipe is {pipe!r:.60}. Give a pipeline of diffusers.")
     with ExitStack() as writing:
         for module in pipe.components.values():
             if isinstance(module, nn.Module) and _is_quantized(module):
@@ -52,6 +54,7 @@ def load_pipeline(pipeline_class: Any, folder: str | Path, **options: Any) -> An
     pipeline_class: of diffusers, such as FluxPipeline or DiffusionPipeline. StorageError for a file
     that does not hold.
     """
+    require_path("folder", folder)
     folder = Path(folder)
     try:
         index = json.loads((folder / _INDEX).read_text("utf-8"))

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..detect import module_bytes
-from ..errors import QuantizationError, UnknownNameError
+from ..errors import QuantizationError, UnknownNameError, require_kind
 from ..layers import COMPONENT_TYPES, CONVOLUTIONS
 from ..methods import SIZED, named_method
 from ..planning.plan import plan_component
@@ -63,6 +63,10 @@ def estimate(
     """
     if component_type is not None and component_type not in COMPONENT_TYPES:
         raise UnknownNameError("component type", component_type, COMPONENT_TYPES)
+    remedy = "Give the path of a model file, or an nn.Module."
+    require_kind("source", source, (str, Path, nn.Module), remedy)
+    methods = () if methods is None else methods
+    require_kind("methods", methods, (str, Iterable), "Give a method's name, or several.")
     options = {"granularity": granularity, "include": include, "exclude": exclude}
     methods = (methods,) if isinstance(methods, str) else methods
     chosen = tuple(methods or SIZED)

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..errors import StorageError
+from ..errors import StorageError, require_path
 from ..patterns import first_match
 from ..presets import TABLES, Recognised, recognise
 from ..storage import GGUF_SUFFIX, INDEX_SUFFIX, TensorFiles, TensorSpec
@@ -95,6 +95,7 @@ def open_model(path: str | Path) -> Iterator[ModelFile]:
     StorageError: no such file, a pickle, a GGUF file, one of several shards, a header that does not
     hold, two models in one file.
     """
+    require_path("source", path)
     path = find_file(Path(path))
     with TensorFiles(path) as files:
         shapes = {name: spec.shape for name, spec in files.specs.items()}

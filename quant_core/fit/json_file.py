@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import FitError
+from ..errors import FitError, require_path
 
 T = TypeVar("T")
 
@@ -28,6 +28,7 @@ def replace_text(path: Path, text: str) -> None:
 
 def read_text(path: str | Path, parse: Callable[[str], T]) -> T:
     """What ``parse`` makes of the text in ``path``. FitError names the file."""
+    require_path("path", path)
     try:
         return parse(Path(path).read_text("utf-8"))
     except (FitError, UnicodeDecodeError) as error:

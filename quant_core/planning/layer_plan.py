@@ -83,6 +83,8 @@ def _plan_layer(
             return layer(ALREADY, f"already quantized: {quantized}")
     if "weight" not in module._parameters:
         return layer(KEEP, "its weight is computed from others (weight norm)")
+    if weight.dtype.is_complex and source is None:
+        return layer(KEEP, f"its numbers are complex ({str(weight.dtype).removeprefix('torch.')})")
     if kept:
         return layer(KEEP, kept)
     choice = choose_for_table() if kind == TABLE else choose(shape)

@@ -78,9 +78,11 @@ def plan_whole(module: nn.Module, storage_dtype: str, scaled: bool) -> Plan:
         dtype = str(parameter.dtype).removeprefix("torch.")
         quantized = quantized_as(parameter)
         action, reason, after = QUANTIZE, "", fmt.nbytes(shape)
-        if quantized or not shape:
+        if quantized or not shape or parameter.is_complex():
             action, after = (ALREADY if quantized else KEEP), size
             reason = f"already quantized: {quantized}" if quantized else "a scalar"
+            if parameter.is_complex():
+                reason = "its numbers are complex"
         fits = fmt if action == QUANTIZE else None
         planned.append(
             LayerPlan(name, "Parameter", shape, dtype, action, reason, size, after, fits)

@@ -13,8 +13,8 @@ from functools import partial
 from torch import nn
 
 from ..codes.affine import ALGORITHMS
-from ..errors import NothingToQuantizeError, UnknownNameError
-from ..hardware import Hardware, hardware_of
+from ..errors import NothingToQuantizeError, UnknownNameError, require_kind
+from ..hardware import Hardware, hardware_of, require_hardware
 from ..layers import COMPONENT_TYPES, require_module, supported_layers
 from ..machine.fastest import Search, fastest_choice
 from ..methods import (
@@ -82,16 +82,22 @@ def plan_component(
     _require(scope, "scope", SCOPES)
     _require(int4_algorithm, "INT4 algorithm", ALGORITHMS)
     require_rank(rank)
+    for argument, value in (("convolutions", convolutions), ("requantize", requantize)):
+        require_kind(argument, value, bool, "Give True or False.")
     if component_type == "vae":
         require_vae_method(resolved)
     if resolved == "none":
         everything = remainder_of(model, ())
         return Plan(method, "none", "none", component_type, granularity, None, remainder=everything)
     granularity = named.granularity or granularity
-    chosen, fallback = method_for(resolved, hardware := hardware or hardware_of())
+    hardware = hardware_of() if hardware is None else hardware
+    require_hardware(hardware)
+    chosen, fallback = method_for(resolved, hardware)
     choose = chosen.choose
     if resolved == FASTEST:
-        choose = partial(fastest_choice, search=search or Search())
+        search = Search() if search is None else search
+        require_kind("search", search, Search, "Give a Search, such as Search(max_error=0.02).")
+        choose = partial(fastest_choice, search=search)
     layers = list(supported_layers(model, component_type, convolutions, tables))
     names = [name for name, _, _ in layers]
     include, exclude = parse_patterns(include, "include"), parse_patterns(exclude, "exclude")

@@ -16,7 +16,12 @@ from torchao.quantization import (
     to_nf4,
 )
 
-from graphquant.quant_core import plan_component, quantize_component
+from graphquant.quant_core import (
+    NothingToQuantizeError,
+    apply_layerwise_casting,
+    plan_component,
+    quantize_component,
+)
 from graphquant.quant_core.detect import (
     FLOAT8_DTYPES,
     layer_quantized_as,
@@ -219,3 +224,25 @@ def test_a_plan_of_a_mixed_model_needs_no_values(cpu):
     model = nn.Sequential(nn.Linear(64, 64, device="meta"), layer_with(frozen(CODES.to("meta"))))
     plan = plan_component(model, "int8", hardware=cpu)
     assert [layer.action for layer in plan.layers] == ["quantize", "already quantized"]
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+@pytest.mark.parametrize("layer", [nn.Linear, lambda n, k, dtype: nn.Conv2d(n, k, 1, dtype=dtype)])
+def test_complex_numbers_are_kept_and_not_taken_for_codes(dtype, layer):
+    kind = "transformer" if layer is nn.Linear else "vae"
+    model = nn.ModuleDict({"wave": layer(64, 64, dtype=dtype), "decoder": nn.Linear(64, 64)})
+    assert quantized_as(model["wave"].weight) is None
+    plan = plan_component(model, "int8", kind, scope="both") if kind == "vae" else None
+    plan = plan or plan_component(model, "int8")
+    wave = next(each for each in plan.layers if each.name == "wave")
+    name = str(dtype).removeprefix("torch.")
+    assert (wave.action, wave.reason) == ("keep", f"its numbers are complex ({name})")
+    assert [each.name for each in plan.quantized] == ["decoder"]
+
+
+def test_a_model_of_complex_numbers_alone_is_refused_not_called_quantized():
+    model = nn.Sequential(nn.Linear(8, 8, dtype=torch.complex64))
+    with pytest.raises(NothingToQuantizeError, match="its numbers are complex"):
+        quantize_component(model, "int8")
+    with pytest.raises(NothingToQuantizeError, match="its numbers are complex"):
+        apply_layerwise_casting(model)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from graphquant import quant_core
 from graphquant.quant_core import VALID_METHODS, QuantizationError, quantize_component
 from graphquant.quant_core.detect import module_bytes
 
@@ -25,6 +26,16 @@ ARGUMENTS = [
     ({"calibration": {}}, "calibration is {}. Give a Calibration"),
     ({"fit": "2 GiB"}, "fit is '2 GiB'. Give Fit(size=...), in bytes"),
     ({"fit": 3, "method": "fit"}, "fit is 3. Give Fit(size=...), in bytes"),
+    ({"hardware": "cuda"}, "hardware is 'cuda'. Give a Hardware, such as hardware_of('cuda')."),
+    ({"hardware": {"device": "cpu"}}, "hardware is {'device': 'cpu'}. Give a Hardware"),
+    ({"hardware": ""}, "hardware is ''. Give a Hardware"),
+    ({"search": 0.05, "method": "fastest"}, "search is 0.05. Give a Search"),
+    ({"device": "banana"}, "device is 'banana'. Name one of PyTorch's devices"),
+    ({"device": ["cpu"]}, "device is ['cpu']. Name one of PyTorch's devices"),
+    ({"device": "cuda:99"}, "device is 'cuda:99', which PyTorch does not"),
+    ({"on_layer": 3}, "on_layer is 3. Give a function, or None."),
+    ({"requantize": "no"}, "requantize is 'no'. Give True or False."),
+    ({"rounding": None}, "Unknown rounding None."),
 ]
 
 
@@ -48,6 +59,43 @@ def test_weights_without_values_are_named(method):
     model = nn.Sequential(nn.Linear(64, 64)).to("meta")
     with pytest.raises(QuantizationError, match=r"^0\.weight is on the meta device"):
         quantize_component(model, method)
+
+
+_LINEAR = nn.Linear(64, 64)
+OTHER_CALLS = [
+    (lambda: quant_core.estimate(None), "source is None. Give the path of a model file, or an"),
+    (lambda: quant_core.estimate(5), "source is 5. Give the path of a model file"),
+    (lambda: quant_core.estimate(nn.Linear), "source is <class"),
+    (lambda: quant_core.estimate(_LINEAR, 5), "methods is 5. Give a method's name, or several."),
+    (lambda: quant_core.hardware_of("gpu"), "device is 'gpu'. Name one of PyTorch's devices"),
+    (lambda: quant_core.check_fp8_support([]), "device is []. Name one of PyTorch's devices"),
+    (lambda: quant_core.get_recommended_method("cuda"), "hardware is 'cuda'. Give a Hardware"),
+    (lambda: quant_core.plan_component(_LINEAR, "int8", hardware=8), "hardware is 8. Give a Hard"),
+    (
+        lambda: quant_core.plan_component(_LINEAR, "int8", convolutions="keep"),
+        "convolutions is 'keep'. Give True or False.",
+    ),
+    (lambda: quant_core.load_calibration(None), "path is None. Give the path as a text"),
+    (lambda: quant_core.save_calibration(None, "x"), "calibration is None. Give a Calibration"),
+    (
+        lambda: quant_core.observe(_LINEAR, on_call=3).__enter__(),
+        "on_call is 3. Give a function, or None.",
+    ),
+    (lambda: quant_core.Sensitivity.load(None), "path is None. Give the path as a text"),
+    (lambda: quant_core.Recipe.load(7), "path is 7. Give the path as a text"),
+    (lambda: quant_core.load_pipeline(None, None), "folder is None. Give the path as a text"),
+    (lambda: quant_core.save_pipeline(None, "x"), "pipe is None. Give a pipeline of diffusers."),
+    (lambda: quant_core.apply_layerwise_casting(None), "module is a NoneType, not an nn.Module."),
+    (lambda: quant_core.remove_layerwise_casting({}), "module is a dict, not an nn.Module."),
+    (lambda: quant_core.config_from_text(None), "text is None. Give a configuration as a text"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), OTHER_CALLS, ids=[m for _, m in OTHER_CALLS])
+def test_every_other_function_names_an_argument_of_another_type_too(call, message):
+    with pytest.raises(QuantizationError) as error:
+        call()
+    assert str(error.value).startswith(message) and "\n" not in str(error.value)
 
 
 # Modules may be called like methods of nn.Module, and weights have any size.
