@@ -48,8 +48,8 @@ def require_module(model: object, argument: str = "model") -> None:
     """ModuleError where ``model``, which was given as ``argument``, is not an nn.Module."""
     if not isinstance(model, nn.Module):
         raise ModuleError(
-            f"{argument} is a {type(model).__name__}, not an nn.Module. Give the module itself, such "
-            "as pipeline.transformer."
+            f"{argument} is a {type(model).__name__}, not an nn.Module. Give the module itself, "
+            "such as pipeline.transformer."
         )
 
 
