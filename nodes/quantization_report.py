@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 
 from .shared.aligned import aligned
 from .shared.bar_chart import Bar, bar_chart
+from .shared.node_inputs import SENSITIVITY
 from .shared.sampling_inputs import sampler_inputs
 from .shared.verdict import INFO, verdict
 
@@ -52,6 +53,12 @@ class GQQuantizationReport(io.ComfyNode):
                     "latent_image", optional=True, tooltip="What the short run starts from."
                 ),
                 *sampler_inputs(steps=4, cfg=1.0, optional=True),
+                SENSITIVITY.Input(
+                    "sensitivity",
+                    optional=True,
+                    tooltip="From Measure Sensitivity: ranks the layers by what each one is "
+                    "expected to do to the final latent.",
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="report", tooltip="The table, worst layer first."),
@@ -76,6 +83,7 @@ class GQQuantizationReport(io.ComfyNode):
         cfg=1.0,
         sampler_name="euler",
         scheduler="simple",
+        sensitivity=None,
     ) -> io.NodeOutput:
         from .bridge.measure.layer_report import measure_layers
         from .bridge.measure.sampling import Sampling
@@ -91,15 +99,18 @@ class GQQuantizationReport(io.ComfyNode):
             sampling = Sampling(
                 positive, negative, latent_image, steps, cfg, sampler_name, scheduler
             )
-        table = measure_layers(model, reference, sampling, seed)
+        table = measure_layers(model, reference, sampling, seed, sensitivity)
         report, chart = aligned(table.to_markdown()), draw(table)
         shown = ui.PreviewImage(chart, cls=cls).as_dict() | ui.PreviewText(report).as_dict()
         return io.NodeOutput(report, table.to_json(), chart, ui=shown | _verdict(table))
 
 
 def _verdict(table: LayerTable) -> dict[str, list[dict]]:
-    """The worst layer, or how many there are where no error was measured."""
+    """The layer of the largest effect or error, or how many there are where none was measured."""
     layers, first = len(table.quantized), next(iter(table.quantized), None)
+    if first is not None and first.effect is not None:
+        found = {"name": first.layer.name, "effect": f"{first.effect:.4f}"}
+        return verdict("latentEffect", INFO, whole=f"{table.effect:.4f}", **found)
     if first is None or first.worst < 0:
         return verdict("noErrors", INFO, layers=layers)
     found = {"name": first.layer.name, "error": f"{first.worst:.4f}"}
@@ -107,8 +118,15 @@ def _verdict(table: LayerTable) -> dict[str, list[dict]]:
 
 
 def draw(table: LayerTable) -> torch.Tensor:
-    """The chart as an IMAGE: relative L2 errors of the layers where there are any, else their
-    bytes."""
+    """The chart as an IMAGE: what the layers are expected to do to the final latent, else their
+    relative L2 errors, else their bytes."""
+    if table.effect is not None:
+        bars = [
+            Bar(each.layer.name, each.effect, f"{each.effect:.5f}  {each.format}")
+            for each in table.quantized
+            if each.effect is not None
+        ]
+        return bar_chart(f"expected relative L2 of the final latent. {table.summary()}", bars)
     if any(each.worst >= 0 for each in table.quantized):
         bars = [
             Bar(each.layer.name, max(each.worst, 0), f"{each.worst:.4f}  {each.format}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from comfy_api.latest import io
 
 from ..quant_core.machine.compile_warnings import get_quant_compile_warnings
@@ -161,7 +163,7 @@ class GQQuantizeModel(io.ComfyNode):
         exact_steps="",
         rank=RANK,
     ) -> io.NodeOutput:
-        from ..quant_core.fit import with_fit
+        from ..quant_core.fit import expected_effects, with_fit
         from ..quant_core.hardware import hardware_of
         from ..quant_core.methods import CALIBRATED, FIT
         from ..quant_core.planning.calibrated_layers import with_calibration
@@ -170,6 +172,7 @@ class GQQuantizeModel(io.ComfyNode):
         from ..quant_core.rounding import require_rounding
         from .bridge.architecture.detected import preset_name
         from .bridge.cache.weight_cache import WeightCache, cache_folder
+        from .bridge.files.sensitivity_folder import require_fitting
         from .bridge.measure.calibrating import fastest_search
         from .bridge.model.fit_request import fit_for
         from .bridge.model.quantize_patcher import quantize_patcher
@@ -209,13 +212,14 @@ class GQQuantizeModel(io.ComfyNode):
             fit, found = fit_for(model, size_gib, sensitivity, stock_only)
             plan, outcome = with_fit(plan, fit, model.model_size())
             notes += found
+        elif sensitivity is not None:
+            notes += require_fitting(sensitivity, model.model.diffusion_model)
         plan = of_whole_size(plan, model.model, model.model.diffusion_model)
         chart = fit_chart(outcome)
         warnings = get_quant_compile_warnings(chosen.method, compile_mode)
-        if plan.method != FIT and (size_gib or stock_only or sensitivity is not None):
+        if plan.method != FIT and (size_gib or stock_only):
             warnings.append(
-                f"size_gib, sensitivity and stock_only have no effect on {plan.method}. "
-                "Choose the method fit."
+                f"size_gib and stock_only have no effect on {plan.method}. Choose the method fit."
             )
         if plan.method not in CALIBRATED and rank != RANK:
             warnings.append(f"rank has no effect on {plan.method}, which has no low-rank branch.")
@@ -239,4 +243,8 @@ class GQQuantizeModel(io.ComfyNode):
             notes += tuple(kept.notes)
         workflow = None if cls.hidden is None else cls.hidden.prompt
         notes += together_notes(workflow, quantized.model_size(), model.load_device)
-        return node_output(quantized, reports["diffusion_model."], warnings, notes, more=(chart,))
+        report = reports["diffusion_model."]
+        if sensitivity is not None:
+            effects = expected_effects(sensitivity, plan.quantized, report.rounding)
+            report = replace(report, effects=effects)
+        return node_output(quantized, report, warnings, notes, more=(chart,))

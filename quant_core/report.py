@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .fit import effect_lines
 from .planning.decisions import ALREADY, KEEP, Plan
 from .rounding import LayerRounding, rounding_lines
 
@@ -20,7 +21,8 @@ class Report:
 
     seconds: for quantizing alone. model_bytes_before, model_bytes_after: of the whole component.
     kernel: what multiplies the quantized layers, in words. notes: what was chosen, and why; unlike
-    warnings they need no attention. rounding: what a calibration did, by layer.
+    warnings they need no attention. rounding: what a calibration did, by layer. effects: what each
+    layer is expected to do to the final latent (``expected_effects``), where that was measured.
     """
 
     plan: Plan
@@ -32,6 +34,7 @@ class Report:
     notes: tuple[str, ...] = ()
     rounding: Mapping[str, LayerRounding] = field(default_factory=dict)
     measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    effects: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def quantized_layers(self) -> int:
@@ -59,6 +62,7 @@ class Report:
         for layer in plan["layers"]:
             rounded = self.rounding.get(layer["name"])
             layer["rounding"] = None if rounded is None else rounded.to_dict()
+            layer["effect"] = self.effects.get(layer["name"])
         return {
             **plan,
             "warnings": [*self.plan.warnings, *self.warnings],
@@ -104,7 +108,8 @@ class Report:
         for (name, source, note), count in formats.most_common():
             text = f"{source} to {name}" if source else name
             lines.append(f"- quantized: {count} x {text}" + (f" ({note})" if note else ""))
-        lines += [f"- {text}" for text in rounding_lines(self.rounding)]
+        told = (*rounding_lines(self.rounding), *effect_lines(self.effects))
+        lines += [f"- {text}" for text in told]
         for action, word in ((KEEP, "kept"), (ALREADY, "left")):
             reasons = Counter(layer.reason for layer in self.plan.with_action(action))
             lines += [f"- {word}: {count} x {reason}" for reason, count in reasons.most_common()]

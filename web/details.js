@@ -15,11 +15,12 @@ const COLUMNS = [
   { key: "bytes_before", show: bytes, order: (count) => -count },
   { key: "bytes_after", show: bytes, order: (count) => -count },
   { key: "action", show: text },
+  { key: "effect", show: (effect) => effect?.toFixed(5) ?? "", order: (effect) => -(effect ?? -1) },
   { key: "rounding", show: errors, order: (rounding) => -(rounding?.output_error ?? 0) },
   { key: "reason", show: (reason) => said(reason ?? "") },
 ]
 // Columns that a report may have nothing for.
-const OPTIONAL = ["part", "rounding"]
+const OPTIONAL = ["part", "effect", "rounding"]
 const BIGGEST_FIRST = COLUMNS.find((column) => column.key === "bytes_after")
 
 /** reports: at least one of them with its layers. */

@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..fit import in_all
 from ..planning.decisions import QUANTIZE, LayerPlan
 from ..report import MIB
 from .relative_error import Error
 
-COLUMNS = ("layer", "output L2", "weight L2", "MiB", "format", "reason")
+COLUMNS = ("layer", "latent L2", "output L2", "weight L2", "MiB", "format", "reason")
 
 
 @dataclass(frozen=True)
@@ -18,17 +19,24 @@ class LayerError:
     """The error of one layer of a quantized model.
 
     weight: of its stored weight against the reference's. output: of its output against what the
-    reference's weight gives for the same activations. None where it was not measured.
+    reference's weight gives for the same activations. effect: what the layer is expected to do by
+    itself to the final latent, in relative L2. None where it was not measured.
     """
 
     layer: LayerPlan
     weight: Error | None = None
     output: Error | None = None
+    effect: float | None = None
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What orders layers, the larger first: the effect where there is one, then ``worst``."""
+        return (-1.0 if self.effect is None else self.effect, self.worst)
 
     @property
     def worst(self) -> float:
-        """The relative L2 that ranks the layer: its output's, else its weight's; -1 where nothing
-        was measured."""
+        """The relative L2 of the layer's output, else of its weight; -1 where neither was
+        measured."""
         error = self.output or self.weight
         return -1.0 if error is None else error.relative_l2
 
@@ -45,6 +53,7 @@ class LayerError:
             **self.layer.to_dict(),
             "weight": None if self.weight is None else self.weight.to_dict(),
             "output": None if self.output is None else self.output.to_dict(),
+            "effect": self.effect,
         }
 
 
@@ -52,16 +61,25 @@ class LayerError:
 class LayerTable:
     """The layers of a model with the error of each quantized one.
 
-    quantized: worst first. kept: the other layers. notes: sentences about how it was measured.
+    quantized: worst first, by the effect on the final latent where that is known. kept: the other
+    layers. notes: sentences about how it was measured.
     """
 
     quantized: tuple[LayerError, ...]
     kept: tuple[LayerPlan, ...]
     notes: tuple[str, ...] = ()
 
+    @property
+    def effect(self) -> float | None:
+        """The relative L2 of the final latent that all layers are expected to make together; None
+        where it was not measured."""
+        effects = [each.effect for each in self.quantized if each.effect is not None]
+        return in_all(effects) if effects else None
+
     def to_dict(self) -> dict:
         """Plain values, for JSON."""
         return {
+            "effect": self.effect,
             "notes": list(self.notes),
             "quantized": [each.to_dict() for each in self.quantized],
             "kept": [layer.to_dict() for layer in self.kept],
@@ -74,8 +92,11 @@ class LayerTable:
     def to_markdown(self) -> str:
         """The notes as sentences, and a table with a row for each layer: the quantized ones, then
         the kept."""
-        rows = [*map(_measured_row, self.quantized), *map(_kept_row, self.kept)]
-        table = [_row(COLUMNS), _row(["---"] + ["---:"] * 3 + ["---"] * 2), *map(_row, rows)]
+        rows = [COLUMNS, ["---"] + ["---:"] * 4 + ["---"] * 2]
+        rows += [*map(_measured_row, self.quantized), *map(_kept_row, self.kept)]
+        if self.effect is None:
+            rows = [[row[0], *row[2:]] for row in rows]
+        table = map(_row, rows)
         return "\n".join([self.summary(), "", *(f"- {note}" for note in self.notes), "", *table])
 
     def summary(self) -> str:
@@ -87,6 +108,11 @@ class LayerTable:
             f"{before / MIB:.1f} -> {stored / MIB:.1f} MiB"
         )
         first = next(iter(self.quantized), None)
+        if first is not None and first.effect is not None:
+            return (
+                f"{line}; expected change of the final latent {self.effect:.4f}, most by "
+                f"{first.layer.name}, {first.effect:.4f}"
+            )
         if first is None or first.worst < 0:
             return line
         what = "weight" if first.output is None else "output"
@@ -97,7 +123,8 @@ def layer_table(
     layers: Iterable[LayerPlan], errors: Iterable[LayerError], notes: Iterable[str] = ()
 ) -> LayerTable:
     """The table of ``layers``; ``errors`` belong to the quantized ones among them."""
-    ranked = sorted(errors, key=lambda each: (-each.worst, each.layer.name))
+    ranked = sorted(errors, key=lambda each: each.layer.name)
+    ranked.sort(key=lambda each: each.rank, reverse=True)
     measured = {each.layer.name for each in ranked}
     kept = (layer for layer in layers if layer.name not in measured)
     return LayerTable(tuple(ranked), tuple(kept), tuple(notes))
@@ -107,11 +134,13 @@ def _measured_row(each: LayerError) -> list[str]:
     layer = each.layer
     size = f"{layer.bytes_before / MIB:.2f} -> {layer.bytes_after / MIB:.2f}"
     reason = layer.reason if layer.action == QUANTIZE else ""
-    return [layer.name, _cell(each.output), _cell(each.weight), size, each.format, reason]
+    effect = "-" if each.effect is None else f"{each.effect:.5f}"
+    errors = (effect, _cell(each.output), _cell(each.weight))
+    return [layer.name, *errors, size, each.format, reason]
 
 
 def _kept_row(layer: LayerPlan) -> list[str]:
-    return [layer.name, "-", "-", f"{layer.bytes_after / MIB:.2f}", layer.dtype, layer.reason]
+    return [layer.name, *["-"] * 3, f"{layer.bytes_after / MIB:.2f}", layer.dtype, layer.reason]
 
 
 def _cell(error: Error | None) -> str:

@@ -9,8 +9,9 @@ Tested by tests/nodes/test_quantization_report.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 import comfy.model_management
 import torch
@@ -20,6 +21,7 @@ from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import nn
 
+from ....quant_core.formats import Format
 from ....quant_core.layers import CONVOLUTIONS, layer_kind
 from ....quant_core.measure.relative_error import Error, RunningError, error_of
 from ..model.float_weight import effective_weight
@@ -41,33 +43,54 @@ def weight_errors(
     return errors
 
 
+@dataclass
+class OutputSums:
+    """The errors of one layer's output. all: over all calls. first, probe: on the first one, of the
+    layer itself and of its reference rounded to a probe's format."""
+
+    all: RunningError = field(default_factory=RunningError)
+    first: Error | None = None
+    probe: Error | None = None
+
+    @property
+    def over_probe(self) -> float | None:
+        """How many times as large as the probe's the layer's error is; None where that was not
+        measured."""
+        if self.first is None or self.probe is None or not self.probe.relative_l2:
+            return None
+        return self.first.relative_l2 / self.probe.relative_l2
+
+
 def output_errors(
     model: ModelPatcher,
     reference: ModelPatcher,
     layers: Iterable[str],
     run: Callable[[ModelPatcher], object],
-) -> dict[str, Error]:
+    probes: Mapping[str, Format],
+) -> dict[str, OutputSums]:
     """The error of each layer's output, by the layer's name, for the layers that ``run`` calls.
 
-    run: samples with the MODEL that it is given.
+    run: samples with the MODEL that it is given. probes: by layer, the format that it is compared
+    with on its first call.
 
     The layers are watched by forward hooks, which are gone when this returns or raises. A compiled
     model runs uncompiled: what is compiled would keep the hooks.
     """
     plain = model.clone()
     plain.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, COMPILE_KEY)
-    running = {layer: RunningError() for layer in layers}
+    running = {layer: OutputSums() for layer in layers}
     with ExitStack() as hooks:
         for layer, sums in running.items():
             module = model.model.diffusion_model.get_submodule(layer)
-            handle = module.register_forward_hook(_comparison(reference, layer, sums))
-            hooks.callback(handle.remove)
+            hook = _comparison(reference, layer, sums, probes.get(layer))
+            hooks.callback(module.register_forward_hook(hook).remove)
         run(plain)
-    errors = {layer: sums.error() for layer, sums in running.items()}
-    return {layer: error for layer, error in errors.items() if error is not None}
+    return {layer: sums for layer, sums in running.items() if sums.all.pairs}
 
 
-def _comparison(reference: ModelPatcher, layer: str, sums: RunningError) -> Callable:
+def _comparison(
+    reference: ModelPatcher, layer: str, sums: OutputSums, probe: Format | None
+) -> Callable:
     def compare(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
         x = inputs[0]
@@ -78,7 +101,12 @@ def _comparison(reference: ModelPatcher, layer: str, sums: RunningError) -> Call
         weight = effective_weight(reference, layer, x.device)
         bias = None if module.bias is None else module.bias.to(x.device, torch.float32)
         multiply = F.linear if layer_kind(module) == "Linear" else module._conv_forward
-        sums.add(output, multiply(x.float(), weight, bias))
+        expected = multiply(x.float(), weight, bias)
+        if probe is not None and not sums.all.pairs:
+            rounded = probe.quantize(weight).dequantize(torch.float32)
+            sums.first = error_of(output, expected)
+            sums.probe = error_of(multiply(x.float(), rounded, bias), expected)
+        sums.all.add(output, expected)
 
     return compare
 

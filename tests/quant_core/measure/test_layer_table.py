@@ -53,6 +53,24 @@ def test_an_output_error_ranks_before_a_weight_error():
     assert "worst output: a" in table.summary()
 
 
+def test_a_known_effect_on_the_latent_ranks_before_any_error_and_has_its_column():
+    errors = [
+        LayerError(LAYERS[1], LARGE, LARGE, effect=0.003),
+        LayerError(LAYERS[2], SMALL, SMALL, effect=0.004),
+        LayerError(LAYERS[3], LARGE),
+    ]
+    table = layer_table(LAYERS, errors)
+    assert [each.layer.name for each in table.quantized] == ["b", "a", "c"]
+    assert table.summary().endswith("expected change of the final latent 0.0050, most by b, 0.0040")
+    rows = [line for line in table.to_markdown().splitlines() if line.startswith("| ")]
+    assert rows[0].startswith("| layer | latent L2 | output L2 | weight L2 |")
+    assert rows[2].startswith("| b | 0.00400 | 0.0100 | 0.0100 |")
+    assert len({row.count("|") for row in rows}) == 1
+    values = json.loads(table.to_json())
+    assert values["effect"] == pytest.approx(0.005)
+    assert [each["effect"] for each in values["quantized"]] == [0.004, 0.003, None]
+
+
 def test_every_layer_has_a_row_of_text_with_its_figures(table):
     lines = table.to_markdown().splitlines()
     assert "- a note" in lines
