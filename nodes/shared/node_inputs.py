@@ -161,8 +161,8 @@ def fit_inputs() -> list[io.Input]:
         SENSITIVITY.Input(
             "sensitivity",
             optional=True,
-            tooltip="For the method fit, from Measure Sensitivity. Without it, what lies in "
-            "models/graphquant_sensitivity for this architecture.",
+            tooltip="From Measure Sensitivity, for the method fit; others report what layers do to "
+            "the picture. Without it, fit takes what lies in models/graphquant_sensitivity.",
         ),
         stock_input(),
     ]
