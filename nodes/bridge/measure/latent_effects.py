@@ -1,7 +1,4 @@
-"""What the layers of a quantized MODEL are expected to do to the final latent.
-
-Tested by tests/nodes/test_quantization_report.py.
-"""
+"""What the layers of a quantized MODEL are expected to do to the final latent."""
 
 from __future__ import annotations
 
