@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
-from ..quant_core.report import MIB
 from .bridge.files.model_folder import AUTO, FILE_FORMATS, save_target
 from .shared.verdict import GOOD, INFO, verdict
 
@@ -75,6 +74,8 @@ class GQSaveQuantizedModel(io.ComfyNode):
 
 def _verdict(report: FileReport) -> dict[str, list[dict]]:
     """Where the file is, how large, and what loads it."""
+    from ..quant_core.report import MIB
+
     name = report.path.relative_to(report.path.parents[1]).as_posix()
     mib = f"{report.path.stat().st_size / MIB:.1f}"
     lines = [
