@@ -34,6 +34,7 @@ from .base import (
 _SMALLEST_MAXIMUM = 1e-30
 # torch._scaled_mm works in 16-byte rows on both sides.
 SCALED_MM_MULTIPLE = 16
+_ACTIVATIONS = "float8_e4m3fn"
 
 
 @register_format
@@ -122,6 +123,10 @@ class Float8(Format):
     def coding(self) -> Coding:
         values = "e4m3" if self.storage == torch.float8_e4m3fn else "e5m2"
         return Coding(8, values, "row" if self.granularity == "per-row" else "tensor")
+
+    def dynamic(self, shape: tuple[int, ...]) -> Format | None:
+        fits = self.dtype == _ACTIVATIONS and fits_scaled_mm(shape)
+        return replace(self, activations=_ACTIVATIONS) if fits else None
 
     def weight_only(self) -> Format:
         return Float8(self.dtype, self.granularity) if self.activations else self

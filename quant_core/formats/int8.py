@@ -111,6 +111,10 @@ class Int8(Format):
     def coding(self) -> Coding:
         return Coding(8, "integer", "row" if self.granularity == "per-row" else "tensor")
 
+    def dynamic(self, shape: tuple[int, ...]) -> Format | None:
+        is_matrix = len(shape) == 2 and shape[1] > 1  # torch._int_mm misreads K = 1
+        return replace(self, activations="int8") if is_matrix else None
+
     def weight_only(self) -> Format:
         return replace(self, activations=None)
 

@@ -104,6 +104,9 @@ class Int8ConvRot(Format):
             return super().linear_with_low_rank(x, weight, bias, up, down)
         return rotated_linear(x, weight.qdata, weight.scale, bias, self.rotation, up, down)
 
+    def dynamic(self, shape: tuple[int, ...]) -> Format | None:
+        return replace(self, activations="int8")
+
     def weight_only(self) -> Format:
         return replace(self, activations=None)
 

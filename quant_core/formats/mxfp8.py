@@ -104,6 +104,9 @@ class MXFP8(Format):
             "scale": (torch.uint8, swizzled_shape(high, wide // BLOCK)),
         }
 
+    def dynamic(self, shape: tuple[int, ...]) -> Format | None:
+        return replace(self, activations=self.kind)
+
     def weight_only(self) -> Format:
         return replace(self, activations=None)
 

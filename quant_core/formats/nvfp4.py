@@ -154,6 +154,9 @@ class NVFP4(Format):
             "scale_2": (torch.float32, ()),
         }
 
+    def dynamic(self, shape: tuple[int, ...]) -> Format | None:
+        return replace(self, activations=self.kind)
+
     def weight_only(self) -> Format:
         return replace(self, activations=None)
 

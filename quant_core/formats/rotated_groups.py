@@ -237,6 +237,9 @@ class RotatedGroups(Format):
             return super().linear(x, weight, bias)
         return rotated_linear(x, self.int8_codes(weight), weight.scale_2, bias, self.rotation)
 
+    def dynamic(self, shape: tuple[int, ...]) -> Format | None:
+        return replace(self, activations="int8")
+
     def weight_only(self) -> Format:
         return replace(self, activations=None)
 

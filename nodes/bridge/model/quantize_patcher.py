@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
@@ -50,6 +51,7 @@ def quantize_patcher(
     cache: WeightCache | None = None,
     calibration: Calibration | None = None,
     rounding: str = AUTO,
+    taken: Mapping[str, QuantizedWeight] = MappingProxyType({}),
 ) -> tuple[ModelPatcher, dict[str, Report]]:
     """Carry out ``plans``, by the prefix of their layer names ("diffusion_model."), on a copy.
 
@@ -58,7 +60,8 @@ def quantize_patcher(
     quantized weights present themselves as. device: where the arithmetic runs (default: where each
     weight is). cache: where results are kept on disk. calibration: of the diffusion model, whose
     layers are rounded by it as ``rounding`` says, and their biases corrected; such results are not
-    cached, because a cache keeps weights alone.
+    cached, because a cache keeps weights alone. taken: weights that are there already, by the full
+    names of their layers; patches of these stay pending.
 
     The input patcher is unloaded, because a loaded clone's LoRA sits in the shared weights; nothing
     else about it changes. Cancelling in ComfyUI, or any error, leaves it as it was. ComfyUI first
@@ -83,9 +86,10 @@ def quantize_patcher(
     seconds: dict[str, float] = {}
     for prefix, plan in plans.items():
         started = time.perf_counter()
+        to_round = [la for la in plan.layers if f"{prefix}{la.name}" not in taken]
         quantize = partial(
             quantize_plan,
-            plan,
+            replace(plan, layers=tuple(to_round)),
             lambda name, prefix=prefix: source_weight(patcher, f"{prefix}{name}.weight", device),
             device=device,
             on_layer=check_cancelled if rounds.get(prefix) else on_layer,
@@ -106,7 +110,7 @@ def quantize_patcher(
         if each is not None
         for name, shift in each.bias_shifts.items()
     }
-    quantized = with_weights(patcher, weights, compute_dtype, biases)
+    quantized = with_weights(patcher, {**weights, **taken}, compute_dtype, biases, {*taken})
     for plan in plans.values():
         note_provenance(quantized, quantized_by(patcher, plan))
     reports = {
@@ -163,9 +167,11 @@ def with_weights(
     weights: Mapping[str, QuantizedWeight],
     compute_dtype: torch.dtype,
     bias_shifts: Mapping[str, torch.Tensor] = MappingProxyType({}),
+    patched: Container[str] = (),
 ) -> ModelPatcher:
     """A ModelPatcher of a copy of ``patcher``'s model, with the quantized ``weights`` in it and
-    ``bias_shifts`` added to its biases, both by the names of their layers."""
+    ``bias_shifts`` added to its biases, both by the names of their layers. patched: layers whose
+    patches are not in their weights and stay pending."""
     replaced = {f"{name}.weight" for name in weights}
     shifted = {f"{name}.bias": shift for name, shift in bias_shifts.items()}
 
@@ -189,7 +195,11 @@ def with_weights(
         dtype = before.weight.dtype if is_large_table(before) else compute_dtype
         quantize_layer(layer, weight, dtype, source)
     quantized = patcher.clone(model_override=(model, ({}, {}, {}, set())))
-    quantized.patches = {k: v for k, v in quantized.patches.items() if k not in replaced}
+    quantized.patches = {
+        key: patch
+        for key, patch in quantized.patches.items()
+        if key not in replaced or key.removesuffix(".weight") in patched
+    }
     quantized.patches_uuid = uuid.uuid4()
     # Its own model, not a clone: it has its own size, and must not keep the original alive.
     quantized.clone_base_uuid = uuid.uuid4()

@@ -27,6 +27,7 @@ from ....quant_core.planning.layer_plan import plan_layers
 from ....quant_core.planning.plan import checked, exclude_warnings, resolve_preset
 from ....quant_core.planning.remainder import Remainder, remainder_of
 from .quantize_patcher import quantize_patcher
+from .taken_over import take_over, taken_weights
 
 BESIDE = "ComfyUI keeps it beside the encoder, as its own code computes with it"
 MEMORY_NOTE = "This saves memory, not time: text encoders are computed in full precision."
@@ -89,14 +90,20 @@ def plan_encoders(
     def plan(path: str) -> Plan:
         preset = resolve_preset(presets[path], [name for name, _, _ in layers[path]])
         own = LayerFilter("encoder", preset, tables=True)
+
+        def reason_to_keep(name: str) -> str | None:
+            return own.reason_to_keep(name) or users.reason_to_keep(f"{path}.{name}")
+
+        decided = plan_layers(
+            layers[path], lambda shape: runs.choose(shape, granularity), reason_to_keep
+        )
+        if hardware is not None:
+            device = torch.device(hardware.device)
+            decided = take_over(decided, encoders[path], reason_to_keep, device)
         planned = dataclasses.replace(
             joint,
             preset=None if preset is None else preset.name,
-            layers=plan_layers(
-                layers[path],
-                lambda shape: runs.choose(shape, granularity),
-                lambda name: own.reason_to_keep(name) or users.reason_to_keep(f"{path}.{name}"),
-            ),
+            layers=decided,
             remainder=remainder_of(encoders[path], layers[path]),
         )
         if not planned.quantized:
@@ -150,11 +157,17 @@ def quantize_clip(
     The tokenizer is shared; options such as the CLIP layer and the schedule go along. Each report's
     bytes are its encoder's own, and those of what lies beside it (see ``with_what_is_beside``).
     """
+    taken = {
+        f"{path}.{name}": weight
+        for path, plan in plans.items()
+        for name, weight in taken_weights(clip.patcher, f"{path}.", plan).items()
+    }
     patcher, done = quantize_patcher(
         clip.patcher,
         {f"{path}.": plan for path, plan in plans.items() if plan.quantized},
         compute_dtype=torch.float32,
         device=device,
+        taken=taken,
     )
     quantized = clip.clone()
     quantized.patcher, quantized.cond_stage_model = patcher, patcher.model

@@ -170,6 +170,12 @@ class Format(ABC):
         """The format that stores the same weights and leaves activations as they are."""
         return self
 
+    def dynamic(self, shape: tuple[int, ...]) -> Format | None:
+        """The format that stores a weight of ``shape`` in the same codes and rounds activations, so
+        that codes are multiplied by codes; None where there is none. The reverse of
+        ``weight_only``."""
+        return None
+
     @property
     def needs_fp8_matmul(self) -> bool:
         """Whether ``linear`` multiplies FP8 by FP8, which not every device can."""
