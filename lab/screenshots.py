@@ -17,7 +17,7 @@ from .comfyui import comfyui_path
 from .editor import Editor
 from .examples import (
     EXAMPLES,
-    FLUX_FP8_LORA,
+    FP8_WITH_LORA,
     WIDTH,
     Example,
     on_tiny_model,
@@ -35,6 +35,23 @@ NARROW = (WIDTH, 100)
 # The page of a thumbnail, and the part of it that is kept: between the editor's floating tools.
 THUMBNAIL = (720, 670)
 KEPT = {"x": 0, "y": 50, "width": 720, "height": 540}
+# A band beside the node, with words that are read at the size of a card in the template browser.
+BAND = 240
+LABEL = """([[word, line, model], hue, width]) => {
+    document.querySelector("#lab-label")?.remove()
+    const band = document.createElement("div")
+    band.id = "lab-label"
+    band.style = `position: fixed; z-index: 99999; inset: 0 auto 0 0; width: ${width}px;
+        box-sizing: border-box; padding: 120px 20px; background: hsl(${hue} 55% 24%);
+        color: white; font-family: sans-serif; overflow-wrap: anywhere`
+    for (const [text, style] of [[word, "bold 62px/1.05"], [line, "32px/1.2"], [model, "26px/2"]]) {
+        const part = document.createElement("div")
+        part.textContent = text
+        part.style = `font: ${style} sans-serif; margin-bottom: 18px`
+        band.append(part)
+    }
+    document.body.append(band)
+}"""
 # Files that the examples name and a picture does not read: there, no node is framed in red.
 NAMED_FILES = (
     "text_encoders/clip_l.safetensors",
@@ -43,7 +60,7 @@ NAMED_FILES = (
     "text_encoders/qwen_3_4b.safetensors",
     "text_encoders/qwen_2.5_vl_7b_fp8_scaled.safetensors",
     "vae/qwen_image_vae.safetensors",
-    "vae/wan_2.1_vae.safetensors",
+    "vae/wan2.2_vae.safetensors",
 )
 
 
@@ -72,13 +89,14 @@ def _tiny_vae(file: Path) -> None:
 
 
 def thumbnails(running, server: Server) -> None:
-    """One JPEG an example: the node that it is about and what is around it, as it opens."""
+    """One JPEG an example: words that tell it, and the node that it is about, as it opens."""
     editor = Editor(running, server, nodes2=True, size=THUMBNAIL)
     editor.execute("Workspace.ToggleFocusMode")
-    for example in EXAMPLES:
+    for number, example in enumerate(EXAMPLES):
         editor.load(workflow(example, server.object_info))
         subject = list(example.prompt).index(example.subject) + 1
-        editor.arrange({subject: NARROW}, left=(THUMBNAIL[0] - WIDTH) // 2, top=130)
+        editor.arrange({subject: NARROW}, left=(BAND + THUMBNAIL[0] - WIDTH) // 2, top=110)
+        editor.evaluate(LABEL, example.label, number * 360 // len(EXAMPLES), BAND)
         _take(editor, example.file.with_suffix(".jpg"), clip=KEPT, quality=82)
     editor.close()
 
@@ -86,7 +104,7 @@ def thumbnails(running, server: Server) -> None:
 def readme_pictures(running, server: Server) -> None:
     """The panel after a run, the table of layers, the examples in the template browser."""
     editor = Editor(running, server, nodes2=True, size=(1400, 860), scale=2)
-    quantize = _run(editor, FLUX_FP8_LORA)
+    quantize = _run(editor, FP8_WITH_LORA)
     editor.execute("Workspace.ToggleFocusMode")
     editor.arrange({quantize: NARROW}, left=200, top=100)
     _take(editor, IMAGES / "panel.png", clip=_around(editor, quantize))
@@ -106,6 +124,8 @@ def readme_pictures(running, server: Server) -> None:
 def _run(editor: Editor, example: Example) -> int:
     """Run the example on its tiny model; returns the id of its Quantize Model."""
     prompt = on_tiny_model(example)
+    # The tiny model runs on a CPU, where FP8 falls back with a warning.
+    prompt["quantize"]["inputs"]["method"] = "int8"
     editor.load(workflow(example, editor.server.object_info, prompt))
     editor.run()
     quantize = list(prompt).index("quantize") + 1

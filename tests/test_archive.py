@@ -124,7 +124,7 @@ def test_scripts_templates_subgraphs_and_words_are_served(packed_server, archive
     templates = json.loads(_get(packed_server, "/workflow_templates"))[FOLDER]
     assert {f"example_workflows/{name}.json" for name in templates} < archived
     for name in templates:
-        opened = f"/api/workflow_templates/{quote(FOLDER)}/{name}"
+        opened = f"/api/workflow_templates/{quote(FOLDER)}/{quote(name)}"
         assert json.loads(_get(packed_server, f"{opened}.json"))["nodes"]
     subgraphs = json.loads(_get(packed_server, "/global_subgraphs")).values()
     assert [each["name"] for each in subgraphs if FOLDER in each["info"]["node_pack"]]

@@ -5,64 +5,75 @@ from __future__ import annotations
 from ..tiny_models import FLUX, WAN
 from .controlnet import QUANTIZE_CONTROLNET
 from .measured import CALIBRATED_4_BIT, FIT_A_SIZE
-from .parts import Example, decode, flux_encoded, flux_parts, image, node, sample, text
+from .parts import Example, decode, flux_encoded, flux_parts, node, sample, text, z_image_parts
 
+LORA = "pixel_art_style_z_image_turbo.safetensors"
 _SAVED = "flux1-dev-int8"
 
-FLUX_FP8_LORA = Example(
-    "flux_fp8_lora",
-    "## FLUX.1 in FP8, with a LoRA\n\n**Quantize Model** halves the diffusion model's memory. The "
+FP8_WITH_LORA = Example(
+    "Z-Image in FP8 with a LoRA",
+    ("FP8", "with a LoRA", "Z-Image"),
+    "## Z-Image in FP8, with a LoRA\n\n**Quantize Model** halves the diffusion model's memory. The "
     "LoRA stays as exact as on the full model, on either side of the node.\n\n**fp8-dynamic** uses "
     "FP8 tensor cores where the GPU has them; elsewhere it runs as **fp8-weight-only**, and the "
     "node says so.",
     {
-        **flux_parts("a lighthouse on a cliff at dusk, long exposure, film grain"),
+        **z_image_parts("pixel art style, a lighthouse on a cliff at dusk"),
         "quantize": node("GQQuantizeModel", model=["load", 0], method="fp8-dynamic"),
         "lora": node(
             "LoraLoaderModelOnly",
             model=["quantize", 0],
-            lora_name="flux_lora.safetensors",
+            lora_name=LORA,
             strength_model=1.0,
         ),
-        "sample": sample("lora", "zero", steps=20),
+        "shift": node("ModelSamplingAuraFlow", model=["lora", 0], shift=3.0),
+        "sample": sample("shift", "zero", steps=8, sampler_name="res_multistep"),
         "decode": decode("sample"),
-        "save": node("SaveImage", images=["decode", 0], filename_prefix="flux-fp8-lora"),
+        "save": node("SaveImage", images=["decode", 0], filename_prefix="z-image-fp8-lora"),
     },
     (
         ("note", "load", "clip", "vae"),
         ("quantize",),
-        ("lora", "text", "positive", "zero", "latent"),
-        ("sample", "decode"),
+        ("lora", "positive", "zero", "latent"),
+        ("shift", "sample", "decode"),
         ("save",),
     ),
     FLUX,
 )
 
 WAN_INT8_LOW_VRAM = Example(
-    "wan_int8_low_vram",
-    "## Wan 2.1 in INT8, for little VRAM\n\nThe diffusion model, the text encoder and the VAE each "
-    "at about half their size. INT8 needs no special hardware.\n\nIf the decode runs out of "
+    "Wan 2.2 in INT8 for little VRAM",
+    ("INT8", "for little VRAM", "Wan 2.2"),
+    "## Wan 2.2 (5B) in INT8, for little VRAM\n\nThe diffusion model, the text encoder and the VAE "
+    "each at about half their size. INT8 needs no special hardware.\n\nIf the decode runs out of "
     "memory, that is the picture's size: use VAE Decode (Tiled).",
     {
         "load": node(
-            "UNETLoader", unet_name="wan2.1_t2v_14B_fp16.safetensors", weight_dtype="default"
+            "UNETLoader", unet_name="wan2.2_ti2v_5B_fp16.safetensors", weight_dtype="default"
         ),
         "clip": node("CLIPLoader", clip_name="umt5_xxl_fp16.safetensors", type="wan"),
-        "vae": node("VAELoader", vae_name="wan_2.1_vae.safetensors"),
+        "vae": node("VAELoader", vae_name="wan2.2_vae.safetensors"),
         "quantize": node("GQQuantizeModel", model=["load", 0], method="int8"),
         "quantize_clip": node("GQQuantizeTextEncoder", clip=["clip", 0], method="int8"),
         "quantize_vae": node("GQQuantizeVAE", vae=["vae", 0], method="int8"),
         "positive": text("quantize_clip", "a fox runs through fresh snow, tracking shot"),
         "negative": text("quantize_clip", "blurry, static, watermark"),
         "shift": node("ModelSamplingSD3", model=["quantize", 0], shift=8.0),
-        "latent": node("EmptyHunyuanLatentVideo", width=832, height=480, length=33, batch_size=1),
-        "sample": sample("shift", "negative", steps=30, cfg=6.0, sampler_name="uni_pc"),
+        "latent": node(
+            "Wan22ImageToVideoLatent",
+            vae=["quantize_vae", 0],
+            width=1280,
+            height=704,
+            length=49,
+            batch_size=1,
+        ),
+        "sample": sample("shift", "negative", steps=20, cfg=5.0, sampler_name="uni_pc"),
         "decode": decode("sample", "quantize_vae"),
         "save": node(
             "SaveAnimatedWEBP",
             images=["decode", 0],
             filename_prefix="wan-int8",
-            fps=16.0,
+            fps=24.0,
             lossless=False,
             quality=85,
             method="default",
@@ -80,16 +91,13 @@ WAN_INT8_LOW_VRAM = Example(
 )
 
 Z_IMAGE_INT4_SAVE = Example(
-    "z_image_int4_save",
+    "Z-Image in INT4, saved to a file",
+    ("INT4", "saved to a file", "Z-Image"),
     "## Z-Image in INT4, saved\n\nA quarter of the memory. **Save Quantized Model** writes it to "
     "models/diffusion_models once; after that, load it with **Load Quantized Model** and skip the "
     "big file.\n\nINT4 shows: compare before you keep it.",
     {
-        "load": node(
-            "UNETLoader", unet_name="z_image_turbo_bf16.safetensors", weight_dtype="default"
-        ),
-        "clip": node("CLIPLoader", clip_name="qwen_3_4b.safetensors", type="lumina2"),
-        "vae": node("VAELoader", vae_name="ae.safetensors"),
+        **z_image_parts("a potter's hands on wet clay, window light, 50 mm"),
         "quantize": node("GQQuantizeModel", model=["load", 0], method="int4"),
         "keep": node(
             "GQSaveQuantizedModel",
@@ -97,10 +105,7 @@ Z_IMAGE_INT4_SAVE = Example(
             filename_prefix="z_image_turbo_int4",
             overwrite=True,
         ),
-        "positive": text("clip", "a potter's hands on wet clay, window light, 50 mm"),
-        "zero": node("ConditioningZeroOut", conditioning=["positive", 0]),
         "shift": node("ModelSamplingAuraFlow", model=["quantize", 0], shift=3.0),
-        "latent": image(1024, 1024),
         "sample": sample("shift", "zero", steps=8, sampler_name="res_multistep"),
         "decode": decode("sample"),
         "save": node("SaveImage", images=["decode", 0], filename_prefix="z-image-int4"),
@@ -117,7 +122,8 @@ Z_IMAGE_INT4_SAVE = Example(
 )
 
 COMPARE_QUANTIZED = Example(
-    "compare_quantized",
+    "FLUX.1 plain and quantized, side by side",
+    ("bf16 | INT4", "side by side", "FLUX.1"),
     "## One model, plain and quantized\n\nThe loader's MODEL goes to both samplers: quantizing one "
     "branch leaves the other exactly as it was. Same seed, same prompt; drag the slider.\n\nOne "
     "picture proves little: look at several seeds.",
@@ -142,7 +148,8 @@ COMPARE_QUANTIZED = Example(
 )
 
 LAYERWISE_FP8_CAST = Example(
-    "layerwise_fp8_cast",
+    "FLUX.1 in FP8 by Layerwise Cast",
+    ("FP8", "Layerwise Cast", "FLUX.1"),
     "## FP8 storage, full precision compute\n\n**Layerwise Cast** keeps the weights in FP8 and "
     "computes each layer in the model's own dtype. It works on any device, for Linear, Conv and "
     "Embedding layers alike.\n\nLeave **scaled** on: a plain cast crushes small weights. To undo "
@@ -168,7 +175,8 @@ LAYERWISE_FP8_CAST = Example(
 )
 
 QUANTIZE_VAE = Example(
-    "quantize_vae",
+    "FLUX.1 with its VAE in INT8",
+    ("VAE", "in INT8 too", "FLUX.1"),
     "## The VAE in INT8 too\n\n**Quantize VAE** halves what the VAE's weights take. The slider "
     "shows one latent decoded by both: the plain VAE is not changed.\n\nIt does not help a decode "
     "that runs out of memory: activations fill it. Use VAE Decode (Tiled) for that.",
@@ -194,7 +202,8 @@ QUANTIZE_VAE = Example(
 )
 
 QUANTIZE_TEXT_ENCODER = Example(
-    "quantize_text_encoder",
+    "FLUX.1 with its text encoders in INT8",
+    ("T5", "in INT8 too", "FLUX.1"),
     "## The text encoders in INT8 too\n\n**Quantize Text Encoder** plans each encoder of a CLIP on "
     "its own: here the T5 is quantized and CLIP-L, small and sensitive, is kept. The report says "
     "so, encoder by encoder.\n\nIt saves memory, not time: ComfyUI computes text encoders in full "
@@ -221,7 +230,8 @@ QUANTIZE_TEXT_ENCODER = Example(
 )
 
 FP8_CAPABILITY_CHECK = Example(
-    "fp8_capability_check",
+    "Which method for this machine",
+    ("Check", "what this machine runs", "any model"),
     "## What should I use on this machine?\n\n**Capability Check** tries every method on your "
     "device. Read the report: native, emulated, fallback or refused, why, and what helps.\n\n"
     "The benchmark measures the layers of the connected model for a few seconds. Without a model "
@@ -238,7 +248,8 @@ FP8_CAPABILITY_CHECK = Example(
 )
 
 SAVE_AND_LOAD = Example(
-    "save_and_load",
+    "Quantize once, save and load",
+    ("Once", "quantize, save, load", "FLUX.1"),
     "## Quantize once, load ever after\n\n1. Run. The upper row quantizes FLUX.1 and saves it to "
     "models/diffusion_models.\n2. Press **R**, so that the new file is listed.\n3. Mute the upper "
     "row (**Ctrl+M**) and unmute the lower one. It loads half the bytes and quantizes nothing.\n\n"
@@ -267,7 +278,7 @@ SAVE_AND_LOAD = Example(
 )
 
 EXAMPLES = (
-    FLUX_FP8_LORA,
+    FP8_WITH_LORA,
     WAN_INT8_LOW_VRAM,
     Z_IMAGE_INT4_SAVE,
     COMPARE_QUANTIZED,

@@ -8,7 +8,8 @@ from .parts import Example, decode, image, node, sample, text
 CONTROLNET = "Qwen-Image-InstantX-ControlNet-Union.safetensors"
 
 QUANTIZE_CONTROLNET = Example(
-    "qwen_image_controlnet_int8",
+    "Qwen-Image with a ControlNet in INT8",
+    ("INT8", "ControlNet", "Qwen-Image"),
     "## A ControlNet at half its size\n\n**Quantize ControlNet** stands between the loader and "
     "Apply ControlNet. Its layers, convolutions too, are stored in INT8; the ends that read the "
     "hint are kept.\n\nThe diffusion model here is FP8 already, as its file is. A T2I-Adapter and "

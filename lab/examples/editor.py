@@ -27,7 +27,7 @@ HEIGHTS = {
     "DualCLIPLoader": 130,
     "CLIPLoader": 106,
     "EmptySD3LatentImage": 106,
-    "EmptyHunyuanLatentVideo": 130,
+    "Wan22ImageToVideoLatent": 180,
     "ControlNetApplyAdvanced": 230,
     "Canny": 106,
     "LoadImage": 340,

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from ..tiny_models import FLUX
-from .parts import Example, decode, flux_parts, image, node, sample, text
+from .parts import Example, decode, flux_parts, node, sample, z_image_parts
 
 _MEASURING = {"positive": ["positive", 0], "latent_image": ["latent", 0], "steps": 8, "cfg": 1.0}
 
 FIT_A_SIZE = Example(
-    "z_image_fit_5_gib",
+    "Z-Image in 5 GiB",
+    ("5 GiB", "bits where they matter", "Z-Image"),
     "## Z-Image in 5 GiB, with the bits where they matter\n\n**Measure Sensitivity** rounds one "
     "block after another and notes how much the picture changes. It runs once for an architecture "
     "and takes a run of the sampler for each block; the result is kept.\n\n**Quantize Model**, "
     "method **fit**, then gives each layer its width, so that **size_gib** is kept. Connect its "
     "**chart** to see what another size would cost.",
     {
-        "load": node(
-            "UNETLoader", unet_name="z_image_turbo_bf16.safetensors", weight_dtype="default"
-        ),
-        "clip": node("CLIPLoader", clip_name="qwen_3_4b.safetensors", type="lumina2"),
-        "vae": node("VAELoader", vae_name="ae.safetensors"),
+        **z_image_parts("a tram in the fog at dawn, wet cobbles, 35 mm"),
         "measure": node(
             "GQMeasureSensitivity",
             model=["shift", 0],
@@ -33,10 +30,7 @@ FIT_A_SIZE = Example(
             sensitivity=["measure", 0],
         ),
         "chart": node("PreviewImage", images=["quantize", 2]),
-        "positive": text("clip", "a tram in the fog at dawn, wet cobbles, 35 mm"),
-        "zero": node("ConditioningZeroOut", conditioning=["positive", 0]),
         "shift": node("ModelSamplingAuraFlow", model=["load", 0], shift=3.0),
-        "latent": image(1024, 1024),
         "sample": sample("quantize", "zero", steps=8, sampler_name="res_multistep"),
         "decode": decode("sample"),
         "save": node("SaveImage", images=["decode", 0], filename_prefix="z-image-fit"),
@@ -53,7 +47,8 @@ FIT_A_SIZE = Example(
 )
 
 CALIBRATED_4_BIT = Example(
-    "flux_4bit_calibrated",
+    "FLUX.1 in 4 bits, calibrated",
+    ("4 bits", "calibrated", "FLUX.1"),
     "## FLUX.1 in 4 bits, rounded by a calibration\n\n**Calibrate Activations** samples once with "
     "the full model and keeps what reaches its layers. **Quantize Model** then rounds each "
     "weight's columns so that they correct each other's errors: about half the loss of rounding "

@@ -13,12 +13,15 @@ FOLDER = ROOT / "example_workflows"
 
 @dataclass(frozen=True)
 class Example:
-    """columns: node names from left to right, each column from the top. tiny: the tiny model that
-    stands in for the real one in tests. muted: columns of nodes that do not run until the user
-    unmutes them, below the others. subject: the node that the thumbnail shows.
+    """name: the file's, which the template browser shows as the title. label: what the thumbnail
+    says: a word, a line, the model. columns: node names from left to right, each column from the
+    top. tiny: the tiny model that stands in for the real one in tests. muted: columns of nodes that
+    do not run until the user unmutes them, below the others. subject: the node that the thumbnail
+    shows.
     """
 
     name: str
+    label: tuple[str, str, str]
     note: str
     prompt: dict
     columns: tuple[tuple[str, ...], ...]
@@ -82,5 +85,19 @@ def flux_encoded(prompt: str) -> dict:
         "text": text("clip", prompt),
         "positive": node("FluxGuidance", conditioning=["text", 0], guidance=3.5),
         "zero": node("ConditioningZeroOut", conditioning=["text", 0]),
+        "latent": image(1024, 1024),
+    }
+
+
+def z_image_parts(prompt: str) -> dict:
+    """Z-Image Turbo: diffusion model, encoder, VAE, conditioning and an empty latent."""
+    return {
+        "load": node(
+            "UNETLoader", unet_name="z_image_turbo_bf16.safetensors", weight_dtype="default"
+        ),
+        "clip": node("CLIPLoader", clip_name="qwen_3_4b.safetensors", type="lumina2"),
+        "vae": node("VAELoader", vae_name="ae.safetensors"),
+        "positive": text("clip", prompt),
+        "zero": node("ConditioningZeroOut", conditioning=["positive", 0]),
         "latent": image(1024, 1024),
     }

@@ -8,6 +8,8 @@ from __future__ import annotations
 _HUB = "https://huggingface.co"
 _FLUX_TEXT = f"{_HUB}/comfyanonymous/flux_text_encoders/resolve/main"
 _WAN = f"{_HUB}/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"
+_WAN_22 = f"{_HUB}/Comfy-Org/Wan_2.2_ComfyUI_Repackaged/resolve/main/split_files"
+_PIXEL_ART = f"{_HUB}/tarn59/pixel_art_style_lora_z_image_turbo/resolve/main"
 _Z_IMAGE = f"{_HUB}/Comfy-Org/z_image_turbo/resolve/main/split_files"
 _QWEN = f"{_HUB}/Comfy-Org/Qwen-Image_ComfyUI/resolve/main/split_files"
 _QWEN_CONTROL = f"{_HUB}/Comfy-Org/Qwen-Image-InstantX-ControlNets/resolve/main/split_files"
@@ -19,7 +21,9 @@ _PLACES = {
     "t5xxl_fp16.safetensors": ("text_encoders", _FLUX_TEXT),
     "ae.safetensors": ("vae", f"{_Z_IMAGE}/vae"),
     "umt5_xxl_fp16.safetensors": ("text_encoders", f"{_WAN}/text_encoders"),
-    "wan_2.1_vae.safetensors": ("vae", f"{_WAN}/vae"),
+    "wan2.2_ti2v_5B_fp16.safetensors": ("diffusion_models", f"{_WAN_22}/diffusion_models"),
+    "wan2.2_vae.safetensors": ("vae", f"{_WAN_22}/vae"),
+    "pixel_art_style_z_image_turbo.safetensors": ("loras", _PIXEL_ART),
     "z_image_turbo_bf16.safetensors": ("diffusion_models", f"{_Z_IMAGE}/diffusion_models"),
     "qwen_3_4b.safetensors": ("text_encoders", f"{_Z_IMAGE}/text_encoders"),
     "qwen_image_fp8_e4m3fn.safetensors": ("diffusion_models", f"{_QWEN}/diffusion_models"),

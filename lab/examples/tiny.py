@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from ..tiny_clips import CLIP_L, T5XXL, dual_clip_files
 from ..tiny_controlnet import tiny_controlnet_file
 from ..tiny_models import WAN, TinyModel, tiny_flux, tiny_wan
-from .catalogue import EXAMPLES
+from .catalogue import EXAMPLES, LORA
 from .controlnet import CONTROLNET
 from .parts import Example, node
 
@@ -46,6 +46,8 @@ def on_tiny_model(example: Example) -> dict:
             original = node(kind, **{key: inputs[key] for key in inputs if key != "vae"})
         elif kind == "GQSaveQuantizedModel":
             original = node(kind, **{**inputs, "overwrite": True})
+        elif kind == "Wan22ImageToVideoLatent":
+            original = node("EmptyHunyuanLatentVideo", batch_size=1, **_size(tiny, inputs))
         elif kind.startswith("Empty"):
             original = node(kind, **{**inputs, **_size(tiny, inputs)})
         elif kind == "CLIPTextEncode" and tiny is WAN:
@@ -62,7 +64,7 @@ def _size(tiny: TinyModel, inputs: dict) -> dict:
 def tiny_files(models: Path) -> None:
     """Write the files that the examples name, tiny, into ComfyUI's ``models`` folder."""
     dual_clip_files(models / "text_encoders")
-    _tiny_lora(models / "loras" / "flux_lora.safetensors")
+    _tiny_lora(models / "loras" / LORA)
     tiny_controlnet_file(models / "controlnet" / CONTROLNET)
     for example in EXAMPLES:
         write = tiny_wan if example.tiny is WAN else tiny_flux

@@ -9,12 +9,8 @@ import pytest
 from lab.examples import EXAMPLES
 from lab.examples.public_files import public_files
 
-# Chosen by the user, written by the example itself, or in no template of ComfyUI's.
-WITHOUT_ADDRESS = {
-    "flux_lora.safetensors",
-    "flux1-dev-int8.safetensors",
-    "wan2.1_t2v_14B_fp16.safetensors",
-}
+# Written by the example itself.
+WITHOUT_ADDRESS = {"flux1-dev-int8.safetensors"}
 
 
 def _offered(workflow):
@@ -46,6 +42,6 @@ def test_every_address_stands_in_a_template_of_comfyuis():
         for file in public_files(node["inputs"])
     ]
     urls = {file["url"] for file in files}
-    assert len(urls) == 12
+    assert len(urls) == 14
     assert [url for url in sorted(urls) if not any(f'"{url}"' in text for text in texts)] == []
     assert all(file["url"].endswith(f"/{file['name']}") for file in files)
