@@ -36,3 +36,14 @@ def test_every_name_on_the_page_of_migration_is_there():
     names = {name for cell in here for name in called.findall(cell)}
     assert {"quantize_component", "plan_component", "DefaultsConfig"} <= names
     assert [name for name in sorted(names) if not hasattr(quant_core, name)] == []
+
+
+def test_every_template_that_a_page_names_is_there():
+    templates = {file.stem for file in (ROOT / "example_workflows").glob("*.json")}
+    named = set()
+    for document in DOCUMENTS:
+        text = " ".join(document.read_text(encoding="utf-8").split())
+        for sentence in re.findall(r"[Tt]emplates?:? (\*[^*]+\*(?:,? and \*[^*]+\*)?)", text):
+            named |= set(re.findall(r"\*([^*]+)\*", sentence))
+    assert len(named) >= 10
+    assert named <= templates
