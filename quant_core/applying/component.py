@@ -32,6 +32,7 @@ from ..rounding import AUTO, CalibratedRounding, require_rounding
 from ..sources import float_weight
 from .forward_loop import run_forward_loop
 from .quantize_plan import quantize_plan, require_values
+from .ray_quantizer import quantizing_on
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ def quantize_component(
     fit: Fit | Recipe | None = None,
     device: torch.device | str | None = None,
     on_layer: Callable[[LayerPlan], None] | None = None,
+    ray: str | None = None,
 ) -> tuple[nn.Module, dict]:
     """Quantize the weights of ``model`` in place; returns ``(model, stats)``, the same object.
 
@@ -76,6 +78,9 @@ def quantize_component(
 
     fit: what the method "fit" is asked for: a size and measured sensitivities, or a recipe.
     FitError: without it, nothing fits, or the recipe is of another model.
+
+    ray: spread the layers over the Ray cluster at this address, as in ``ray_cluster``; the weights
+    are bit-equal on the same kind of device. ClusterError where that cannot be.
 
     Atomic: weights are attached after the last one is quantized; an error or a cancel before that
     leaves the model as it was. Extra memory at the peak: the result and about one layer.
@@ -110,9 +115,19 @@ def quantize_component(
     if plan.quantized:
         require_torchao()
         # Tensors made in inference mode could never again be moved or saved outside it.
-        with torch.inference_mode(False), torch.no_grad():
+        read = _reader(model)
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            quantizing_on(ray, plan.quantized, read, rounds) as elsewhere,
+        ):
             weights = quantize_plan(
-                plan, _reader(model), device=device, on_layer=on_layer, round_layer=rounds
+                plan,
+                read,
+                device=device,
+                on_layer=on_layer,
+                round_layer=rounds,
+                quantizer=elsewhere,
             )
             attach(model, weights)
             if rounds is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,10 @@ from ..config import QuantConfig
 from ..errors import ConfigError, NothingToQuantizeError
 from ..layers import supported_layers
 from .component import prepare, quantize_component
+from .ray_quantizer import ray_cluster
 
 DEFAULT = "default"
-_CARRYING_OUT = frozenset({"rounding", "verbose", "on_layer"})
+_CARRYING_OUT = frozenset({"rounding", "verbose", "on_layer", "ray"})
 """Arguments of ``quantize_component`` that change no plan."""
 Chosen = str | QuantConfig | Mapping[str, Any] | None
 
@@ -57,12 +59,15 @@ def quantize_pipeline(
         for part in parts
     ]
     stats: dict[str, dict[str, Any]] = {}
-    for part, ready in zip(parts, prepared, strict=True):
-        module = getattr(pipe, part.component)
-        given = {**options, "calibration": ready.calibration}
-        _, found = quantize_component(module, part.chosen, **part.options(), **given)
-        name = part.component if part.whole else f"{part.component}.{part.layers[0]}"
-        stats[name] = found
+    with ExitStack() as connected:
+        if options.get("ray") is not None:  # once, not for every module
+            connected.enter_context(ray_cluster(options["ray"]))
+        for part, ready in zip(parts, prepared, strict=True):
+            module = getattr(pipe, part.component)
+            given = {**options, "calibration": ready.calibration}
+            _, found = quantize_component(module, part.chosen, **part.options(), **given)
+            name = part.component if part.whole else f"{part.component}.{part.layers[0]}"
+            stats[name] = found
     if not stats:
         raise NothingToQuantizeError(
             "Nothing of the pipeline is to be quantized. Name a module, as in "

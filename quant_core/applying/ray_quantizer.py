@@ -23,6 +23,9 @@ from ..rounding import CalibratedRounding, LayerRounding
 from .ray_worker import Sent, received, sent
 
 LOCAL = "local"
+# How often a layer is done again after the worker that did it was lost. More losses than that are
+# the layer's doing, such as one that is too large for any worker's memory.
+_RETRIES = 8
 _SECONDS_TO_ANSWER = 5
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -66,6 +69,21 @@ def ray_cluster(address: str = LOCAL, workers: int | None = None) -> Iterator[An
         ray.shutdown()
 
 
+@contextmanager
+def quantizing_on(
+    address: str | None,
+    layers: Iterable[LayerPlan],
+    read_weight: Callable[[str], torch.Tensor],
+    rounding: CalibratedRounding | None = None,
+) -> Iterator[RayQuantizer | None]:
+    """A ``RayQuantizer`` on the cluster at ``address``, as in ``ray_cluster``; None without one."""
+    if address is None:
+        yield None
+        return
+    with ray_cluster(address) as ray:
+        yield RayQuantizer(ray, layers, read_weight, rounding)
+
+
 def _require_answer(address: str) -> None:
     """ClusterError where nothing listens at host:port, which Ray finds out after minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -86,7 +104,8 @@ class RayQuantizer:
     ray: of ``ray_cluster``. layers: all that will be asked for, in that order. read_weight: the
     float weight by layer name, read here and sent. rounding: a ``CalibratedRounding``, which gets
     the outcomes and the bias shifts, or None to round to nearest. Results are bit-equal to those of
-    one process on the same kind of device. NonFiniteWeightError names the layer.
+    one process on the same kind of device. NonFiniteWeightError names the layer, and ClusterError
+    the one that no worker can do.
     """
 
     def __init__(
@@ -102,8 +121,7 @@ class RayQuantizer:
         self._rounding = rounding
         resources = ray.cluster_resources()
         gpus = int(resources.get("GPU", 0))
-        # A task that dies with its worker is done again, however often.
-        options = {"max_retries": -1, "num_cpus": 1, "num_gpus": 1 if gpus else 0}
+        options = {"max_retries": _RETRIES, "num_cpus": 1, "num_gpus": 1 if gpus else 0}
         self._task = ray.remote(**options)(_task(torch.get_num_threads(), bool(gpus)))
         self._window = 2 + (gpus or int(resources.get("CPU", 1)))
         self._running: dict[str, Any] = {}
@@ -112,7 +130,7 @@ class RayQuantizer:
         """The weight of ``layer``, which is the next of ``layers``."""
         while self._waiting and len(self._running) < self._window:
             self._submit(self._waiting.popleft())
-        done = self._ray.get(self._running.pop(layer.name))
+        done = self._result_of(layer.name)
         if done["not_finite"]:
             raise NonFiniteWeightError(
                 f"{layer.name}.weight holds NaN or infinity. "
@@ -125,6 +143,22 @@ class RayQuantizer:
         parts = {name: received(part) for name, part in done["parts"].items()}
         dtype = getattr(torch, layer.dtype)
         return QuantizedWeight.of_parts(layer.format, parts, layer.shape, dtype)
+
+    def _result_of(self, layer: str) -> dict[str, Any]:
+        failed = self._ray.exceptions
+        try:
+            return self._ray.get(self._running.pop(layer))
+        except failed.RayTaskError as error:
+            cause = f"{type(error.cause).__name__}: {error.cause}".splitlines()[0]
+            raise ClusterError(
+                f"A worker cannot quantize {layer} ({cause}). Workers need PyTorch, numpy and "
+                "memory for the layer: check them, or leave Ray out."
+            ) from error
+        except failed.RayError as error:
+            raise ClusterError(
+                f"The cluster lost {layer} {_RETRIES + 1} times ({type(error).__name__}). "
+                "Check the memory and the logs of its workers, or leave Ray out."
+            ) from error
 
     def _submit(self, layer: LayerPlan) -> None:
         weight = sent(self._read(layer.name))

@@ -12,7 +12,7 @@ import torch
 
 from ..applying.component import calibrated_rounding, kernel_of
 from ..applying.quantize_plan import layer_quantizer
-from ..applying.ray_quantizer import RayQuantizer, ray_cluster
+from ..applying.ray_quantizer import quantizing_on
 from ..calibration import Calibration
 from ..errors import StorageError, UnknownNameError
 from ..fit import Fit, Recipe, with_fit
@@ -25,12 +25,11 @@ from ..planning.plan import plan_component
 from ..report import Report
 from ..rounding import AUTO as ROUND_AUTO
 from ..rounding import CalibratedRounding, require_rounding
-from ..storage import refuse_to_replace, stock_marker
+from ..storage import refuse_to_replace
+from .readers import AUTO, FILE_FORMATS, STOCK, is_private, require_reader
 from .source import ModelFile, open_model
 from .written import file_metadata, file_parts, write_parts
 
-AUTO, STOCK, OURS = "auto", "stock", "graphquant"
-FILE_FORMATS = (AUTO, STOCK, OURS)
 GENERIC = "generic"
 
 # A file is for whatever machine will run it, so the one that writes it decides nothing.
@@ -144,6 +143,7 @@ def convert(
                 f"Nothing of {model.path.name} would be quantized: {plan.method}. "
                 "Choose a method other than none, and a file that is not quantized already."
             )
+        require_reader(model.model, model.files.specs, plan, file_format)
         private = is_private(plan, file_format)
         device = torch.device(device or default_device())
         refuse_to_replace(target, overwrite)
@@ -155,26 +155,10 @@ def convert(
         before = model.files.nbytes
     after = before - sum(layer.bytes_before - layer.bytes_after for layer in plan.quantized)
     seconds = time.perf_counter() - started
-    warnings = _warnings(model, private)
     kernel = kernel_of(plan, device)
     outcomes = {} if rounds is None else rounds.outcomes
-    report = Report(plan, kernel, seconds, before, after, warnings, rounding=outcomes)
+    report = Report(plan, kernel, seconds, before, after, rounding=outcomes)
     return Conversion(target, size, private, seconds, report)
-
-
-def is_private(plan: Plan, file_format: str) -> bool:
-    """Whether a file of ``plan``'s layers is in this pack's own format.
-
-    StorageError where ``file_format`` is "stock" and ComfyUI lacks a layer's format.
-    """
-    unknown = [la for la in plan.quantized if stock_marker(la.format, len(la.shape)) is None]
-    if file_format == STOCK and unknown:
-        raise StorageError(
-            f"ComfyUI has no format for {len(unknown)} of {len(plan.quantized)} layers, such as "
-            f"{unknown[0].name} ({unknown[0].format}). Write graphquant, or choose another method: "
-            "int8, or fp8 with granularity per-tensor."
-        )
-    return file_format == OURS or bool(unknown)
 
 
 def _require_another_file(model: ModelFile, target: Path) -> None:
@@ -209,16 +193,7 @@ def _quantizer(
     def read(layer: str) -> torch.Tensor:
         return model.files.read(model.weight_name(layer))
 
-    if ray is None:
-        yield layer_quantizer(read, device, rounds)
-        return
     layers = {model.weight_name(layer.name): layer for layer in plan.quantized}
     order = [layers[name] for name in model.files.specs if name in layers]
-    with ray_cluster(ray) as cluster:
-        yield RayQuantizer(cluster, order, read, rounds)
-
-
-def _warnings(model: ModelFile, private: bool) -> tuple[str, ...]:
-    if private and model.model.component == "encoder":
-        return ("ComfyUI reads text encoders in its own formats only. Choose int8 for one.",)
-    return ()
+    with quantizing_on(ray, order, read, rounds) as elsewhere:
+        yield elsewhere or layer_quantizer(read, device, rounds)

@@ -14,7 +14,8 @@ from ..errors import NothingToQuantizeError, QuantizationError
 from ..fit import Fit, Recipe
 from ..methods import FIT, SIZED
 from ..planning.decisions import Plan
-from .convert import AUTO, is_private, plan_file
+from .convert import AUTO, plan_file
+from .readers import is_private
 from .source import open_model
 
 

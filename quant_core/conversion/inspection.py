@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..detect import FLOAT8_DTYPES
 from ..patterns import first_match
-from ..presets import CHECKPOINT_PREFIX, TABLES, Recognised, recognise
-from ..storage import LAYERS, PREFIX, TensorFiles, stock_marker
+from ..presets import TABLES, Recognised, recognise
+from ..storage import LAYERS, PREFIX, TensorFiles
 from ..storage.foreign import ForeignFile, find_foreign
 from ..storage.stock import is_marked
+from .readers import readers_of
 from .source import find_file, is_linear
 from .stored import StoredLayers, stored_layers
 
@@ -87,7 +87,7 @@ def inspect_file(path: str | Path) -> Inspection:
             nbytes=files.nbytes,
             layers=layers,
             other_bytes=files.nbytes - sum(layer.nbytes for layer in layers),
-            readers=_readers(files, stored, model, foreign),
+            readers=readers_of(files, stored, model, foreign is not None),
             notes={k: v for k in _MODEL_KEYS if (v := files.metadata.get(PREFIX + k))},
         )
 
@@ -140,22 +140,3 @@ def _plain_layers(
         if is_linear(name, spec) and not first_match(TABLES, layer):
             kind = str(spec.dtype).removeprefix("torch.")
             yield InspectedLayer(layer, kind, spec.shape, spec.nbytes)
-
-
-def _readers(
-    files: TensorFiles, stored: StoredLayers | None, model: Recognised, foreign: object
-) -> tuple[str, ...]:
-    if foreign is not None:
-        return ("Load Quantized Model of this pack, and the library that wrote it.",)
-    if stored.prefix:
-        return ("Load Quantized Model of this pack. A ComfyUI without it finds no model.",)
-    loader = "Load CLIP" if model.component == "encoder" else "Load Diffusion Model"
-    if model.prefix == CHECKPOINT_PREFIX:
-        loader = "Load Checkpoint"
-    if stored.layers or stored.unknown:
-        formats = {stock_marker(layer.format)["format"] for layer in stored.layers.values()}
-        told = ", ".join(sorted(formats | set(stored.unknown.values())))
-        return (f"{loader} of any ComfyUI that knows {told}.", "Load Quantized Model.")
-    if any(spec.dtype in FLOAT8_DTYPES for spec in files.specs.values()):
-        return (f"{loader}: FP8 without scales, which has more error than FP8 with scales.",)
-    return (f"{loader}: nothing in it is quantized.",)

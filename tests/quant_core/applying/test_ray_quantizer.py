@@ -1,5 +1,6 @@
 """A local Ray of two workers gives what one process gives, also when a worker is killed."""
 
+import copy
 import os
 import signal
 import subprocess
@@ -10,12 +11,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from graphquant.quant_core import plan_component
+from graphquant.quant_core import plan_component, quantize_component
+from graphquant.quant_core.applying import ray_quantizer as module
 from graphquant.quant_core.applying.quantize_plan import quantize_plan
 from graphquant.quant_core.applying.ray_quantizer import RayQuantizer, ray_cluster
-from graphquant.quant_core.calibration import Calibration
+from graphquant.quant_core.calibration import Calibration, fingerprint_of
 from graphquant.quant_core.conversion.convert import convert
-from graphquant.quant_core.errors import NonFiniteWeightError
+from graphquant.quant_core.errors import ClusterError, NonFiniteWeightError
 from graphquant.quant_core.rounding import CalibratedRounding
 from lab.pack import ROOT
 
@@ -98,6 +100,57 @@ def test_rounding_by_calibration_is_that_of_one_process(cluster, transformer, re
     assert there.bias_shifts.keys() == here.bias_shifts.keys()
     for name, shift in here.bias_shifts.items():
         assert torch.equal(there.bias_shifts[name], shift)
+
+
+def test_a_component_is_what_one_process_makes(cluster, transformer, normal):
+    calibration = Calibration(
+        {},
+        rows={
+            n: normal(160, m.in_features, std=1.0).bfloat16()
+            for n, m in transformer.named_modules()
+            if isinstance(m, torch.nn.Linear)
+        },
+        model=fingerprint_of(transformer),
+    )
+    copies = [copy.deepcopy(transformer) for _ in range(2)]
+    options = {"calibration": calibration, "rounding": "compensated"}
+    (_, here), (_, there) = (
+        quantize_component(model, "int4", ray=ray, **options)
+        for model, ray in zip(copies, (None, "local"), strict=True)
+    )
+    assert [la["rounding"] for la in there["layers"]] == [la["rounding"] for la in here["layers"]]
+    one, many = (dict(model.named_parameters()) for model in copies)
+    quantized = {n for n, p in one.items() if hasattr(p, "quantized_weight")}
+    assert len(quantized) > 5
+    assert_equal(*({n: p[n].quantized_weight() for n in quantized} for p in (many, one)))
+    assert all(torch.equal(many[n], p) for n, p in one.items() if n not in quantized)
+
+
+def lacks_a_library(order, weight):
+    import numpy_of_the_worker  # noqa: F401
+
+
+def ends_its_worker(order, weight):
+    import os
+
+    os._exit(1)
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        (lacks_a_library, r"A worker cannot quantize 0 \(ModuleNotFoundError: No module named 'nu"),
+        (ends_its_worker, r"The cluster lost 0 2 times \(WorkerCrashedError\)\. Check the memory"),
+    ],
+)
+def test_a_layer_that_no_worker_can_do_is_named_with_the_reason(cluster, monkeypatch, task, words):
+    task.__module__ = "__main__"  # sent by value, as the real one is
+    monkeypatch.setattr(module, "_task", lambda threads, on_gpu: task)
+    monkeypatch.setattr(module, "_RETRIES", 1)
+    plan = plan_component(torch.nn.Sequential(torch.nn.Linear(64, 64)), "int8")
+    quantizer = RayQuantizer(cluster, plan.quantized, lambda name: torch.ones(64, 64))
+    with pytest.raises(ClusterError, match=words):
+        quantizer(plan.quantized[0])
 
 
 def test_a_weight_that_is_not_finite_is_named(cluster, transformer, read):

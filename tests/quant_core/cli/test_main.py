@@ -255,11 +255,24 @@ def test_a_conversion_that_is_stopped_leaves_nothing(tmp_path, sent, code):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
-def test_what_a_killed_conversion_left_goes_with_the_next_to_the_same_file(model, tmp_path, run):
+def test_a_killed_conversion_that_is_run_again_makes_the_file_it_would_have_made(tmp_path, run):
     process, out = started(tmp_path)
     process.kill()
     process.communicate(timeout=60)
     (left,) = out.parent.iterdir()
     assert left.name.startswith(".out.safetensors.") and left.suffix == ".part"
-    assert run("convert", model, out, "--method", "int8")[0] == 0
+    assert run("convert", tmp_path / "large.safetensors", out, "--method", "int4")[0] == 0
     assert list(out.parent.iterdir()) == [out]
+    other = tmp_path / "other.safetensors"
+    assert run("convert", tmp_path / "large.safetensors", other, "--method", "int4")[0] == 0
+    assert out.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
+def test_what_a_running_conversion_writes_is_left_alone_by_another(model, tmp_path, run):
+    process, out = started(tmp_path)
+    assert run("convert", model, out, "--method", "int8")[0] == 0
+    first = out.read_bytes()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "exists" in err
+    assert out.read_bytes() == first and list(out.parent.iterdir()) == [out]

@@ -8,6 +8,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from graphquant.nodes.bridge.architecture.detected import preset_name
+from graphquant.quant_core import observe, plan_component
+from graphquant.quant_core.calibration import load_calibration, save_calibration
 from graphquant.quant_core.conversion.convert import ANY_HARDWARE, convert
 from lab.sampling import relative_l2
 
@@ -30,6 +32,10 @@ METHODS = [
     ("fp8-block", "per-row"),
     ("mxfp8", "per-row"),
     ("nvfp4", "per-row"),
+    ("int8-convrot", "per-row"),
+    ("w4a8", "per-row"),
+    ("w6a8", "per-row"),
+    ("nf4-fine", "per-row"),
 ]
 
 
@@ -74,6 +80,33 @@ def test_a_converted_flux_is_the_nodes_file(
     found, told = contents(done.target)
     assert_same(found, tensors)
     assert told == metadata
+
+
+@pytest.mark.parametrize("method", ["int4", "int8-convrot"])
+def test_a_calibration_of_the_graph_rounds_the_file_as_the_node_does(
+    flux_patcher, tiny_flux_file, tmp_path, save, file, latent, method
+):
+    from graphquant.nodes.bridge.model.quantize_patcher import quantize_patcher
+
+    model = flux_patcher.model.diffusion_model
+    with observe(model, 160) as seen:
+        latent(flux_patcher)
+    save_calibration(seen.calibration, tmp_path / "rows.safetensors")
+    plan = plan_component(model, method, preset="flux1", hardware=ANY_HARDWARE)
+    quantized, reports = quantize_patcher(
+        flux_patcher,
+        {"diffusion_model.": plan},
+        compute_dtype=torch.float32,
+        calibration=seen.calibration,
+    )
+    save(quantized, file)
+    calibration = load_calibration(tmp_path / "rows.safetensors")
+    done = convert(tiny_flux_file, tmp_path / "a.safetensors", method, calibration=calibration)
+    found, expected = contents(done.target)[0], contents(file)[0]
+    # On a CPU ComfyUI loads biases in float32, and keeps there what a correction adds.
+    assert_same(found, {name: t.to(found[name].dtype) for name, t in expected.items()})
+    assert done.report.rounding == reports["diffusion_model."].rounding
+    assert {each.way for each in done.report.rounding.values()} >= {"compensated"}
 
 
 @pytest.mark.parametrize("method", ["int8", "int4"])
