@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from ..formats import QuantizedWeight
 from ..kernels import is_traced
@@ -38,7 +39,29 @@ def computed_by_format(cls: type[torch.Tensor]) -> type[torch.Tensor]:
     cls.implements(list(_TO))(_to)
     cls.implements(aten.copy_.default)(_copy)
     cls.implements(list(_DIVISIONS))(_refuse_to_divide)
+    cls.implements_torch_function(torch.Tensor.storage)(_refuse_to_save)
+    _take_itself(cls)
     return cls
+
+
+def _take_itself(cls: type[torch.Tensor]) -> None:
+    """Let ``cls(tensor, requires_grad=False)`` be a parameter of ``tensor``, one of its own.
+
+    nn.Parameter has that form, and accelerate makes parameters by the class that it finds
+    (``set_module_tensor_to_device``), which sequential CPU offload does at every call.
+    """
+    make, fill = cls.__new__, cls.__init__
+
+    def new(kind, *args, **kwargs):
+        if args and isinstance(args[0], cls):
+            return nn.Parameter(*args, **{"requires_grad": False, **kwargs})
+        return make(kind, *args, **kwargs)
+
+    def init(self, *args, **kwargs):
+        if not (args and isinstance(args[0], cls)):
+            fill(self, *args, **kwargs)
+
+    cls.__new__, cls.__init__ = new, init
 
 
 def _refuse_to_divide(func, types, args, kwargs):
@@ -46,6 +69,14 @@ def _refuse_to_divide(func, types, args, kwargs):
         "A quantized weight cannot be divided like a plain one. With fully_shard pass "
         "ignored_params=quantized_parameters(model), with parallelize_module use QuantizedColwise "
         "and QuantizedRowwise, all of quant_core.applying.parallel."
+    )
+
+
+def _refuse_to_save(func, types, args, kwargs):
+    # What writes safetensors asks for it after untyped_storage().data_ptr() has failed.
+    raise RuntimeError(
+        "A quantized weight is several tensors, which save_pretrained cannot write. Save the "
+        "pipeline with quant_core.save_pipeline(pipe, folder), or use torch.save."
     )
 
 

@@ -29,8 +29,12 @@ def name(request):
     return request.param
 
 
+def core_name(pipe):
+    return "unet" if "unet" in pipe.components else "transformer"
+
+
 def core(pipe):
-    return pipe.unet if "unet" in pipe.components else pipe.transformer
+    return getattr(pipe, core_name(pipe))
 
 
 def quantized(module):
@@ -127,6 +131,31 @@ def test_group_and_model_offload_change_nothing(name):
     assert torch.equal(draw(name, pipe), expected)
 
 
+@pytest.mark.parametrize("method", ["int8", "int4", "fp8-dynamic"])
+def test_sequential_offload_changes_nothing(name, method):
+    """``enable_sequential_cpu_offload`` on an accelerator: a weight is there for its layer's call
+    alone. It calls accelerate so for each module, with "cpu:0", which no CPU tensor calls itself.
+    """
+    from accelerate import cpu_offload
+
+    pipe = tiny_pipeline(name)
+    quantize_pipeline(pipe, {**methods_for(pipe), core_name(pipe): method})
+    expected = draw(name, pipe)
+    for module in (core(pipe), pipe.text_encoder, pipe.vae):
+        cpu_offload(module, torch.device("cpu"))
+    assert all(p.is_meta for p in core(pipe).parameters())
+    assert torch.equal(draw(name, pipe), expected)
+    assert all(p.is_meta for p in core(pipe).parameters())
+
+
+def test_save_pretrained_says_what_saves_instead(tmp_path):
+    pipe = tiny_pipeline("flux")
+    quantize_pipeline(pipe, {"transformer": "int8", "text_encoder": "int4"})
+    for part in (pipe, pipe.transformer, pipe.text_encoder):
+        with pytest.raises(RuntimeError, match=r"quant_core\.save_pipeline\(pipe, folder\)"):
+            part.save_pretrained(tmp_path)
+
+
 def test_a_lora_works_on_quantized_layers_and_comes_off(name):
     from peft import LoraConfig
 
@@ -140,11 +169,11 @@ def test_a_lora_works_on_quantized_layers_and_comes_off(name):
     assert torch.equal(draw(name, pipe), expected)
 
 
-@pytest.mark.parametrize("name", ["flux", "wan"])
 def test_a_compiled_block_computes_the_same(name):
     pipe = tiny_pipeline(name)
     quantize_pipeline(pipe, methods_for(pipe))
     expected = draw(name, pipe)
-    blocks = pipe.transformer.transformer_blocks if name == "flux" else pipe.transformer.blocks
+    blocks = {"wan": "blocks", "sdxl": "up_blocks"}.get(name, "transformer_blocks")
+    blocks = getattr(core(pipe), blocks)
     blocks[0] = torch.compile(blocks[0], backend="aot_eager")
     assert relative_l2(draw(name, pipe), expected) < 1e-5
