@@ -28,7 +28,7 @@ from ..planning.decisions import LayerPlan, Plan
 from ..planning.plan import plan_component
 from ..presets import Preset
 from ..report import Report
-from ..rounding import AUTO, CalibratedRounding, require_rounding
+from ..rounding import AUTO, CalibratedRounding, require_rounding, shifted_bias
 from ..sources import float_weight
 from .forward_loop import run_forward_loop
 from .quantize_plan import quantize_plan, require_values
@@ -271,11 +271,6 @@ def shift_biases(model: nn.Module, shifts: Mapping[str, torch.Tensor]) -> None:
         layer = submodule(model, name)
         shifted = shifted_bias(layer.bias.detach(), shift)
         layer.bias = nn.Parameter(shifted, requires_grad=layer.bias.requires_grad)
-
-
-def shifted_bias(bias: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """``bias`` + ``shift``, both [N], in float32 and rounded once to the bias's dtype."""
-    return (bias.float() + shift.to(bias.device)).to(bias.dtype)
 
 
 def kernel_of(

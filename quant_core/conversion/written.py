@@ -12,10 +12,9 @@ from pathlib import Path
 
 import torch
 
-from ..applying.component import shifted_bias
 from ..formats import QuantizedWeight
 from ..planning.plan import LayerPlan, Plan
-from ..rounding import CalibratedRounding
+from ..rounding import CalibratedRounding, shifted_bias
 from ..storage import (
     PREFIX,
     Part,

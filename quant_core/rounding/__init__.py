@@ -8,6 +8,7 @@ from .calibrated import (
     cost_of,
     require_rounding,
     rounding_bytes,
+    shifted_bias,
 )
 from .outcome import LayerRounding, rounding_lines
 
@@ -20,4 +21,5 @@ __all__ = [
     "require_rounding",
     "rounding_bytes",
     "rounding_lines",
+    "shifted_bias",
 ]

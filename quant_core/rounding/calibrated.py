@@ -208,3 +208,8 @@ class CalibratedRounding:
             self._latest = None
             self._latest = (key, Preparation.of(inputs, layer.format, about_mean))
         return self._latest[1]
+
+
+def shifted_bias(bias: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """``bias`` + ``shift``, both [N], in float32 and rounded once to the bias's dtype."""
+    return (bias.float() + shift.to(bias.device)).to(bias.dtype)

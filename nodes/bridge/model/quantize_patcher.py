@@ -18,7 +18,7 @@ from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
-from ....quant_core.applying.component import calibrated_rounding, kernel_of, shifted_bias
+from ....quant_core.applying.component import calibrated_rounding, kernel_of
 from ....quant_core.applying.quantize_plan import quantize_plan, quantizing_bytes
 from ....quant_core.calibration import Calibration
 from ....quant_core.detect import layer_quantized_as
@@ -26,7 +26,7 @@ from ....quant_core.formats import QuantizedWeight
 from ....quant_core.layers import is_large_table
 from ....quant_core.planning.decisions import LayerPlan, Plan
 from ....quant_core.report import Report
-from ....quant_core.rounding import AUTO, cost_of, rounding_bytes
+from ....quant_core.rounding import AUTO, cost_of, rounding_bytes, shifted_bias
 from ..cache.weight_cache import WeightCache
 from ..copying.model_copy import copy_modules
 from ..copying.rebinding import copy_to_devices, rebind

@@ -10,7 +10,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from graphquant.quant_core.applying.component import shifted_bias
 from graphquant.quant_core.calibration import Calibration, fingerprint_of
 from graphquant.quant_core.conversion import convert as module
 from graphquant.quant_core.conversion.convert import convert
@@ -24,7 +23,7 @@ from graphquant.quant_core.errors import (
     UnknownNameError,
 )
 from graphquant.quant_core.formats import Int8
-from graphquant.quant_core.rounding import CalibratedRounding
+from graphquant.quant_core.rounding import CalibratedRounding, shifted_bias
 from lab.pack import ROOT
 
 QUANTIZED = (
