@@ -1,7 +1,6 @@
 """Who reads a model file: ComfyUI, this pack in it, or diffusers.
 
-Tested by tests/nodes/bridge/saving/test_converted_encoders.py and
-tests/quant_core/conversion/test_convert.py.
+Tested by tests/nodes/bridge/saving/test_converted_encoders.py.
 """
 
 from __future__ import annotations
