@@ -98,6 +98,26 @@ def convrot(tensors, path, marker=None, scale=None, params=False):
     save_file(out, path)
 
 
+def nvfp4(tensors, path, layers=is_linear, others=None):
+    """NVFP4 as ComfyUI's own files have it: codes, block scales, a scale of the whole weight, and
+    a marker. layers(name, tensor) says which; ``others`` are entries of further layers."""
+    from graphquant.quant_core.formats import NVFP4
+
+    out = {**tensors, **(others or {})}
+    for name, tensor in tensors.items():
+        if layers(name, tensor):
+            stored, layer = NVFP4().quantize(tensor), name.removesuffix(".weight")
+            out |= {name: stored.qdata, f"{name}_scale": stored.scale}
+            out |= {f"{name}_scale_2": stored.scale_2, f"{layer}.comfy_quant": marker("nvfp4")}
+    save_file(out, path)
+
+
+def marker(kind):
+    """ComfyUI's marker of a layer's format, as a tensor."""
+    text = bytearray(json.dumps({"format": kind}).encode())
+    return torch.frombuffer(text, dtype=torch.uint8)
+
+
 def w4a8(tensors, path, as_octets=False, correction=False):
     """asym_w4a8_int8 with its markers in the metadata, as comfy-quants and others write it. The
     codes are of this pack's quantizer: comfy-kitchen 0.2.26 has none."""

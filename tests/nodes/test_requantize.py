@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lab.foreign_files import convrot, gguf_file, modelopt_fp8
+from lab.foreign_files import convrot, gguf_file, is_linear, marker, modelopt_fp8, nvfp4
 from lab.foreign_layers import put_bitsandbytes, put_ggml
 from lab.sampling import relative_l2
 
@@ -52,6 +52,25 @@ def int8_convrot(file, path, load):
     return stock(path)
 
 
+def stock_nvfp4(file, path, load):
+    nvfp4(load_file(file), path)
+    return stock(path)
+
+
+def mixed(file, path, load):
+    """A file as mixed ones are: NVFP4 in the double blocks, scaled FP8 in the first single block,
+    all else in bfloat16."""
+    tensors, others = load_file(file), {}
+    double = {name for name in tensors if is_linear(name, tensors[name]) and "double" in name}
+    for name, tensor in tensors.items():
+        if is_linear(name, tensor) and name.startswith("single_blocks.0."):
+            layer, scale = name.removesuffix(".weight"), tensor.float().abs().max() / 448
+            others[name] = (tensor.float() / scale).to(torch.float8_e4m3fn)
+            others |= {f"{name}_scale": scale, f"{layer}.comfy_quant": marker("float8_e4m3fn")}
+    nvfp4(tensors, path, lambda name, tensor: name in double, others)
+    return stock(path)
+
+
 def ours_gguf(file, path, load):
     gguf_file(load_file(file), path.with_suffix(".gguf"))
     return load(path.with_suffix(".gguf"))[0]
@@ -74,6 +93,8 @@ KINDS = {
     "scaled fp8": (scaled_fp8, "int8", "TensorCoreFP8E4M3Layout", 0.02),
     "plain fp8": (plain_fp8, "int8-convrot", "float8_e4m3fn", 0.03),
     "int8 convrot": (int8_convrot, "nf4-fine", "TensorWiseINT8Layout", 0.13),
+    "NVFP4": (stock_nvfp4, "int4", "TensorCoreNVFP4Layout", 0.13),
+    "NVFP4, rotated": (stock_nvfp4, "w4a8", "TensorCoreNVFP4Layout", 0.13),
     "GGUF, loaded by us": (ours_gguf, "int8", "GGUF Q8_0", 0.02),
     "GGUF of ComfyUI-GGUF": (pack_gguf, "int4", "GGUF Q8_0", 0.13),
     "bitsandbytes NF4": (pack_bitsandbytes, "w4a8", "bitsandbytes NF4", 0.13),
@@ -130,6 +151,62 @@ def test_of_a_mixed_model_what_is_better_stays(source, sample):
     assert layers[plain]["action"] == "quantize" and layers[plain]["source"] is None
     assert not any("two roundings" in text for text in report_of(output)["warnings"])
     assert sample(output[0], steps=1).isfinite().all()
+
+
+def test_of_a_mixed_file_each_layer_is_rounded_or_stays_by_its_own_bits(
+    tiny_flux_file, tmp_path, inference_mode, sample
+):
+    model = mixed(tiny_flux_file, tmp_path / "mixed.safetensors", None)
+    before = sample(model, steps=1)
+    output = execute(model, "int8", requantize=True, preset="none")
+    layers = {layer["name"]: layer for layer in report_of(output)["layers"]}
+    four, eight, plain = LAYER, "single_blocks.0.linear2", "single_blocks.1.linear2"
+    assert layers[four]["action"] == "already quantized"
+    assert "TensorCoreNVFP4Layout, of fewer bits than int8" in layers[four]["reason"]
+    assert layers[eight]["source"].endswith("TensorCoreFP8E4M3Layout")
+    assert layers[plain]["action"] == "quantize" and layers[plain]["source"] is None
+    weights = [each.model.diffusion_model.get_submodule(four).weight for each in (model, output[0])]
+    assert torch.equal(*(weight._qdata for weight in weights))
+    assert 1e-4 < relative_l2(sample(output[0], steps=1), before) < 0.03
+    again = report_of(execute(model, "nf4-fine", requantize=True, preset="none"))
+    sources = {layer["name"]: layer["source"] for layer in again["layers"]}
+    assert sources[four] and sources[eight] and not sources[plain]
+
+
+@pytest.mark.parametrize(
+    "kind", ["NVFP4", "scaled fp8", "GGUF of ComfyUI-GGUF", "bitsandbytes NF4"]
+)
+def test_the_cache_gives_what_rounding_again_gave(kind, source, sample, tmp_path, monkeypatch):
+    import folder_paths
+
+    from graphquant.nodes.bridge.model import quantize_patcher as module
+
+    monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path / "models"))
+    rounded = []
+    kept = module.quantize_plan
+    monkeypatch.setattr(
+        module, "quantize_plan", lambda plan, *a, **k: rounded.append(1) or kept(plan, *a, **k)
+    )
+    method = KINDS[kind][1]
+    first = execute(source(kind), method, requantize=True, cache=True)
+    assert "cache: wrote " in first[1] and "warning: cache" not in first[1]
+    again = execute(source(kind), method, requantize=True, cache=True)
+    assert "cache: read from " in again[1] and len(rounded) == 1
+    assert torch.equal(sample(first[0], steps=1), sample(again[0], steps=1))
+    assert report_of(again)["model_bytes_after"] == again[0].model_size()
+
+
+def test_the_cache_tells_sources_of_other_numbers_apart(source, tmp_path, monkeypatch):
+    """Beside the codes: a model without a file that is known, whose scales were changed."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path / "models"))
+    for scale in (1.0, 2.0):
+        model = source("bitsandbytes NF4")
+        layer = model.model.diffusion_model.get_submodule(LAYER)
+        layer.weight.quant_state.state2.absmax *= scale
+        output = execute(model, "w4a8", requantize=True, cache=True)
+        assert "cache: wrote " in output[1], scale
 
 
 def test_codes_without_a_known_scale_are_left_and_said(flux_patcher):

@@ -22,6 +22,7 @@ from comfy.weight_adapter.base import WeightAdapterBase
 
 from ....quant_core.conversion.metadata import file_sha256
 from ....quant_core.planning.decisions import Plan
+from ....quant_core.sources import float_weight
 from ....quant_core.version import VERSION
 from ..files.provenance import provenance_of
 
@@ -49,7 +50,7 @@ def cache_key(
     _feed(digest, [VERSION, torch.__version__, "cpu" if device is None else device.type, known])
     for layer in plan.quantized:
         weight_key = f"{prefix}{layer.name}.weight"
-        weight = comfy.utils.get_attr(patcher.model, weight_key).detach()
+        weight = float_weight(comfy.utils.get_attr(patcher.model, f"{prefix}{layer.name}"), device)
         _feed(digest, [layer.name, layer.tied_to, layer.format.to_dict()])
         _feed(digest, weight if known is None else _probe(weight))
         _feed(digest, patcher.patches.get(weight_key))

@@ -128,7 +128,8 @@ def _read_layers(
             raise StorageError(f"{layer.name} is not as it was written.")
         weight_key = f"{prefix}{layer.name}.weight"
         source = comfy.utils.get_attr(patcher.model, weight_key)
-        dtype = torch.float32 if weight_key in patcher.patches else source.dtype
+        in_floats = layer.source is None and weight_key not in patcher.patches
+        dtype = source.dtype if in_floats else torch.float32
         weight = stored.read(files, "", dtype)
         if _sha256(weight) != hashes.get(layer.name):
             raise StorageError(f"{layer.name} is not as it was written.")

@@ -7,6 +7,7 @@ that still pointed to the original's would run unquantized weights, or nothing, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import PatcherInjection, WrappersMP
@@ -23,8 +24,13 @@ from .leading import BoundToOriginalError, Lead
 from .model_copy import redirect
 
 
-def rebind(patcher: ModelPatcher, original: nn.Module) -> None:
+def rebind(
+    patcher: ModelPatcher,
+    original: nn.Module,
+    patches: Mapping[str, list] = MappingProxyType({}),
+) -> None:
     """Make what ``patcher``, a clone with a copied model, holds of ``original`` refer to the copy.
+    patches: those of the patcher that it was cloned from.
 
     BoundToOriginalError for a compiled module in ComfyUI's object patches, and for what ``Lead``
     cannot lead.
@@ -35,7 +41,7 @@ def rebind(patcher: ModelPatcher, original: nn.Module) -> None:
     }
     for key, value in patcher.object_patches.items():
         patcher.object_patches[key] = _redirected(key, value, copies)
-    lead = Lead(copies)
+    lead = Lead(copies, patcher, patches)
     patcher.model_options = lead(patcher.model_options)
     patcher.wrappers, patcher.callbacks = lead(patcher.wrappers), lead(patcher.callbacks)
     for key, injections in patcher.injections.items():

@@ -47,7 +47,7 @@ class LivePatchers:
     def _on_clone(self, old: ModelPatcher, new: ModelPatcher) -> None:
         self._add(new)
         if new.model is not old.model:
-            rebind(new, old.model)
+            rebind(new, old.model, old.patches)
 
     def _add(self, patcher: ModelPatcher) -> None:
         self._patchers = [ref for ref in self._patchers if ref() is not None]

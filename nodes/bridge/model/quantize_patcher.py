@@ -209,7 +209,7 @@ def with_weights(
     # later, as the faster mode does, ends in a copy that a QuantizedTensor refuses.
     quantized.hook_backup, quantized.cached_hook_patches = {}, {}
     quantized.hook_mode = comfy.hooks.EnumHookMode.MinVram
-    rebind(quantized, patcher.model)
+    rebind(quantized, patcher.model, patcher.patches)
     patchers.follow(quantized)
     register_rebuild(quantized)
     copy_to_devices(quantized)

@@ -100,4 +100,44 @@ def test_functions_that_call_each_other_are_led_without_end(flux_patcher, quanti
 
     changed.set_model_unet_function_wrapper(even)
     quantized = quantize(changed, "int8")
-    assert quantized.model_options["model_function_wrapper"](0) is quantized.model.diffusion_model
+    led = quantized.model_options["model_function_wrapper"]
+    for depth in (0, 2, 4):
+        assert led(depth) is quantized.model.diffusion_model
+        assert even(depth) is model
+
+
+def test_state_stays_shared_by_the_functions_that_are_led_and_those_that_are_not(
+    flux_patcher, quantize
+):
+    changed = flux_patcher.clone()
+    model, calls = changed.get_model_object("diffusion_model"), 0
+
+    def counted(*_):
+        nonlocal calls
+        calls += 1
+        return model
+
+    def count(*_):
+        return calls
+
+    changed.model_options |= {"counted": counted, "count": count}
+    options = quantize(changed, "int8").model_options
+    assert options["counted"]() is not counted()
+    assert options["count"] is count and count() == options["count"]() == 2
+
+
+def test_functions_that_share_a_module_share_the_new_one(flux_patcher, quantize):
+    changed = flux_patcher.clone()
+    held = changed.get_model_object("diffusion_model")
+
+    def give(*_):
+        return held
+
+    def replace(new):
+        nonlocal held
+        held = new
+
+    changed.model_options |= {"give": give, "replace": replace}
+    options = quantize(changed, "int8").model_options
+    options["replace"](3)
+    assert options["give"]() == 3 and give() is changed.model.diffusion_model
