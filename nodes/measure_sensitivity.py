@@ -9,6 +9,7 @@ from comfy_api.latest import io
 
 from .shared.node_inputs import SENSITIVITY
 from .shared.sampling_inputs import sampler_inputs
+from .shared.verdict import GOOD, verdict
 
 if TYPE_CHECKING:
     from .bridge.measure.sensing import Measured
@@ -63,6 +64,7 @@ class GQMeasureSensitivity(io.ComfyNode):
                     display_name="report", tooltip="The most and the least sensitive layers."
                 ),
             ],
+            has_intermediate_output=True,
         )
 
     @classmethod
@@ -84,7 +86,7 @@ class GQMeasureSensitivity(io.ComfyNode):
 
         sampling = Sampling(positive, negative, latent_image, steps, cfg, sampler_name, scheduler)
         measured = measure_sensitivity(model, sampling, seed, not layer_by_layer, tell_progress)
-        return io.NodeOutput(measured.sensitivity, describe(measured))
+        return io.NodeOutput(measured.sensitivity, describe(measured), ui=_verdict(measured))
 
 
 def tell_progress(done: int, every: int, seconds_left: float) -> None:
@@ -94,6 +96,15 @@ def tell_progress(done: int, every: int, seconds_left: float) -> None:
     text = f"{done} of {every} measured, about {in_words(seconds_left)} left"
     log.info("Measure Sensitivity: %s", text)
     tell(text)
+
+
+def _verdict(measured: Measured) -> dict[str, list[dict]]:
+    """How many layers, the one that matters most, and where the result is kept."""
+    effects = measured.sensitivity.effects
+    worst = max(effects, key=effects.get)
+    found = {"layers": len(effects), "name": worst, "effect": f"{effects[worst]:.4f}"}
+    path = f"{measured.path.parent.name}/{measured.path.name}"
+    return verdict("sensitivity", GOOD, path=path, **found)
 
 
 def describe(measured: Measured) -> str:

@@ -14,14 +14,21 @@ from comfy.model_management import get_torch_device
 from server import PromptServer
 
 from ..quant_core.machine.compile_warnings import COMPILE_MODES, get_quant_compile_warnings
-from ..quant_core.methods import CALIBRATED, GRANULARITIES, METHODS
+from ..quant_core.methods import FASTEST, FIT, GRANULARITIES, METHODS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..quant_core.formats import Format
     from ..quant_core.machine.capability import Capability, MethodCapability
-    from ..quant_core.methods import Method
 
 CAPABILITIES = "/graphquant/capabilities"
 ESTIMATE = "/graphquant/estimate"
+# What serves the methods that choose among others' formats when they run.
+_OF_MEASURED = {
+    FASTEST: ("granularity", "max_error", "exact_steps"),
+    FIT: ("size_gib", "stock_only", "exact_steps"),
+}
 # Not resolved: the folder's name in custom_nodes is what the pages are asked for under.
 PACK = Path(__file__).parent.parent
 
@@ -30,22 +37,46 @@ def capabilities(found: Capability) -> dict:
     """What each method is on the examined machine, as plain values.
 
     methods: {name: {status, runs_as, reason, remedy, compile, in_text_encoder,
-    in_quantized_encoder}}; compile maps the
-    torch.compile modes that the method quarrels with to a warning. one_granularity,
+    in_quantized_encoder}}; compile maps the torch.compile modes that the method quarrels with to a
+    warning. only_for: {input of a Quantize node: the methods for which it does something}.
     need_calibration: names of methods.
     """
     return {
         "device": found.machine.hardware.name,
         "recommended": found.recommended,
         "methods": {each.method: _method(each) for each in found.methods},
-        "one_granularity": [name for name, method in METHODS.items() if _has_one(method)],
-        "need_calibration": ["fp8-static", *CALIBRATED],
+        "only_for": only_for(),
+        "need_calibration": [name for name in METHODS if any(map(_needs, _formats(name)))],
     }
 
 
-def _has_one(method: Method) -> bool:
-    """Whether the method's formats are the same at every granularity."""
-    return len({str(method.choose((256, 256), each).format) for each in GRANULARITIES}) == 1
+def only_for() -> dict[str, list[str]]:
+    """For each input that serves some methods alone: which. Asked of the methods' formats, but for
+    the two that choose among others' formats when they run."""
+    asked: dict[str, Callable[[Format], bool]] = {
+        "exact_steps": lambda fmt: fmt.weight_only() != fmt,
+        "rank": lambda fmt: fmt.with_rank(7) != fmt.with_rank(8),
+    }
+    found = {
+        name: [each for each in METHODS if any(map(says, _formats(each)))]
+        for name, says in asked.items()
+    }
+    found["granularity"] = [m for m in METHODS if len({str(fmt) for fmt in _formats(m)}) > 1]
+    for method, inputs in _OF_MEASURED.items():
+        for name in inputs:
+            found.setdefault(name, []).append(method)
+    return found
+
+
+def _formats(method: str) -> list[Format]:
+    """The formats of one layer, at each granularity."""
+    choose = METHODS[method].choose
+    chosen = (choose((256, 256), each).format for each in GRANULARITIES)
+    return [fmt for fmt in chosen if fmt is not None]
+
+
+def _needs(fmt: Format) -> bool:
+    return fmt.needs_calibration or fmt.needs_input_scale
 
 
 def _method(each: MethodCapability) -> dict:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
-from .bridge.files.model_folder import AUTO, FILE_FORMATS, save_target
-from .shared.verdict import GOOD, INFO, verdict
+from .bridge.files.model_folder import AUTO, FILE_FORMATS, below_models, save_target
+from .shared.verdict import GOOD, INFO, joined, verdict
 
 if TYPE_CHECKING:
     from .bridge.files.file_report import FileReport
@@ -76,12 +76,11 @@ def _verdict(report: FileReport) -> dict[str, list[dict]]:
     """Where the file is, how large, and what loads it."""
     from ..quant_core.report import MIB
 
-    name = report.path.relative_to(report.path.parents[1]).as_posix()
+    name = below_models(report.path)
     mib = f"{report.path.stat().st_size / MIB:.1f}"
-    lines = [
+    file = (
         verdict("saved", GOOD, path=name, mib=mib)
         if report.written
-        else verdict("unchanged", GOOD, path=name, mib=mib),
-        verdict("loadWith", INFO, node=report.loader),
-    ]
-    return {key: [each for line in lines for each in line[key]] for key in lines[0]}
+        else verdict("unchanged", GOOD, path=name, mib=mib)
+    )
+    return joined(file, verdict("loadWith", INFO, node=report.loader))

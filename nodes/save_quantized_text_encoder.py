@@ -5,11 +5,20 @@ Tested by tests/nodes/bridge/saving/test_save_clip.py.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from comfy_api.latest import io
 
-from .bridge.files.model_folder import save_target
+from ..quant_core.report import MIB
+from .bridge.files.model_folder import below_models, save_target
+from .shared.verdict import GOOD, INFO, joined, verdict
+
+if TYPE_CHECKING:
+    from .bridge.saving.save_clip import SavedClip
 
 FOLDER = "text_encoders"
+# ComfyUI's, by how many files they read, with the names that their nodes have.
+LOADERS = {1: "Load CLIP", 2: "Load CLIP (Dual)", 3: "Load CLIP (Triple)"}
 
 
 class GQSaveQuantizedTextEncoder(io.ComfyNode):
@@ -42,7 +51,8 @@ class GQSaveQuantizedTextEncoder(io.ComfyNode):
                     "overwrite",
                     default=False,
                     optional=True,
-                    tooltip="Replace files of that name. Off: refuse.",
+                    tooltip="Replace files of that name. Off: refuse, unless they hold these very "
+                    "bytes.",
                 ),
             ],
             outputs=[
@@ -60,6 +70,18 @@ class GQSaveQuantizedTextEncoder(io.ComfyNode):
         if clip is None:
             raise ValueError("There is no CLIP: the checkpoint holds none. Load one by itself.")
         saved = save_quantized_clip(clip, save_target(filename_prefix, FOLDER), overwrite)
-        return io.NodeOutput(
-            "\n".join(str(path) for path in saved.paths.values()), saved.to_markdown()
+        paths = "\n".join(str(path) for path in saved.paths.values())
+        return io.NodeOutput(paths, saved.to_markdown(), ui=_verdict(saved))
+
+
+def _verdict(saved: SavedClip) -> dict[str, list[dict]]:
+    """Where the files are, how large, and what loads them."""
+    lines = []
+    for name, path in saved.paths.items():
+        found = {"path": below_models(path, FOLDER), "mib": f"{saved.sizes[name] / MIB:.1f}"}
+        there = name in saved.there
+        lines.append(
+            verdict("unchanged", GOOD, **found) if there else verdict("saved", GOOD, **found)
         )
+    loader = LOADERS.get(len(saved.paths), "Load CLIP (Quadruple)")
+    return joined(*lines, verdict("loadWith", INFO, node=loader))

@@ -8,6 +8,8 @@ import pytest
 
 from graphquant.quant_core import METHODS
 from graphquant.quant_core.machine.capability import EMULATED, FALLBACK, REFUSED
+from graphquant.quant_core.planning.decisions import ALREADY, KEEP, QUANTIZE
+from graphquant.quant_core.rounding.outcome import COMPENSATED, NEAREST
 from lab.pack import ROOT
 
 LOCALES = ROOT / "locales"
@@ -61,7 +63,7 @@ def test_every_setting_is_translated(language):
 def test_every_word_that_the_scripts_use_exists():
     words = set(_read("en", "main")["graphquant"])
     scripts = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "web").glob("*.js"))
-    used = set(re.findall(r'\bt\("(\w+)"', scripts))
+    used = set(re.findall(r'\b(?:t|idleNote)\("(\w+)"', scripts))
     columns = {f"column_{key}" for key in re.findall(r'\{ key: "(\w+)"', scripts)}
     statuses = (EMULATED, FALLBACK, REFUSED, "encoder")
     given = {f"{status}Label" for status in statuses} | {"method_config", "method_default"}
@@ -70,8 +72,19 @@ def test_every_word_that_the_scripts_use_exists():
         for file in (ROOT / "nodes").rglob("*.py")
         for key in re.findall(r'verdict\(\s*"(\w+)"', file.read_text(encoding="utf-8"))
     }
-    by_prefix = {word for word in words if word.startswith(("said_", "method_"))}
+    by_prefix = {word for word in words if word.startswith(("word_", "method_"))}
     assert used | columns | given | verdicts | by_prefix == words
+
+
+@pytest.mark.parametrize("language", ("en", *TRANSLATIONS))
+def test_the_table_of_layers_has_words_for_what_stands_in_it(language):
+    words = _read(language, "main")["graphquant"]
+    source = (ROOT / "quant_core" / "planning" / "remainder.py").read_text(encoding="utf-8")
+    function = source[source.index("def _kind_and_reason") :]
+    kinds = set(re.findall(r'return \(?\s*"([^"]+)",', function))
+    assert len(kinds) >= 9
+    wanted = {*kinds, QUANTIZE, KEEP, ALREADY, COMPENSATED, NEAREST}
+    assert {key.removeprefix("word_") for key in words if key.startswith("word_")} == wanted
 
 
 @pytest.mark.parametrize("language", ("en", *TRANSLATIONS))

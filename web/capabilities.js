@@ -1,5 +1,6 @@
 // What the methods are on the server's machine, asked once.
 import { api } from "../../scripts/api.js"
+import { said } from "./said.js"
 import { t } from "./words.js"
 
 let machine = { methods: {} }
@@ -23,11 +24,13 @@ export function methodLabel(method, kind, compute) {
 /** In a sentence: what the method is here, if not what its name says. */
 export function methodNote(method, kind, compute) {
   const { status, runs_as, reason, remedy } = here(method, kind, compute)
-  if (status === "native") return reason ? `${method}: ${reason} ${remedy}` : null
+  if (status === "native") return reason ? inWords(method, reason, remedy) : null
   if (status === "encoder") return t("encoderNote", { method, runs_as })
   if (status === "fallback") return t("fallbackNote", { method, runs_as, device: machine.device })
-  return `${method}: ${reason} ${remedy}`
+  return inWords(method, reason, remedy)
 }
+
+const inWords = (method, reason, remedy) => `${method}: ${said(reason)} ${said(remedy)}`
 
 /** status: native, emulated, fallback, refused, or encoder for what a text encoder makes of it.
 compute: "quantized" where a text encoder multiplies in what the method rounds to. */
@@ -40,12 +43,22 @@ function here(method, kind, compute) {
   return found
 }
 
-/** Whether the method has one granularity only; false for an unknown one. */
-export const ignoresGranularity = (method) => machine.one_granularity?.includes(method) ?? false
+/** Whether an input does nothing for what the method runs as here; false where that is unknown. */
+export function ignores(method, input, kind, compute) {
+  const serves = machine.only_for?.[input]
+  const { status, runs_as } = here(method, kind, compute)
+  const running = status === "encoder" || status === "fallback" ? runs_as : method
+  return serves !== undefined && !serves.includes(running)
+}
+
+/** The inputs of Quantize nodes that serve some methods alone. */
+export const inputsOfSomeMethods = () => Object.keys(machine.only_for ?? {})
 
 /** Whether the method does not run without a calibration. */
 export const needsCalibration = (method) => machine.need_calibration?.includes(method) ?? false
 
+/** What torch.compile in this mode does to the method, or null. */
 export function compileWarning(method, mode) {
-  return machine.methods[method]?.compile[mode] ?? null
+  const warning = machine.methods[method]?.compile[mode]
+  return warning ? said(warning) : null
 }

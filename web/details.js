@@ -2,22 +2,23 @@
 import { element, openDialog } from "./dom.js"
 import { bytes } from "./report.js"
 import { said } from "./said.js"
-import { t } from "./words.js"
+import { t, word } from "./words.js"
 
 const text = (value) => value ?? ""
+const spoken = (value) => said(value ?? "")
 const COLUMNS = [
   { key: "part", show: text },
   { key: "name", show: text },
-  { key: "kind", show: text },
+  { key: "kind", show: word },
   { key: "shape", show: (shape) => shape.join(" x "), order: (shape) => -product(shape) },
   { key: "dtype", show: text },
   { key: "format", show: text },
   { key: "bytes_before", show: bytes, order: (count) => -count },
   { key: "bytes_after", show: bytes, order: (count) => -count },
-  { key: "action", show: text },
+  { key: "action", show: word },
   { key: "effect", show: (effect) => effect?.toFixed(5) ?? "", order: (effect) => -(effect ?? -1) },
   { key: "rounding", show: errors, order: (rounding) => -(rounding?.output_error ?? 0) },
-  { key: "reason", show: (reason) => said(reason ?? "") },
+  { key: "reason", show: spoken },
 ]
 // Columns that a report may have nothing for.
 const OPTIONAL = ["part", "effect", "rounding"]
@@ -25,7 +26,7 @@ const BIGGEST_FIRST = COLUMNS.find((column) => column.key === "bytes_after")
 
 /** reports: at least one of them with its layers. */
 export function openDetails(title, reports) {
-  const rows = reports.flatMap(({ part, layers }) => layers.map((layer) => ({ part, ...layer })))
+  const rows = reports.flatMap(rowsOf)
   const columns = COLUMNS.filter(({ key }) => !OPTIONAL.includes(key) || rows.some((row) => row[key]))
   const body = element("tbody", "rows")
   let sorting = { column: BIGGEST_FIRST, reversed: false }
@@ -49,7 +50,8 @@ export function openDetails(title, reports) {
 
   function fill() {
     const wanted = filter.value.toLowerCase()
-    const shown = rows.filter((row) => `${row.name} ${row.reason}`.toLowerCase().includes(wanted))
+    const words = ({ name, reason }) => `${name} ${reason} ${spoken(reason)}`.toLowerCase()
+    const shown = rows.filter((row) => words(row).includes(wanted))
     shown.sort((a, b) => compare(a, b, sorting.column))
     if (sorting.reversed) shown.reverse()
     body.replaceChildren(...shown.map((row) => rowOf(row, columns)))
@@ -57,7 +59,8 @@ export function openDetails(title, reports) {
       const sorted = columns[index] === sorting.column
       header.ariaSort = sorted ? (sorting.reversed ? "descending" : "ascending") : "none"
     }
-    count.textContent = t("rowCount", { shown: shown.length, total: rows.length })
+    const [before, after] = ["bytes_before", "bytes_after"].map((key) => bytes(sum(shown, key)))
+    count.textContent = t("rowCount", { shown: shown.length, total: rows.length, before, after })
   }
 
   const count = element("span", "count")
@@ -70,6 +73,19 @@ export function openDetails(title, reports) {
   fill()
   const bar = element("div", "tools", filter, count)
   openDialog(title, t("close"), bar, element("div", "scroll", table))
+}
+
+/** A row for each layer, and one for each group of what is no layer's weight: biases, norms. */
+function rowsOf({ part, layers, remainder = [] }) {
+  const rest = remainder.map(({ names, count, bytes, ...why }) => ({
+    ...why,
+    name: count > 1 ? t("andMore", { named: names[0], more: count - 1 }) : names[0],
+    shape: [],
+    bytes_before: bytes,
+    bytes_after: bytes,
+    action: "keep",
+  }))
+  return [...layers, ...rest].map((row) => ({ part, ...row }))
 }
 
 function rowOf(row, columns) {
@@ -88,9 +104,10 @@ function compare(a, b, { key, order = text }) {
 
 /** Relative errors of a layer that was rounded by a calibration: of its output, then its weight. */
 function errors(rounding) {
-  if (rounding?.output_error == null) return rounding?.note ?? ""
+  if (rounding?.output_error == null) return spoken(rounding?.note)
   const [output, weight] = [rounding.output_error, rounding.weight_error].map((each) => each.toFixed(4))
-  return `${rounding.way} ${output} / ${weight}`
+  return `${word(rounding.way)} ${output} / ${weight}`
 }
 
 const product = (shape) => shape.reduce((size, length) => size * length, 1)
+const sum = (rows, key) => rows.reduce((total, row) => total + row[key], 0)

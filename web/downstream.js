@@ -53,7 +53,8 @@ function follow(graph, linkIds) {
   })
 }
 
-function instancesOf(subgraph) {
+/** The nodes that stand for a subgraph, in whichever graph. */
+export function instancesOf(subgraph) {
   const root = subgraph.rootGraph
   return [root, ...root.subgraphs.values()].flatMap((graph) =>
     graph.nodes.filter((node) => node.subgraph === subgraph)

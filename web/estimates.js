@@ -1,5 +1,6 @@
 // What the chosen method would make of the file upstream, before anything is loaded.
 import { api } from "../../scripts/api.js"
+import { originOf, valueOf } from "./subgraphs.js"
 
 // Widgets that name a file, and ComfyUI's folder that it is in.
 const FOLDERS = {
@@ -39,13 +40,13 @@ async function ask(key) {
 function fileBefore(node) {
   for (let at = origin(node), steps = 0; at && steps < 50; at = origin(at), steps++) {
     const named = at.widgets?.find(({ name }) => name in FOLDERS)
-    if (named) return { folder: FOLDERS[named.name], name: String(named.value) }
+    if (named) return { folder: FOLDERS[named.name], name: String(valueOf(at, named.name)) }
   }
   return null
 }
 
-function origin(node) {
-  const input = node.inputs?.find(({ link }) => link != null)
-  const link = input && node.graph.getLink(input.link)
-  return link ? node.graph.getNodeById(link.origin_id) : null
-}
+const origin = (node) =>
+  originOf(
+    node,
+    node.inputs?.find(({ link, widget }) => link != null && !widget)
+  )

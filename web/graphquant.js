@@ -4,7 +4,14 @@ import { app } from "../../scripts/app.js"
 import { loadCapabilities } from "./capabilities.js"
 import { loadStyles } from "./dom.js"
 import { menuItems } from "./menu.js"
-import { attachPanel, refreshAll, showEarlierRuns, showPanels, startPanels } from "./node_panel.js"
+import {
+  attachPanel,
+  followSight,
+  refreshAll,
+  showEarlierRuns,
+  showPanels,
+  startPanels,
+} from "./node_panel.js"
 import { loadWords } from "./words.js"
 
 const isOurs = (node) => node?.comfyClass?.startsWith("GQ")
@@ -56,15 +63,16 @@ app.registerExtension({
 
   setup() {
     api.addEventListener("graphChanged", () => refreshAll())
+    followSight()
   },
 
   // Only now do the nodes of a loaded workflow have their links.
   afterConfigureGraph: () => showEarlierRuns(),
 
   nodeCreated(node) {
-    if (!isOurs(node)) return
-    applyDefaultMethod(node)
-    attachPanel(node)
+    if (isOurs(node)) applyDefaultMethod(node)
+    // A subgraph with a Quantize node in it shows that node's panel.
+    if (isOurs(node) || node.isSubgraphNode?.()) attachPanel(node)
   },
 
   getNodeMenuItems: (node) => (isOurs(node) ? menuItems(node) : []),

@@ -7,13 +7,15 @@ import { fingerprint, graphOf, nodeOf } from "./inputs.js"
 import { chosenMethod, notesFor } from "./notes.js"
 import { panelContent } from "./panel.js"
 import { followRuns, forgetOthers, keyOf, runAt } from "./runs.js"
+import { subjectOf } from "./subgraphs.js"
 
 const WIDGET = "graphquant"
 const MARGIN = 10
 // This one has no result of its own: its words are in the report of the node that it goes to.
 const WITHOUT_PANEL = new Set(["GQQuantizationConfig"])
 
-// Everything the pack keeps about its nodes on the canvas: {shown, widget} by node.
+const [NEVER, BYPASS] = [2, 4]
+// Everything the pack keeps about nodes on the canvas, its own and subgraphs: {shown, widget}.
 const panels = new Map()
 let wanted = true
 
@@ -28,10 +30,12 @@ export function lastRun(node, workflow = openWorkflow()) {
   return { ...run, error, stale: run.made !== null && run.made !== made }
 }
 
-/** Watch a new node: the inputs that its result and its notes depend on. */
+/** Watch a new node of ours or a subgraph: the inputs that its result and its notes depend on. */
 export function attachPanel(node) {
   if (WITHOUT_PANEL.has(node.comfyClass)) return
-  panels.set(node, { shown: "", widget: null })
+  const panel = { shown: "", widget: null }
+  panels.set(node, panel)
+  if (node.isSubgraphNode?.()) holdOwnWidget(node, panel)
   after(node, "onRemoved", () => panels.delete(node))
   after(node, "onConnectionsChange", () => soon())
   for (const widget of node.widgets ?? []) {
@@ -46,10 +50,15 @@ export function startPanels() {
   followRuns(() => refreshAll())
 }
 
+/** Another graph is in sight: a subgraph, or the one around it. */
+export function followSight() {
+  app.canvas.canvas.addEventListener("litegraph:set-graph", soon)
+}
+
 /** A workflow was loaded: its nodes show their own runs, or none. */
 export function showEarlierRuns() {
   const workflow = openWorkflow()
-  for (const node of panels.keys()) {
+  for (const node of [...panels.keys()].filter((each) => subjectOf(each) === each)) {
     const graph = node.graph && graphOf(workflow, node.graph.id)
     const saved = nodeOf(graph, node.id)
     if (saved) forgetOthers(placeOf(node), fingerprint(workflow, graph, saved))
@@ -85,12 +94,17 @@ function soon() {
 function refresh(node, workflow) {
   const panel = panels.get(node)
   if (!panel || !node.graph) return
-  if (!wanted) return removeWidget(node, panel)
-  const run = lastRun(node, workflow)
-  const notes = notesFor(node, run.stale ? [] : run.reports, run.reports)
+  const subject = subjectOf(node)
+  if (!wanted || !subject?.graph) return removeWidget(node, panel)
+  const run = lastRun(subject, workflow)
+  const notes = notesFor(subject, run.stale ? [] : run.reports, run.reports)
   panel.widget ??= addWidget(node)
-  const chosen = chosenMethod(node)
-  const estimate = estimateFor(node, chosen, soon)
+  const chosen = chosenMethod(subject)
+  const estimate = estimateFor(subject, chosen, soon)
+  // Nodes 2.0 fades what lies on a node that is off with the node itself.
+  const off = !LiteGraph.vueNodesMode && (node.mode === NEVER || node.mode === BYPASS)
+  panel.widget.element.toggleAttribute("data-off", off)
+  if (LiteGraph.vueNodesMode && node.isSubgraphNode?.()) standIn(node, panel.widget.element)
   const language = app.extensionManager.setting.get("Comfy.Locale")
   const key = JSON.stringify([notes, run, chosen, estimate, language])
   if (key === panel.shown) return
@@ -134,10 +148,30 @@ function growToFit(node) {
 }
 
 function removeWidget(node, panel) {
-  if (!panel.widget) return
-  panel.widget.observer.disconnect()
-  node.removeWidget(panel.widget)
+  const { widget } = panel
+  if (!widget) return
+  widget.observer.disconnect()
   Object.assign(panel, { widget: null, shown: "" })
+  if (node.isSubgraphNode?.()) widget.onRemove?.()
+  else node.removeWidget(widget)
+}
+
+/** Nodes 2.0 shows no widget on a subgraph's node but the promoted ones: there the panel stands in
+the node's body, as soon as that is drawn. */
+function standIn(node, panel, patience = 60) {
+  if (node.graph !== app.canvas.graph) return
+  const body = document.querySelector(`[data-testid="node-body-${node.id}"]`)
+  if (body && panel.parentElement !== body) body.append(panel)
+  else if (!body && patience) requestAnimationFrame(() => standIn(node, panel, patience - 1))
+}
+
+/** A subgraph's node has the widgets that were promoted, and no list of its own: the panel's
+comes after them. */
+function holdOwnWidget(node, panel) {
+  const promoted = Object.getOwnPropertyDescriptor(node, "widgets")
+  if (!promoted?.get) return
+  const get = () => [...promoted.get.call(node), ...(panel.widget ? [panel.widget] : [])]
+  Object.defineProperty(node, "widgets", { ...promoted, get })
 }
 
 /** The dropdown says in words what does not run natively; its values stay as they are. */

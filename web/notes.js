@@ -1,17 +1,16 @@
 // What can be said about a Quantize node from the graph alone, before and between runs.
 import {
   compileWarning,
-  ignoresGranularity,
+  ignores,
+  inputsOfSomeMethods,
   methodNote,
   needsCalibration,
   resolveAuto,
 } from "./capabilities.js"
 import { compileNodesAfter } from "./downstream.js"
 import { matches, parsePatterns } from "./patterns.js"
+import { valueOf, widgetOf } from "./subgraphs.js"
 import { t } from "./words.js"
-
-const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name)
-const valueOf = (node, name) => widgetOf(node, name)?.value
 
 /** Notes as {kind: "warning" | "info", text}. current: the reports of a run with these inputs;
 last: those of the last run, whatever its inputs were. */
@@ -44,16 +43,35 @@ function machineNotes(method, kind, compute) {
 
 /** What is set and does nothing for this method, and what the method cannot do without. */
 function inputNotes(node, method) {
-  if (!method || node.comfyClass !== "GQQuantizeModel") return []
-  const unlinked = node.inputs?.every(({ name, link }) => name !== "calibration" || link == null)
-  const missing = needsCalibration(method) && unlinked
-  const granularity = valueOf(node, "granularity") ?? "per-row"
-  const idle = granularity !== "per-row" && ignoresGranularity(method)
-  const input = widgetOf(node, "granularity")?.label ?? "granularity"
+  if (!method) return []
+  const calibrated = isLinked(node, "calibration")
+  const missing = hasInput(node, "calibration") && needsCalibration(method) && !calibrated
+  const idle = inputsOfSomeMethods().filter(
+    (name) => isSet(node, name) && ignores(method, name, node.comfyClass, valueOf(node, "compute"))
+  )
+  const uncalibrated = isSet(node, "rounding") && !calibrated && !missing
   return [
     ...(missing ? [{ kind: "warning", text: t("needsCalibration", { method }) }] : []),
-    ...(idle ? [{ kind: "info", text: t("idleInput", { input, method }) }] : []),
+    ...idle.map((name) => idleNote("idleInput", node, name, method)),
+    ...(uncalibrated ? [idleNote("idleRounding", node, "rounding", method)] : []),
   ]
+}
+
+function idleNote(key, node, name, method) {
+  const input = widgetOf(node, name) ?? inputOf(node, name)
+  return { kind: "info", text: t(key, { input: input.label ?? name, method }) }
+}
+
+const inputOf = (node, name) => node.inputs?.find((input) => input.name === name)
+const hasInput = (node, name) => inputOf(node, name) !== undefined
+const isLinked = (node, name) => inputOf(node, name)?.link != null
+
+/** Whether an input has a link, or a widget another value than a new node has. */
+function isSet(node, name) {
+  if (isLinked(node, name)) return true
+  const { required, optional } = node.constructor.nodeData?.input ?? {}
+  const usual = (optional?.[name] ?? required?.[name])?.[1]?.default
+  return widgetOf(node, name) !== undefined && valueOf(node, name) !== usual
 }
 
 function compileNotes(node, method) {

@@ -2,7 +2,7 @@
 import { openDetails } from "./details.js"
 import { button, element } from "./dom.js"
 import { bytes, methodWords, percent } from "./report.js"
-import { said } from "./said.js"
+import { said, saidEach } from "./said.js"
 import { t } from "./words.js"
 
 /** The panel's content. run: of ``lastRun``; chosen: the method's name, null where another node
@@ -10,7 +10,7 @@ decides, undefined for a node without methods; estimate: {before, after} in byte
 export function panelContent(node, run, chosen, notes, estimate) {
   const { reports, verdicts, error, stale } = run
   const something = reports.length || verdicts.length
-  const content = error ? [note("error", error)] : []
+  const content = error ? [note("error", said(error))] : []
   if (chosen !== undefined && (stale || !reports.length)) content.push(choice(chosen, estimate))
   else if (!something && !error) content.push(element("div", "faint", t("notRun")))
   content.push(...notes.map(({ kind, text }) => note(kind, text)))
@@ -25,8 +25,8 @@ export function panelContent(node, run, chosen, notes, estimate) {
   // What holds now stands above what held then.
   if (stale || error) content.push(...shown)
   else content.unshift(...shown)
-  if (reports.length) content.push(footer(node, reports))
-  return content
+  const body = element("div", "body", ...content)
+  return reports.length ? [body, footer(node, reports)] : [body]
 }
 
 /** One line on what the chosen method does. */
@@ -51,7 +51,8 @@ function section(report, { earlier, stale }, chosen) {
     "section",
     element("div", "top", part, method, mark),
     element("div", "layers", t("layers", words)),
-    sizeBar(report),
+    // A file's report has no size before: the file's own is in its verdict.
+    report.headline ? element("div", "size", inMemory(report)) : sizeBar(report),
     ...report.warnings.map((warning) => note("warning", said(warning))),
     ...(report.notes ?? []).map((text) => note("info", said(text)))
   )
@@ -66,15 +67,20 @@ function sizeBar(report) {
     "div",
     "size",
     element("div", "bar", fill),
-    element("span", "bytes", `${before} \u2192 ${after} (${percent(report)} %)`)
+    element("span", "bytes", t("sizes", { before, after, percent: percent(report) }))
   )
 }
+
+const inMemory = ({ model_bytes_after: size }) =>
+  element("span", "bytes", t("inMemory", { size: bytes(size) }))
 
 const MARKS = { good: "\u2713", bad: "\u2717", info: "" }
 
 /** What a measuring or saving node found: {key, values, tone}. */
 function verdict({ key, values, tone }) {
-  const made = element("div", "verdict", `${MARKS[tone]} ${t(key, values)}`.trim())
+  const spoken = Object.entries(values).map(([name, value]) => [name, said(String(value))])
+  const sentence = t(key, Object.fromEntries(spoken))
+  const made = element("div", "verdict", `${MARKS[tone]} ${sentence}`.trim())
   made.dataset.tone = tone
   return made
 }
@@ -85,7 +91,7 @@ function note(kind, text) {
 
 function footer(node, reports) {
   const layered = reports.filter((report) => report.layers)
-  const kernels = [...new Set(reports.map((report) => report.kernel))].join("; ")
+  const kernels = [...new Set(reports.map((report) => saidEach(report.kernel)))].join("; ")
   const action = layered.length
     ? button("details", t("details"), () => openDetails(node.title, layered))
     : element("span", "faint", t("detailsNextRun"))

@@ -5,9 +5,12 @@ const MIB = 1024 * 1024
 // A layer list above this many characters is not kept for after a reload.
 const SAVED_LAYERS_LIMIT = 40_000
 
+/** A size in MiB or GiB, whatever it is: less than 1 MiB with two digits that say something. */
 export function bytes(count) {
   const mib = count / MIB
-  return mib < 1000 ? `${mib.toFixed(1)} MiB` : `${(mib / 1024).toFixed(2)} GiB`
+  if (mib >= 1000) return `${(mib / 1024).toFixed(2)} GiB`
+  if (mib >= 0.95 || count === 0) return `${mib.toFixed(count ? 1 : 0)} MiB`
+  return mib < 0.0001 ? "< 0.0001 MiB" : `${mib.toPrecision(2)} MiB`
 }
 
 /** The method that ran, and as what when the one asked for could not. */

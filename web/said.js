@@ -1,18 +1,40 @@
-// Sentences of the server's reports in the editor's language. They come in English; a locale has
-// the templates that begin with "said_", and what none of them matches is shown as it came.
-import { template, templates, t } from "./words.js"
+// Sentences of the server in the editor's language. They come in English; a locale's
+// "graphquant_said" has their translations by what is fixed in them, such as "preset {preset} keeps
+// {pattern}", and what is not in there is shown as it came.
+import { sentences } from "./words.js"
 
-/** A sentence of a report in the editor's language. */
+let compiled = { translations: null, templates: [] }
+
+/** A sentence of the server in the editor's language, and so the sentences within it. */
 export function said(text) {
-  for (const key of templates("said_")) {
-    const values = read(template(key), text)
-    if (values) return t(key, values)
+  for (const { read, translation } of templates()) {
+    const values = read(text)
+    if (values) return fill(translation, values)
   }
   return text
 }
 
-/** The {names} of a template as they stand in `text`, or null where it is another sentence. */
-export function read(pattern, text) {
+/** Several names or sentences with ", " between. */
+export function saidEach(text) {
+  const whole = said(text)
+  return whole === text ? text.split(", ").map(said).join(", ") : whole
+}
+
+/** Those with the most fixed text first: of two that match, it is the one that was meant. */
+function templates() {
+  const translations = sentences()
+  if (compiled.translations !== translations) {
+    const fixed = (pattern) => pattern.replace(/\{\w+\}/g, "").length
+    const sorted = Object.entries(translations).sort(([a], [b]) => fixed(b) - fixed(a))
+    const made = sorted.map(([pattern, translation]) => ({ read: reader(pattern), translation }))
+    compiled = { translations, templates: made }
+  }
+  return compiled.templates
+}
+
+/** A function that gives the {names} of a template as they stand in a text, or null where the text
+is another sentence. */
+export function reader(pattern) {
   const names = []
   const source = pattern
     .split(/(\{\w+\})/)
@@ -22,6 +44,12 @@ export function read(pattern, text) {
       return "(.+?)"
     })
     .join("")
-  const found = new RegExp(`^${source}$`, "s").exec(text)
-  return found && Object.fromEntries(names.map((name, at) => [name, found[at + 1]]))
+  const whole = new RegExp(`^${source}$`, "s")
+  return (text) => {
+    const found = whole.exec(text)
+    return found && Object.fromEntries(names.map((name, at) => [name, found[at + 1]]))
+  }
 }
+
+const fill = (translation, values) =>
+  translation.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? saidEach(values[name]) : whole))

@@ -3,21 +3,23 @@ import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
 
 let languages = {}
+const NONE = {}
 
 export async function loadWords() {
   languages = await (await api.fetchApi("/i18n")).json()
 }
 
-/** The text called `key` in the editor's language, else in English, its {names} filled in. */
-export function t(key, values = {}) {
-  const language = app.extensionManager.setting.get("Comfy.Locale")
-  const text = languages[language]?.graphquant?.[key] ?? languages.en?.graphquant?.[key] ?? key
+const language = () => languages[app.extensionManager.setting.get("Comfy.Locale")]
+
+/** The text called `key` in the editor's language, else in English, else `missing`, its {names}
+filled in. */
+export function t(key, values = {}, missing = key) {
+  const text = language()?.graphquant?.[key] ?? languages.en?.graphquant?.[key] ?? missing
   return text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole)
 }
 
-/** The keys of the English words that begin so. */
-export const templates = (prefix) =>
-  Object.keys(languages.en?.graphquant ?? {}).filter((key) => key.startsWith(prefix))
+/** A word of the server's, such as what a layer is, in the editor's language. */
+export const word = (name) => (name ? t(`word_${name}`, {}, name) : "")
 
-/** The English text called `key`, its {names} as they are. */
-export const template = (key) => languages.en.graphquant[key]
+/** The translations of the server's English sentences; the same object until the language changes. */
+export const sentences = () => language()?.graphquant_said ?? NONE

@@ -14,3 +14,8 @@ def verdict(key: str, tone: str, **values: str | int) -> dict[str, list[dict]]:
     key: of a text in locales/*/main.json, whose {names} are ``values``. tone: GOOD, BAD or INFO.
     """
     return {"graphquant_verdict": [{"key": key, "tone": tone, "values": values}]}
+
+
+def joined(*lines: dict[str, list[dict]]) -> dict[str, list[dict]]:
+    """Several of ``verdict``'s lines as one."""
+    return {key: [each for line in lines for each in line[key]] for key in lines[0]}

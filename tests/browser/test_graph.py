@@ -108,9 +108,15 @@ def test_the_patterns_are_counted_while_they_are_typed(editor, examples_server):
     ]
 
 
-def test_the_blueprint_runs_and_its_inner_node_has_the_panel(editor, examples_server):
+def test_the_blueprint_runs_and_its_node_has_the_panel_outside_and_within(editor, examples_server):
     workflow = json.loads(FILE.read_text())
     editor.load(workflow)
+    (outer,) = editor.evaluate(
+        "() => app.graph.nodes.filter((node) => node.isSubgraphNode?.()).map(({ id }) => id)"
+    )
+    values = editor.serialize()["nodes"][0]["widgets_values"]
+    editor.panel(outer).locator(".graphquant-chosen", has_text="int8").wait_for()
+    editor.panel(outer).get_by_text("afterwards about").wait_for()
     editor.evaluate(
         """() => {
             const preview = LiteGraph.createNode("PreviewAny")
@@ -122,7 +128,19 @@ def test_the_blueprint_runs_and_its_inner_node_has_the_panel(editor, examples_se
     )
     kinds = sorted(node["class_type"] for node in editor.prompt().values())
     assert kinds == ["GQQuantizeModel", "PreviewAny", "UNETLoader"]
+    editor.notice_changes()
+    editor.panel(outer).locator(".graphquant-chosen", has_text="int4").wait_for()
     assert editor.run() == "execution_success"
+    shown = editor.panel(outer).locator(".graphquant-method", has_text="int4")
+    shown.wait_for()
+    editor.settle()
+    left, top, right, bottom = editor.node_box(outer)
+    box = editor.panel(outer).locator(".graphquant-content").bounding_box()
+    assert left < box["x"] and box["x"] + box["width"] < right
+    assert top < box["y"] and box["y"] + box["height"] < bottom
+    # What is saved of the outer node is what it was: its promoted widgets.
+    (saved,) = (n for n in editor.serialize()["nodes"] if str(n["id"]) == str(outer))
+    assert saved["widgets_values"] == [values[0], "int4", *values[2:]]
     editor.evaluate(
         """() => {
             const [outer] = app.graph.nodes.filter((node) => node.isSubgraphNode?.())
@@ -133,3 +151,5 @@ def test_the_blueprint_runs_and_its_inner_node_has_the_panel(editor, examples_se
     panel.locator(".graphquant-method").wait_for()
     assert panel.locator(".graphquant-method").inner_text() == "int4"
     assert "32 layers quantized" in panel.inner_text()
+    editor.evaluate("() => app.canvas.setGraph(app.rootGraph)")
+    shown.wait_for()

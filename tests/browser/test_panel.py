@@ -93,10 +93,20 @@ def test_the_table_has_every_layer_biggest_first_and_sorts(editor, quantize):
     dialog = editor.page.locator("dialog.graphquant-dialog")
     assert dialog.locator("h2").inner_text() == "Renamed"
     rows = dialog.locator("tbody tr")
-    assert rows.count() == 42
+    (report,) = editor.evaluate("([id]) => app.nodeOutputs[id].graphquant", node)
+    assert rows.count() == 42 + len(report["remainder"])
     texts = dialog.locator(".graphquant-cell-bytes_after").all_inner_texts()
     sizes = [float(text.removesuffix(" MiB")) for text in texts]
     assert sizes == sorted(sizes, reverse=True)
+    assert min(sizes) > 0
+    # Every byte: the rows come to what the panel says of the whole model.
+    assert sum(sizes) == pytest.approx(report["model_bytes_after"] / 2**20, rel=0.01)
+    total = dialog.locator(".graphquant-count").inner_text()
+    assert total.endswith(f"{report['model_bytes_after'] / 2**20:.1f} MiB")
+    dialog.locator(".graphquant-filter").fill("a bias is added")
+    assert rows.count() == 1
+    assert "and 4" in rows.first.inner_text() and "more" in rows.first.inner_text()
+    dialog.locator(".graphquant-filter").fill("")
     dialog.locator("th", has_text="layer").click()
     names = dialog.locator(".graphquant-cell-name").all_inner_texts()
     assert names[0].startswith("double_blocks.0.")
@@ -179,9 +189,12 @@ def test_many_warnings_scroll_in_a_panel_of_bounded_height(editor, quantize):
     editor.run()
     panel = editor.panel(node)
     panel.locator(".graphquant-method").wait_for()
-    content = panel.locator(".graphquant-content")
-    assert content.evaluate("(it) => it.offsetHeight") == 520
-    assert content.evaluate("(it) => it.scrollHeight") > 1000
+    assert panel.locator(".graphquant-content").evaluate("(it) => it.offsetHeight") == 520
+    body = panel.locator(".graphquant-body")
+    assert body.evaluate("(it) => it.scrollHeight") > 1000
+    # What is below scrolls under nothing: the button stands beneath, in sight.
+    bottom = body.bounding_box()["y"] + body.bounding_box()["height"]
+    assert panel.locator("button.graphquant-details").bounding_box()["y"] >= bottom
     editor.set_widget(node, "exclude", "\n".join(f"other.{n}" for n in range(40)))
     panel.get_by_text("exclude: no layer matches other.0, other.1, other.2 and 37 more.").wait_for()
 

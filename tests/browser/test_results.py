@@ -1,8 +1,12 @@
 """A result belongs to its inputs: after a change it is grey, elsewhere it is not shown at all."""
 
+import base64
+import io
 import re
 
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from lab import workflows
 from lab.tiny_models import FLUX
@@ -70,6 +74,62 @@ def test_a_workflow_dragged_in_shows_its_own_run_or_nothing(editor, quantize):
     assert _last(editor, node).count() == 0
 
 
+def _drop(editor, name, data):
+    """Drop a file on the canvas, as a user drags it in."""
+    editor.evaluate(
+        """([name, data]) => {
+            const bytes = Uint8Array.from(atob(data), (char) => char.charCodeAt(0))
+            const dataTransfer = new DataTransfer()
+            dataTransfer.items.add(new File([bytes], name, { type: "image/png" }))
+            const options = { dataTransfer, bubbles: true, cancelable: true }
+            app.canvas.canvas.dispatchEvent(new DragEvent("drop", options))
+        }""",
+        name,
+        base64.b64encode(data).decode(),
+    )
+
+
+def test_a_picture_dragged_in_shows_its_own_run_or_nothing(editor, quantize, examples_server):
+    seed = 68 if editor.renderer == "classic" else 69
+    pictures = {}
+    for method in ("int8", "int4"):
+        workflow, node = quantize(method, seed)
+        editor.load(workflow)
+        editor.evaluate(
+            """([id]) => {
+                const save = LiteGraph.createNode("SaveImage")
+                app.graph.add(save)
+                save.widgets[0].value = "dragged"
+                app.graph.getNodeById(id).connect(2, save, 0)
+            }""",
+            node,
+        )
+        assert editor.run() == "execution_success"
+        editor.panel(node).locator(".graphquant-method", has_text=method).wait_for()
+        newest = max(
+            (examples_server.base / "output").glob("dragged*.png"),
+            key=lambda file: file.stat().st_mtime_ns,
+        )
+        pictures[method] = newest.read_bytes()
+    _drop(editor, "int8.png", pictures["int8"])
+    editor.panel(node).locator(".graphquant-method", has_text="int8").wait_for()
+    assert editor.panel(node).locator(".graphquant-stale").count() == 0
+    assert editor.prompt()[str(node)]["inputs"]["method"] == "int8"
+    # A picture of somebody else's: the same nodes, never run in this browser.
+    stranger = io.BytesIO()
+    with Image.open(io.BytesIO(pictures["int8"])) as picture:
+        text = picture.text["workflow"].replace('"int8"', '"int2"')
+        info = PngInfo()
+        info.add_text("workflow", text)
+        picture.save(stranger, "png", pnginfo=info)
+    _drop(editor, "int2.png", stranger.getvalue())
+    editor.panel(node).locator(".graphquant-chosen", has_text="int2").wait_for()
+    assert _last(editor, node).count() == 0
+    _drop(editor, "int4.png", pictures["int4"])
+    editor.panel(node).locator(".graphquant-method", has_text="int4").wait_for()
+    assert editor.panel(node).locator(".graphquant-stale").count() == 0
+
+
 def test_an_error_stands_in_its_node_and_the_last_good_run_behind_it_in_grey(editor, quantize):
     workflow, node = quantize("int8", 64)
     editor.load(workflow)
@@ -114,5 +174,27 @@ def test_a_missing_calibration_and_an_idle_input_are_said_before_the_run(editor,
     assert warning.inner_text() == needs
     editor.set_widget(node, "method", "int4")
     warning.wait_for(state="detached")
-    editor.set_widget(node, "granularity", "per-tensor")
-    editor.panel(node).get_by_text("granularity does nothing for int4.").wait_for()
+    idle = {
+        "granularity": ("per-tensor", "granularity does nothing for int4."),
+        "max_error": (0.1, "max_error does nothing for int4."),
+        "size_gib": (4.0, "size_gib does nothing for int4."),
+        "stock_only": (True, "stock_only does nothing for int4."),
+        "exact_steps": ("first 2", "exact_steps does nothing for int4."),
+        "rank": (16, "rank does nothing for int4."),
+        "rounding": (
+            "nearest",
+            "rounding does nothing without a calibration: connect Calibrate Activations.",
+        ),
+    }
+    for name, (value, _) in idle.items():
+        editor.set_widget(node, name, value)
+    for _, text in idle.values():
+        editor.panel(node).get_by_text(text, exact=True).wait_for()
+    assert editor.panel(node).locator(".graphquant-info").count() == len(idle)
+    # fp8-dynamic runs as fp8-weight-only on a CPU, which rounds no activations.
+    editor.set_widget(node, "method", "fp8-dynamic")
+    editor.panel(node).get_by_text("exact_steps does nothing for fp8-dynamic.").wait_for()
+    assert editor.panel(node).get_by_text("granularity does nothing").count() == 0
+    editor.set_widget(node, "method", "fit")
+    editor.panel(node).get_by_text("max_error does nothing for fit.").wait_for()
+    assert editor.panel(node).get_by_text("size_gib does nothing").count() == 0

@@ -37,6 +37,26 @@ def measure(folder):
     return run
 
 
+def test_its_panel_names_the_layer_that_matters_most_and_the_file(flux_patcher, folder):
+    from graphquant.nodes.measure_sensitivity import GQMeasureSensitivity
+
+    positive = conditioning(
+        0, FLUX.context_width, FLUX.context_length, FLUX.pooled_width, FLUX.guidance
+    )
+    latent = {"samples": torch.zeros(1, *FLUX.latent)}
+    output = GQMeasureSensitivity.execute(flux_patcher, positive, latent, steps=1)
+    effects = output.result[0].effects
+    (line,) = output.ui["graphquant_verdict"]
+    (file,) = folder.iterdir()
+    assert (line["key"], line["tone"]) == ("sensitivity", "good")
+    assert line["values"] == {
+        "layers": len(effects),
+        "name": max(effects, key=effects.get),
+        "effect": f"{max(effects.values()):.4f}",
+        "path": f"graphquant_sensitivity/{file.name}",
+    }
+
+
 def test_the_file_is_found_by_quantize_model(flux_patcher, measure, folder):
     from graphquant.nodes.quantize_model import GQQuantizeModel
 

@@ -43,3 +43,20 @@ def test_each_method_carries_its_compile_warnings_and_what_a_text_encoder_makes_
     assert methods["int8-dynamic"]["in_text_encoder"] == "int8"
     assert methods["int4"]["in_text_encoder"] == "int4"
     assert methods["int8-dynamic"]["in_quantized_encoder"] == "int8-dynamic"
+
+
+def test_inputs_that_serve_some_methods_alone_are_told_by_the_methods_formats(comfy):
+    from graphquant.nodes.routes import capabilities
+
+    found = capabilities(examine(torch.device("cpu")))
+    only_for = found["only_for"]
+    assert only_for["max_error"] == ["fastest"]
+    assert only_for["size_gib"] == only_for["stock_only"] == ["fit"]
+    assert {"int8", "fp8-dynamic", "fastest"} <= set(only_for["granularity"])
+    assert not {"int4", "nf4", "fit", "none"} & set(only_for["granularity"])
+    assert {"fp8-dynamic", "int8-convrot", "w4a8", "fastest", "fit"} <= set(only_for["exact_steps"])
+    assert not {"int8", "int4", "none"} & set(only_for["exact_steps"])
+    assert "fp8-static" in found["need_calibration"]
+    assert "int8" not in found["need_calibration"]
+    ranked = {name for name in METHODS if name.startswith("svdquant")}
+    assert set(only_for["rank"]) == ranked

@@ -39,6 +39,12 @@ def save_target(prefix: str, folder: str = FOLDER) -> Path:
     return _home(folder).joinpath(*folders, name + _SUFFIX)
 
 
+def below_models(path: Path, folder: str = FOLDER) -> str:
+    """A target of ``save_target`` as users know it: diffusion_models/quantized/flux.safetensors."""
+    home = _home(folder)
+    return f"{folder}/{path.relative_to(home).as_posix()}"
+
+
 def choices() -> list[str]:
     """The names of files that can be read: safetensors, GGUF, and an index instead of its
     shards."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from ....quant_core.storage import (
     Part,
     StoredLayer,
     TensorSpec,
+    holds_already,
     quantized_part,
     refuse_to_replace,
     write_file,
@@ -36,18 +37,21 @@ _INNER = ".transformer"
 
 @dataclass(frozen=True)
 class SavedClip:
-    """The files of a CLIP. paths: by encoder. sizes: in bytes. layers: that are quantized."""
+    """The files of a CLIP. paths: by encoder. sizes: in bytes. layers: that are quantized. there:
+    the encoders whose files were there already, byte by byte."""
 
     paths: dict[str, Path]
     sizes: dict[str, int]
     layers: int
     seconds: float
+    there: frozenset[str] = frozenset()
 
     def to_markdown(self) -> str:
         """What was written, a line for each file."""
         lines = [f"Saved {self.layers} quantized layers, verified, in {self.seconds:.1f} s.", ""]
         lines += [
             f"- {name}: {path.name}, {self.sizes[name] / MIB:.1f} MiB"
+            + (", there already, byte by byte: not written" if name in self.there else "")
             for name, path in self.paths.items()
         ]
         lines += ["", "Load CLIP, and its siblings for several files, read them without this pack."]
@@ -64,18 +68,32 @@ def save_quantized_clip(clip: CLIP, target: Path, overwrite: bool = False) -> Sa
     started = time.perf_counter()
     encoders = sub_encoders(clip.patcher.model)
     paths = _paths(encoders, target)
-    for path in paths.values():
-        refuse_to_replace(path, overwrite)
     unload(clip.patcher)
     layers = _readable_layers(encoders)
-    sizes = {}
-    for name, encoder in encoders.items():
-        parts = [*_parts(clip.patcher, name, encoder), *_tokenizer(clip)]
-        specs = [spec for part in parts for spec in part.specs]
-        made = (pair for part in parts for pair in part.make().items())
-        sizes[name] = write_file(paths[name], specs, made, {"format": "pt"}, overwrite=overwrite)
+    parts = {
+        name: [*_parts(clip.patcher, name, encoder), *_tokenizer(clip)]
+        for name, encoder in encoders.items()
+    }
+    there = {name for name in encoders if holds_already(paths[name], *_content(parts[name]))}
+    for name in encoders.keys() - there:
+        refuse_to_replace(paths[name], overwrite)
+    sizes = {
+        name: paths[name].stat().st_size
+        if name in there
+        else write_file(paths[name], *_content(parts[name]), overwrite=overwrite)
+        for name in encoders
+    }
     seconds = time.perf_counter() - started
-    return SavedClip(paths, sizes, layers, seconds)
+    return SavedClip(paths, sizes, layers, seconds, frozenset(there))
+
+
+def _content(
+    parts: Sequence[Part],
+) -> tuple[list[TensorSpec], Iterator[tuple[str, torch.Tensor]], dict[str, str]]:
+    """What a file of these parts holds: its tensors announced, the tensors, and the metadata."""
+    specs = [spec for part in parts for spec in part.specs]
+    made = (pair for part in parts for pair in part.make().items())
+    return specs, made, {"format": "pt"}
 
 
 def _paths(encoders: dict[str, nn.Module], target: Path) -> dict[str, Path]:

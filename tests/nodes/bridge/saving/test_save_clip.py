@@ -130,6 +130,23 @@ def test_the_node_writes_to_models_text_encoders(clip, tmp_path, monkeypatch):
     assert found[0].splitlines()[1] == str(folder / "a" / "flux_t5xxl.safetensors")
     assert "quantized layers" in found[1]
     assert len(list((folder / "a").iterdir())) == 2
+    lines = found.ui["graphquant_verdict"]
+    assert [line["key"] for line in lines] == ["saved", "saved", "loadWith"]
+    assert lines[1]["values"]["path"] == "text_encoders/a/flux_t5xxl.safetensors"
+    assert lines[2]["values"]["node"] == "Load CLIP (Dual)"
+
+
+def test_saving_the_same_clip_again_writes_nothing_and_says_so(clip, tmp_path):
+    quantized, target = quantize(clip), tmp_path / "flux.safetensors"
+    first = save(quantized, target)
+    written = {path: path.stat().st_mtime_ns for path in first.paths.values()}
+    again = save(quantized, target)
+    assert {path: path.stat().st_mtime_ns for path in again.paths.values()} == written
+    assert (first.there, again.there) == (frozenset(), frozenset(again.paths))
+    assert again.sizes == first.sizes
+    assert "there already, byte by byte: not written" in again.to_markdown()
+    with pytest.raises(QuantizationError, match="overwrite"):
+        save(quantize(clip, "mxfp8"), target)
 
 
 def test_an_encoder_that_comfyui_reads_plain_only_is_refused(clip, tmp_path):
