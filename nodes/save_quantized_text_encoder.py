@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
-from ..quant_core.report import MIB
 from .bridge.files.model_folder import below_models, save_target
 from .shared.verdict import GOOD, INFO, joined, verdict
 
@@ -76,6 +75,8 @@ class GQSaveQuantizedTextEncoder(io.ComfyNode):
 
 def _verdict(saved: SavedClip) -> dict[str, list[dict]]:
     """Where the files are, how large, and what loads them."""
+    from ..quant_core.report import MIB
+
     lines = []
     for name, path in saved.paths.items():
         found = {"path": below_models(path, FOLDER), "mib": f"{saved.sizes[name] / MIB:.1f}"}
