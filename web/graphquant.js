@@ -51,7 +51,7 @@ app.registerExtension({
     // A file that was just saved is in the loaders' lists without a press of R.
     api.addEventListener("executed", ({ detail }) => {
       const verdicts = detail.output?.graphquant_verdict ?? []
-      if (verdicts.some(({ key }) => key === "saved")) app.refreshComboInNodes()
+      if (verdicts.some(({ key }) => key === "saved")) app.reloadNodeDefs()
     })
   },
 
