@@ -53,7 +53,7 @@ def _state(tensors: ModelTensors) -> dict[str, torch.Tensor]:
 def _recognised(
     state: Mapping[str, torch.Tensor], metadata: Mapping[str, str], model: BaseModel
 ) -> BaseModel | None:
-    """The model that ComfyUI would build for ``state``, on the meta device."""
+    """The model that ComfyUI would build for ``state``, on the meta device if it can be."""
     prefix = comfy.model_detection.unet_prefix_from_state_dict(state)
     if any(name.startswith(prefix) for name in state):
         return None  # it would strip the prefix off those and drop the others
@@ -61,7 +61,12 @@ def _recognised(
     if type(config) is not type(model.model_config):
         return None
     config.set_inference_dtype(model.get_dtype(), model.manual_cast_dtype)
-    return config.get_model(state, "", device="meta")
+    try:
+        return config.get_model(dict(state), "", device="meta")
+    except RuntimeError:
+        # ACE-Step 1.5 reads values while it is made. On a CPU nobody writes to the weights, so that
+        # they take no memory either.
+        return config.get_model(dict(state), "", device="cpu")
 
 
 def _shapes(model: BaseModel) -> dict[str, torch.Size]:
