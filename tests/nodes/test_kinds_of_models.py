@@ -17,7 +17,7 @@ EXPECTED = {
     "hidream_i1": ({"Linear": 47}, 0.34, 0.01),
     "hunyuan3d_2": ({"Linear": 20}, 0.50, 0.003),
     "hunyuan3d_21": ({"Linear": 57}, 0.32, 0.02),
-    "ace_step": ({"Linear": 30, "Conv1d": 6}, 0.62, 0.006),
+    "ace_step": ({"Linear": 30, "Conv1d": 6}, 0.63, 0.006),
     "ace_step_15": ({"Linear": 36}, 0.61, 0.008),
     "stable_audio": ({"Linear": 14}, 0.55, 0.015),
     "ltxv_2b": ({"Linear": 20}, 0.65, 0.005),
