@@ -1,11 +1,13 @@
 """Quantize VAE: how far an INT8 decode is from the plain one, what it saves, what it costs.
 
     python -m benchmarks.vae_decode [--size 16] [--repeats 5]
+    python -m benchmarks.vae_decode --rotated [--repeats 5]
 
 Run with GRAPHQUANT_COMFYUI naming a ComfyUI folder (``python3 dev.py setup`` fetches one). Seeded
 Gaussian weights in ComfyUI's own classes at their real widths, and one small VAE that was trained.
 FP8 is what Quantize VAE refuses, measured beside INT8. Times are medians of decodes taken in turn,
-so that a busy machine weighs on both alike; read their ratio.
+so that a busy machine weighs on both alike; read their ratio. ``--rotated`` measures the
+transformer decoder of MiniMax H3 alone, at its real width, two blocks of its 36, on one thread.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from lab.comfyui import comfyui_version, import_comfyui
 from lab.miniature import VAE as TRAINED
 from lab.miniature.pictures import PAPER, digits, draw
 from lab.pack import load_pack
-from lab.tiny_vaes import FLUX, SD, WAN, weights
+from lab.tiny_vaes import FLUX, MINIMAX, SD, WAN, sizes_of_minimax, weights
 
 from .measuring import MIB, RESULTS, in_turn, machine
 
@@ -85,6 +87,51 @@ def measure(vae: VAE, latents: torch.Tensor, large: tuple[int, ...], repeats: in
     }
 
 
+@torch.inference_mode()
+def measure_rotated(repeats: int) -> dict:
+    """By method, a decode of 64 latents a frame: seconds, and the error's distance in dB."""
+    import comfy.sd
+
+    from graphquant.nodes.quantize_vae import GQQuantizeVAE
+
+    latents = replace(MINIMAX, latent=(1, 24, 2, 16, 16)).latents()
+    with sizes_of_minimax(blocks=2, heads=32):
+        plain = comfy.sd.VAE(sd=weights(MINIMAX))
+        vaes = {"plain": plain} | {
+            method: GQQuantizeVAE.execute(plain, method)[0] for method in ("int8", "int8-convrot")
+        }
+        pictures = {name: vae.decode(latents) for name, vae in vaes.items()}
+        seconds = in_turn({n: partial(v.decode, latents) for n, v in vaes.items()}, repeats)
+    return {
+        name: {
+            "seconds": seconds[name],
+            **({} if name == "plain" else quality(pictures[name], pictures["plain"])),
+            "bytes": vae.model_size(),
+        }
+        for name, vae in vaes.items()
+    }
+
+
+def rotated_markdown(results: dict) -> str:
+    about = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
+    rows, lines = results["rows"], []
+    for name, row in rows.items():
+        ratio = row["seconds"] / rows["plain"]["seconds"]
+        psnr = f"{row['psnr']:.1f}" if "psnr" in row else "-"
+        lines.append(f"| {name} | {ratio:.2f} | {psnr} | {row['bytes'] / MIB:.0f} |")
+    return "\n".join(
+        [
+            "`python -m benchmarks.vae_decode --rotated`: MiniMax H3's decoder, 2 of its 36 "
+            f"blocks, 256 x 256 pixels; median of {results['repeats']} decodes in turn; {about}.",
+            "",
+            "| decoder half | time / plain | PSNR dB | MiB |",
+            "|---|---:|---:|---:|",
+            *lines,
+            "",
+        ]
+    )
+
+
 def quality(result: torch.Tensor, reference: torch.Tensor) -> dict[str, float]:
     """dB, of pictures in 0 to 1. psnr: against the full range; sqnr: against their variance."""
     error = (result - reference).double().square().mean().item()
@@ -124,10 +171,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--size", type=int, default=16, help="latent pixels a side; video: half")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--rotated", action="store_true", help="MiniMax H3's decoder alone")
     options = parser.parse_args()
     torch.set_num_threads(machine()["threads"])
     import_comfyui()
     load_pack()
+    if options.rotated:
+        torch.set_num_threads(1)
+        about = {**machine(), "threads": 1, "comfyui": ".".join(map(str, comfyui_version()))}
+        rows = measure_rotated(options.repeats)
+        results = {"machine": about, "repeats": options.repeats, "rows": rows}
+        (RESULTS / "vae_rotated.json").write_text(json.dumps(results, indent=2) + "\n")
+        (RESULTS / "vae_rotated.md").write_text(rotated_markdown(results))
+        print(rotated_markdown(results))
+        return
     results = {
         "machine": {**machine(), "comfyui": ".".join(map(str, comfyui_version()))},
         "repeats": options.repeats,

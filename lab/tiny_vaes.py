@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from safetensors.torch import save_file
@@ -48,6 +53,9 @@ TAESD = TinyVae("taesd", (1, 16, 16, 16), (1, 64, 64, 3), "taesd_decoder.19")
 WAN = TinyVae("wan", (1, 16, 2, 4, 4), (5, 32, 32, 3), "decoder.head.2", 32)
 LTX = TinyVae("ltx", (1, 128, 2, 2, 2), (9, 64, 64, 3), "decoder.conv_out.conv", 32)
 TINY_VAES = (SD, FLUX, TAESD, WAN, LTX)
+# Its decoder is a transformer. ComfyUI makes it in its real size, but for what ``sizes_of_minimax``
+# says.
+MINIMAX = TinyVae("minimax", (1, 24, 2, 4, 4), (5, 64, 64, 3), "decoder.proj_out", 32)
 
 # Pictures with the spread of photographs (standard deviation 0.2), so that few pixels are clipped.
 _CONTRAST = 0.75
@@ -72,6 +80,25 @@ _LTX_CONFIG = {
     "patch_size": 4,
     "latent_log_var": "uniform",
 }
+
+
+@contextmanager
+def sizes_of_minimax(blocks: int = 2, heads: int = 4) -> Iterator[None]:
+    """Inside, ComfyUI's MiniMax VAE is small: ``blocks`` of 64 ``heads`` channels."""
+    vae = import_module("comfy.ldm.minimax.vae")
+    decoder = partial(vae.ViT3DDecoder, num_layers=blocks, heads=heads)
+    whole = vae.MiniMaxH3VideoVAE
+
+    class MiniMaxH3VideoVAE(whole):
+        def __init__(self, *args, **options):
+            super().__init__(*args, ch=MINIMAX.width, ch_mult=(1,) * 6, **options)
+
+    MiniMaxH3VideoVAE.__init__.__signature__ = signature(whole.__init__)
+    with (
+        patch.object(vae, "ViT3DDecoder", decoder),
+        patch.object(vae, "MiniMaxH3VideoVAE", MiniMaxH3VideoVAE),
+    ):
+        yield
 
 
 def tiny_vae_file(tiny: TinyVae, folder: str | Path, seed: int = 0) -> Path:
@@ -115,6 +142,8 @@ def _fill(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Ten
 
 def _module(tiny: TinyVae) -> torch.nn.Module:
     channels = tiny.latent[1]
+    if tiny.name == "minimax":
+        return import_module("comfy.ldm.minimax.vae").MiniMaxH3VideoVAE()
     if tiny.name == "taesd":
         return import_module("comfy.taesd.taesd").TAESD(latent_channels=channels)
     if tiny.name == "ltx":

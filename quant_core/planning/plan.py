@@ -34,7 +34,7 @@ from .decisions import ALREADY, ALREADY_QUANTIZED, KEEP, LayerPlan, Plan
 from .filters import LayerFilter, check_include, is_by_pattern, unmatched
 from .layer_plan import plan_layers
 from .remainder import other_owners, remainder_of
-from .vae_rules import MEMORY_NOTE, SCOPES, require_vae_method
+from .vae_rules import SCOPES, require_vae_method, vae_notes, vae_preset
 from .widths import with_preset_widths
 
 
@@ -103,6 +103,8 @@ def plan_component(
     include, exclude = parse_patterns(include, "include"), parse_patterns(exclude, "exclude")
     check_include(include, names)
     preset = resolve_preset(preset, names)
+    if component_type == "vae" and preset is None:
+        preset = vae_preset(resolved, [(name, kind) for name, kind, _ in layers])
     decided = plan_layers(
         layers,
         lambda shape: with_rank(
@@ -132,7 +134,7 @@ def plan_component(
             *([fallback] if fallback else []),
             *exclude_warnings(exclude, names),
         ),
-        notes=(MEMORY_NOTE,) if component_type == "vae" else (),
+        notes=vae_notes(resolved) if component_type == "vae" else (),
     )
     plan = replace(
         plan,

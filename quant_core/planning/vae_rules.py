@@ -6,10 +6,14 @@ not weights fill the memory.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..errors import UnsupportedMethodError
+from ..presets import Preset, generic_preset
 
 SCOPES = ("decoder", "encoder", "both")
-METHODS = ("none", "int8")
+ROTATED = "int8-convrot"
+METHODS = ("none", "int8", ROTATED)
 
 # Names that ComfyUI and diffusers give the halves: the first one on a layer's path decides.
 _HALVES = {
@@ -33,7 +37,7 @@ _REASONS = {
     "int8-dynamic": "PyTorch has no INT8 convolution",
 }
 
-MEMORY_NOTE = (
+_MEMORY_NOTE = (
     "INT8 makes the VAE's weights smaller, not its activations, which are what a large encode or "
     "decode peaks at and what decides its time. When one runs out of memory, work in tiles."
 )
@@ -55,3 +59,19 @@ def require_vae_method(method: str) -> None:
         raise UnsupportedMethodError(
             f"A VAE cannot be quantized to {method}, because {reason}. Choose int8 or none."
         )
+
+
+def vae_preset(method: str, layers: Iterable[tuple[str, str]]) -> Preset | None:
+    """What stays of a VAE by a resolved ``method``; layers: (name, kind) of each.
+
+    The rotated method is for transformer decoders, as ComfyUI reads it: the Linears of repeated
+    blocks. None where everything in the scope is quantized.
+    """
+    if method != ROTATED:
+        return None
+    return generic_preset(name for name, kind in layers if kind == "Linear")
+
+
+def vae_notes(method: str) -> tuple[str, ...]:
+    """What to know of a VAE that is quantized by a resolved ``method``."""
+    return () if method == ROTATED else (_MEMORY_NOTE,)

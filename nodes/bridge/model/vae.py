@@ -7,32 +7,63 @@ either.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Iterator, Mapping
+from functools import lru_cache, partial
+from inspect import signature
 from types import CellType, FunctionType
 
 import torch
 from comfy.quant_ops import QuantizedTensor
 from comfy.sd import VAE
+from torch import nn
 
+from ....quant_core.formats import QuantizedWeight
 from ....quant_core.planning.decisions import Plan
 from ....quant_core.report import Report
+from ....quant_core.storage import StoredLayer, quantized_part
 from ..copying.model_copy import redirect
+from ..tensor.layout import is_ours, weight_of
 from .quantize_patcher import quantize_patcher
+from .stock_saving import is_read_by_stock
+
+_LOADED_QUANTIZED = {"MiniMaxH3VideoVAE": "decoder.transformer_blocks."}
 
 
 class QuantizedVAE:
     """A mixin for a VAE whose weights are quantized; it goes in front of the VAE's own class."""
 
     def get_sd(self) -> dict[str, torch.Tensor]:
-        """Plain weights, for saving: ComfyUI loads no VAE that is quantized."""
+        """The weights, for saving: plain ones, but for layers that this ComfyUI loads quantized."""
         model = self.first_stage_model
         plain = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
-        return {
+        saved = {
             name: part.dequantize() if isinstance(part := plain[name], QuantizedTensor) else part
             for name in super().get_sd()
             if name in plain
         }
+        for name, weight in _read_quantized(model):
+            del saved[f"{name}.weight"]
+            stored = weight_of(weight._qdata, weight._params)
+            layer = StoredLayer(name, stored.format, stored.shape)
+            saved |= quantized_part(layer, partial(_same, stored), private=False).make()
+        return saved
+
+
+def _same(weight: QuantizedWeight) -> QuantizedWeight:
+    return weight
+
+
+def _read_quantized(model: nn.Module) -> Iterator[tuple[str, QuantizedTensor]]:
+    """Name and weight of each layer that ComfyUI's loader makes with its mixed-precision
+    operations: of one VAE, from 0.31 on, whose class is then told which operations to take."""
+    blocks = _LOADED_QUANTIZED.get(type(model).__name__)
+    if blocks is None or "operations" not in signature(type(model).__init__).parameters:
+        return
+    for name, layer in model.named_modules():
+        weight = getattr(layer, "weight", None)
+        ours = name.startswith(blocks) and is_ours(weight)
+        if ours and is_read_by_stock(weight._params.format, weight.dim()):
+            yield name, weight
 
 
 @lru_cache
