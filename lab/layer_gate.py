@@ -12,6 +12,13 @@ from .sampling import relative_l2
 # What rounding a layer's inputs may cost its output, by what they are rounded to.
 OF_ACTIVATIONS = {None: 1e-3, "int8": 0.03, "float8_e4m3fn": 0.05, "mxfp8": 0.05, "nvfp4": 0.15}
 OF_WEIGHTS = 1e-3
+OF_GAIN = 0.01
+"""How far the output may be longer or shorter along what is expected. Rounding the inputs is noise,
+which changes nothing along it: so a scale that is 2 % off shows in products whose noise is 3 %."""
+
+
+OF_BIAS = 0.2
+"""How much of the bias may lack in the mean output, or be there twice, by the same reason."""
 
 
 def faults(
@@ -34,9 +41,19 @@ def faults(
         if layer.bias is None or not torch.equal(layer.bias, plain.bias):
             found.append(f"{name}: bias")
         y = F.linear(x.float(), expected, plain.bias.float())
-        if relative_l2(layer(x).float(), y) > OF_ACTIVATIONS[fmt.activations]:
+        output = layer(x).float()
+        if relative_l2(output, y) > OF_ACTIVATIONS[fmt.activations]:
             found.append(f"{name}: output")
+        elif abs(_along(output - y, y)) > OF_GAIN:
+            found.append(f"{name}: gain")
+        elif abs(_along((output - y).flatten(0, -2).mean(0), plain.bias.float())) > OF_BIAS:
+            found.append(f"{name}: bias of the output")
     return found
+
+
+def _along(error: torch.Tensor, direction: torch.Tensor) -> float:
+    """How many times ``direction`` is in ``error``."""
+    return ((error * direction).sum() / direction.square().sum()).item()
 
 
 def scaled(factor: float):
@@ -54,9 +71,20 @@ def reversed_groups(weight: torch.Tensor, group: int = 16) -> torch.Tensor:
     return weight.unflatten(1, (-1, group)).flip(1).flatten(1)
 
 
+def without_bias(linear):
+    """Breaks a format's product: the bias is forgotten."""
+    return lambda self, x, weight, bias: linear(self, x, weight, None)
+
+
+def louder(linear):
+    """Breaks a format's product: it is 2 % too large."""
+    return lambda self, x, weight, bias: linear(self, x, weight, bias) * 1.02
+
+
 BREAKAGES = {
     "scale + 2 %": scaled(1.02),
     "scale + 10 %": scaled(1.1),
     "rows swapped": swapped,
     "groups reversed": reversed_groups,
 }
+PRODUCTS = {"bias forgotten": without_bias, "2 % too large": louder}
