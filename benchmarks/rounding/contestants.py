@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 
 import torch
@@ -38,7 +39,8 @@ OURS = {
 
 def others() -> list[Contestant]:
     """All that can run here: what is not installed is left out."""
-    found = [*_torchao(), *_hqq()]
+    found = _torchao()
+    found += _hqq() if find_spec("hqq") else []
     found += _bitsandbytes() if find_spec("bitsandbytes") else []
     found += _gguf() if ggml.library() else []
     return found + (_convert_to_quant() if find_spec("convert_to_quant") else [])
@@ -80,14 +82,17 @@ def _torchao() -> list[Contestant]:
 
 
 def _hqq() -> list[Contestant]:
-    from graphquant.quant_core.formats import Int4
+    from hqq.core.quantize import Quantizer
+
+    def rounded(weight: torch.Tensor, group: int) -> torch.Tensor:
+        options = {"nbits": 4, "group_size": group, "axis": 1}
+        codes, meta = Quantizer.quantize(
+            weight.clone(), **options, device="cpu", compute_dtype=torch.float16
+        )
+        return Quantizer.dequantize(codes, meta).float().view(weight.shape)
 
     return [
-        Contestant(
-            f"HQQ's algorithm, groups of {group}",
-            4 + 32 / group,
-            lambda weight, group=group: Int4(group, "hqq").quantize(weight).dequantize(),
-        )
+        Contestant(f"HQQ, groups of {group}", 4 + 32 / group, partial(rounded, group=group))
         for group in (128, 64)
     ]
 

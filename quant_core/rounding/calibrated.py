@@ -35,9 +35,9 @@ def cost_of(layer: LayerPlan) -> int:
 
 def rounding_bytes(layer: LayerPlan) -> int:
     """About the most bytes that compensating ``layer`` takes beside what rounding it to nearest
-    does: its Hessian in two orders, the factor, and six float32 copies of the layer."""
+    does: its Hessian, what of it is left and the factor, and six float32 copies of the layer."""
     n, k = layer.shape[0], layer.shape[-1]
-    return 4 * (3 * k * k + 6 * n * k)
+    return 4 * (4 * k * k + 6 * n * k)
 
 
 def require_rounding(rounding: str, calibration: Calibration | None) -> None:

@@ -19,6 +19,8 @@ from ..formats.base.grid import Grid
 
 # Columns whose feedback is one product; within them, those whose feedback is a smaller one.
 _BLOCK, _RUN = 128, 16
+# Columns whose order is settled at once: so many, and no more such steps than that.
+_ORDERED, _STEPS = 32, 16
 # Rows of the weight at a time: what one run of columns touches fits a CPU's cache.
 _ROWS = 4096
 
@@ -36,14 +38,35 @@ class Feedback:
 def feedback_of(hessian: torch.Tensor) -> Feedback | None:
     """The feedback for ``hessian`` [K, K], float32, symmetric; None where it is not positive.
 
-    Columns of large diagonal are rounded first: the many of small diagonal then compensate them.
+    What is lost is the sum of D, so no column should have a large one. The column that is rounded
+    last has its whole diagonal for D, the one before it what is left of its own without what the
+    last explains, and so on. So from the last to the first, those of which least is left are taken,
+    some at a time, and what they explain is taken from the others: a Cholesky factorization with
+    the smallest pivots first. In a rotated basis, where all diagonals are much alike, their order
+    alone says little: W4A8 errs by 0.0342 in the miniature's latent by that, and by 0.0260 so.
     """
-    order = torch.argsort(hessian.diagonal(), descending=True)
-    places = order.flip(0)
-    factor, info = torch.linalg.cholesky_ex(hessian[places[:, None], places])
-    if info.item() or not torch.isfinite(factor.diagonal()).all():
-        return None
-    return Feedback(order, factor.div_(factor.diagonal().clone()))
+    k, device = len(hessian), hessian.device
+    taken = max(_ORDERED, -(-k // _STEPS))
+    factor = torch.zeros_like(hessian)
+    rest, left, places = torch.arange(k, device=device), hessian, []
+    for start in range(0, k, taken):
+        end = min(start + taken, k)
+        order = left.diagonal().argsort()
+        now, later = order[: end - start], order[end - start :].sort().values
+        own, info = torch.linalg.cholesky_ex(left[now[:, None], now])
+        if info.item() or not torch.isfinite(own.diagonal()).all():
+            return None
+        factor[rest[now], start:end] = own
+        across = left.index_select(0, now).index_select(1, later)
+        shared = torch.linalg.solve_triangular(own, across, upper=False)
+        factor[rest[later], start:end] = shared.t()
+        left = left.index_select(0, later).index_select(1, later)
+        left.addmm_(shared.t(), shared, alpha=-1)
+        places.append(rest[now])
+        rest = rest[later]
+    order = torch.cat(places)
+    factor = factor[order]
+    return Feedback(order.flip(0), factor.div_(factor.diagonal().clone()))
 
 
 def compensated(

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from graphquant.quant_core.codes.rotation import rotate
 from graphquant.quant_core.formats import NVFP4, Int4, Int8, IntN
 from graphquant.quant_core.rounding import compensate
 from graphquant.quant_core.rounding.compensate import compensated, feedback_of
@@ -21,11 +22,10 @@ def hessian(x):
     return h
 
 
-def textbook(weight, h, grid):
+def textbook(weight, h, grid, order):
     """GPTQ as published: float64, a column at a time, with the inverse Hessian's factor."""
     n, k = weight.shape
     width = k // grid.step.shape[1]
-    order = torch.argsort(h.diagonal(), descending=True)
     w, h = weight[:, order].double(), h[order][:, order].double()
     u = torch.linalg.cholesky(torch.linalg.inv(h), upper=True)
     out = torch.empty_like(w)
@@ -41,8 +41,9 @@ def test_it_is_gptq_in_one_factor(fmt, normal):
     """All but the few values that lie between two codes to within float32."""
     weight, h = normal(40, 128), hessian(inputs())
     grid = fmt.grid(weight, h.diagonal())
-    expected = textbook(weight, h, grid)
-    found = compensated(weight, grid, feedback_of(h))
+    feedback = feedback_of(h)
+    expected = textbook(weight, h, grid, feedback.order)
+    found = compensated(weight, grid, feedback)
     assert ((found - expected).abs() < 1e-6).float().mean() > 0.98
     errors = [((each - weight) @ h * (each - weight)).sum().item() for each in (found, expected)]
     assert errors[0] == pytest.approx(errors[1], rel=0.02)
@@ -75,6 +76,32 @@ def test_without_correlation_it_is_rounding_to_nearest(normal):
     grid = Int4(32).grid(weight)
     rounded = compensated(weight, grid, feedback_of(torch.diag(torch.rand(128) + 0.5)))
     assert torch.allclose(rounded, grid.store(weight).dequantize(torch.float32), atol=1e-6)
+
+
+def what_columns_lose(h, order):
+    """The sum of D in H = L D L^T, the columns rounded in ``order``."""
+    places = order.flip(0)
+    return torch.linalg.cholesky(h[places[:, None], places]).diagonal().square().sum().item()
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["as it is", "rotated"])
+def test_the_order_leaves_less_to_lose_than_that_of_the_diagonal(turned):
+    x = inputs(k=256) * torch.logspace(-1, 1, 256)
+    h = hessian(rotate(x, 256) if turned else x)
+    found = feedback_of(h)
+    assert sorted(found.order.tolist()) == list(range(256))
+    by_diagonal = what_columns_lose(h, torch.argsort(h.diagonal(), descending=True))
+    assert what_columns_lose(h, found.order) < (0.95 if turned else 1.0) * by_diagonal
+
+
+@pytest.mark.parametrize("k", [40, 200, 1600])
+def test_the_feedback_is_the_hessians_factor_in_that_order(k):
+    h = hessian(inputs(rows=2 * k, k=k))
+    found = feedback_of(h)
+    places = found.order.flip(0)
+    expected = torch.linalg.cholesky(h[places[:, None], places].double())
+    expected /= expected.diagonal().clone()
+    assert (found.weights - expected).abs().max() < 1e-3
 
 
 def test_a_hessian_that_is_not_positive_has_no_feedback():
