@@ -57,6 +57,17 @@ def installed(package: str) -> str:
         return "not installed"
 
 
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Of those of ``packages`` that are installed, or unpacked where Python finds them."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
 def hardware(device: torch.device) -> dict:
     """``machine`` with the GPU where ``device`` is one, and ComfyUI where it was imported."""
     about = machine()

@@ -14,7 +14,6 @@ import json
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
@@ -33,6 +32,8 @@ from lab.miniature.drawing import (
 from lab.miniature.pictures import style_score
 from lab.pack import ROOT, load_pack
 from lab.sampling import relative_l2
+
+from .measuring import versions
 
 RESULTS = ROOT / "benchmarks" / "results"
 DIGITS = ("01234567", "89012345", "67890123", "45678901")
@@ -233,17 +234,12 @@ def _by_latent(scores: list[Score]) -> list[Score]:
 
 def _versions() -> list[str]:
     """What was measured with, in words."""
-    found = [f"ComfyUI {'.'.join(map(str, comfyui_version()))}"]
-    for package in PACKAGES:
-        try:
-            found.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            continue
-    return found
+    comfyui = ".".join(map(str, comfyui_version()))
+    return [f"ComfyUI {comfyui}", *(f"{name} {n}" for name, n in versions(PACKAGES).items())]
 
 
-def markdown(scores: list[Score], versions: Iterable[str] = ()) -> str:
-    """The page of results. versions: of what it was measured with."""
+def markdown(scores: list[Score], measured_with: Iterable[str] = ()) -> str:
+    """The page of results. measured_with: the versions of what it was measured with."""
     bounds = [
         f"| {method} | {each.agreement:.0%} | {each.call_error} |"
         for method, each in BOUNDS.items()
@@ -254,7 +250,7 @@ def markdown(scores: list[Score], versions: Iterable[str] = ()) -> str:
             "",
             "`python -m benchmarks.quality_gate`",
             "",
-            *(f"- {each}" for each in versions),
+            *(f"- {each}" for each in measured_with),
             "",
             "## The final latent",
             "",

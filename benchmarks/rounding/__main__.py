@@ -13,13 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
 from lab.comfyui import import_comfyui
 from lab.pack import ROOT, load_pack
 
+from ..measuring import versions
 from .flux import flux_table
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -92,17 +92,6 @@ HEADER = (
 )
 
 
-def versions() -> dict[str, str]:
-    """Of the packages that are installed, or unpacked where Python finds them."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def _in_words(found: dict[str, str]) -> str:
     return ", ".join(f"{package} {number}" for package, number in found.items())
 
@@ -144,11 +133,11 @@ def main() -> None:
         with torch.inference_mode():
             miniature = Miniature()
             rows = [*measure(miniature), *map(miniature_with_lora(miniature), LORA)]
-        kept[Miniature.name] = {"versions": versions(), "rows": rows}
+        kept[Miniature.name] = {"versions": versions(PACKAGES), "rows": rows}
     if MiniLM.name in asked and MiniLM.installed():
-        kept[MiniLM.name] = {"versions": versions(), "rows": measure(MiniLM())}
+        kept[MiniLM.name] = {"versions": versions(PACKAGES), "rows": measure(MiniLM())}
     if options.flux:
-        kept["FLUX.1"] = {"versions": versions(), "rows": flux_rows()}
+        kept["FLUX.1"] = {"versions": versions(PACKAGES), "rows": flux_rows()}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "rounding.json").write_text(json.dumps(kept, indent=1) + "\n")
     (RESULTS / "rounding.md").write_text(markdown(kept))
