@@ -131,19 +131,25 @@ def tiny_kind_file(kind: TinyKind, folder: str | Path, seed: int = 0) -> Path:
     generator = torch.Generator().manual_seed(seed)
     beside = {name: fill(name, shape, generator) for name, shape in kind.beside.items()}
     with sizes_of(kind):
-        state = _base_model(kind, dict(beside)).diffusion_model.state_dict()
+        state = _base_model(kind.config, dict(beside)).diffusion_model.state_dict()
     weights = {name: fill(name, w.shape, generator) for name, w in state.items()} | beside
     save_file({name: weight.bfloat16() for name, weight in weights.items()}, path)
     return path
 
 
-def _base_model(kind: TinyKind, beside: dict[str, torch.Tensor]):
+def whole(kind: TinyKind):
+    """ComfyUI's BaseModel of ``kind`` at its real size, in bf16, its weights never written."""
+    beside = {name: torch.zeros(shape) for name, shape in kind.beside.items()}
+    return _base_model(kind.tree.config, beside)
+
+
+def _base_model(config: dict, beside: dict[str, torch.Tensor]):
     import_comfyui()
     from comfy.model_detection import model_config_from_unet_config
 
-    config = model_config_from_unet_config(kind.config)
-    config.set_inference_dtype(torch.bfloat16, None)
-    return config.get_model(beside)
+    made = model_config_from_unet_config(config)
+    made.set_inference_dtype(torch.bfloat16, None)
+    return made.get_model(beside)
 
 
 @contextmanager

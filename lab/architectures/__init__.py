@@ -9,14 +9,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .encoders import text_encoder
+from .encoders import TEXT_ENCODERS, text_encoder
 from .image import IMAGE_TREES
 from .tree import Tree
 from .unet import UNET_TREES
 from .unlisted import UNLISTED_TREES
 from .video import VIDEO_TREES
 
-__all__ = ["TREES", "UNLISTED_TREES", "base_model", "text_encoder"]
+__all__ = ["TEXT_ENCODERS", "TREES", "UNLISTED_TREES", "base_model", "text_encoder"]
 
 TREES: dict[str, Tree] = IMAGE_TREES | UNET_TREES | VIDEO_TREES
 

@@ -37,6 +37,9 @@ _ENCODERS: dict[str, tuple[str, str, dict | None]] = {
 }
 
 
+TEXT_ENCODERS = (*_ENCODERS, "gemma4")
+
+
 def text_encoder(name: str) -> nn.Module:
     """The ``cond_stage_model`` of a CLIP for ``name``'s models, in bf16 on the meta device."""
     if name == "gemma4":
