@@ -21,6 +21,7 @@ export function notesFor(node, current, last) {
   return [
     ...(saidFallback ? [] : machineNotes(method, node.comfyClass, valueOf(node, "compute"))),
     ...inputNotes(node, method),
+    ...negativeNotes(node),
     ...compileNotes(node, method),
     ...patternNotes(node, last, "include"),
     ...patternNotes(node, last, "exclude"),
@@ -55,6 +56,12 @@ function inputNotes(node, method) {
     ...idle.map((name) => idleNote("idleInput", node, name, method)),
     ...(uncalibrated ? [idleNote("idleRounding", node, "rounding", method)] : []),
   ]
+}
+
+/** Without guidance, which a cfg of 1 is, the negative is left out. */
+function negativeNotes(node) {
+  const idle = isLinked(node, "negative") && valueOf(node, "cfg") === 1
+  return idle ? [idleNote("idleNegative", node, "negative")] : []
 }
 
 function idleNote(key, node, name, method) {

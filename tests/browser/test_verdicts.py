@@ -34,7 +34,14 @@ def _prompt(name):
     nodes = {
         "compare": (
             "GQCompareModels",
-            {"reference": PLAIN, "quantized": QUANTIZED, "seeds": 1, "level": "smoke", **SAMPLING},
+            {
+                "reference": PLAIN,
+                "quantized": QUANTIZED,
+                "negative": ["condition", 0],
+                "seeds": 1,
+                "level": "smoke",
+                **SAMPLING,
+            },
         ),
         "check": ("GQFP8CapabilityCheck", {}),
         "calibrate": ("GQCalibrateActivations", {"model": PLAIN, "rows": 0, **SAMPLING}),
@@ -62,8 +69,10 @@ def test_each_says_what_it_found_and_a_changed_input_greys_it(editor, examples_s
     prompt = _prompt(name)
     editor.load(ui_workflow(prompt, examples_server.object_info))
     ids = {key: list(prompt).index(key) + 1 for key in prompt}
+    idle = ["negative does nothing while cfg is 1."]
     for key in SAID:
-        assert editor.panel(ids[key]).inner_text() == "Not run yet."
+        lines = editor.panel(ids[key]).inner_text().split("\n")
+        assert lines == ["Not run yet.", *(idle if key == "compare" else [])]
     assert editor.run() == "execution_success"
     for key, expected in SAID.items():
         _verdict(editor, ids[key]).first.wait_for()
