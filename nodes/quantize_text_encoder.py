@@ -120,7 +120,8 @@ class GQQuantizeTextEncoder(io.ComfyNode):
             chosen.exclude,
             hardware,
         )
-        runs_as = next(iter(plans.values())).runs_as
+        # Of a CLIP that is quantized already there may be none.
+        runs_as = next((plan.runs_as for plan in plans.values() if plan.quantized), "none")
         warnings = get_quant_compile_warnings(runs_as, compile_mode)
         notes = chosen.notes
         if resolve_method(chosen.method) == FIT and any(p.quantized for p in plans.values()):

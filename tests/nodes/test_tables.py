@@ -181,3 +181,26 @@ def test_small_embeddings_and_the_core_stay_as_they_were(qwen_clip):
     holder = torch.nn.Sequential(small, torch.nn.Linear(64, 64))
     plan = plan_component(holder, "int8", "encoder", tables=True)
     assert [layer.name for layer in plan.layers] == ["1"]
+
+
+def test_a_clip_that_is_all_quantized_comes_back_as_it_is(qwen_clip):
+    quantized, _ = quantize(qwen_clip)
+    again, report = quantize(quantized, "int4")
+    assert again is quantized
+    assert report["method"] == "already_quantized"
+    assert all("already quantized" in layer["reason"] for layer in report["layers"])
+
+
+def test_partly_loaded_and_merged_tables_compute_the_same_rows(qwen_clip):
+    import comfy.model_management
+    from comfy_extras.nodes_model_merging import CLIPMergeSimple
+
+    quantized, _ = quantize(qwen_clip)
+    before, patcher = encode(quantized)[0], quantized.patcher
+    comfy.model_management.unload_all_models()
+    patcher.load(torch.device("cpu"), lowvram_model_memory=patcher.model_size() // 2)
+    assert torch.equal(encode(quantized)[0], before)
+    patcher.detach()
+    (merged,) = CLIPMergeSimple().merge(quantized, qwen_clip, 0.5)
+    assert relative_l2(encode(merged)[0], encode(qwen_clip)[0]) < 0.02
+    assert torch.equal(encode(quantized)[0], before)
