@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..quant_core.planning.vae_rules import ROTATED, SCOPES
+from ..quant_core.planning.vae_rules import METHODS, SCOPES
 from .shared.node_inputs import DEFAULT, DEFAULT_TOOLTIP, config_input, fingerprint
 
 
@@ -27,7 +27,7 @@ class GQQuantizeVAE(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The VAE to quantize. It is not changed."),
                 io.Combo.Input(
                     "method",
-                    options=["none", "int8", DEFAULT, ROTATED],
+                    options=[*METHODS, DEFAULT],
                     default="int8",
                     tooltip="int8: half the memory for the weights. none: the same VAE back. "
                     "int8-convrot: for transformer decoders (MiniMax H3), INT8 products. "

@@ -142,7 +142,7 @@ def test_the_keys_of_a_section_are_the_settings():
         (
             {"quantization": {"vae": "fp8"}},
             ("quantization", "vae"),
-            r"Unknown value of vae 'fp8'\. Valid: inherit, none, int8\.",
+            r"Unknown value of vae 'fp8'\. Valid: inherit, none, int8, int8-convrot\.",
         ),
         ({"flux2": {"granularity": 8}}, ("flux2", "granularity"), "Unknown value of granularity 8"),
         ({"flux2": {"encoder": ["int8"]}}, ("flux2", "encoder"), "Unknown value of encoder"),
