@@ -56,8 +56,13 @@ def quantized_by(source: ModelPatcher, plan: Plan) -> Provenance:
 def file_metadata(provenance: Provenance, on_bytes: Callable[[int], None]) -> dict[str, str]:
     """All that goes into a header, but for the layers. ComfyUI reads some architectures' settings
     from the metadata, so what the source had is kept. on_bytes: as the source is hashed."""
-    metadata = {**_inherited(provenance.source), **provenance.metadata}
-    return metadata | source_metadata(provenance.source, on_bytes)
+    return inherited(provenance) | source_metadata(provenance.source, on_bytes)
+
+
+def inherited(provenance: Provenance) -> dict[str, str]:
+    """What a header tells of the model before it was saved: the settings that its source had, and
+    what was done since."""
+    return {**_inherited(provenance.source), **provenance.metadata}
 
 
 def read_provenance(metadata: Mapping[str, str], source: str | None) -> Provenance:

@@ -24,7 +24,9 @@ from ....quant_core.storage import StoredLayer, quantized_part, stock_marker
 from ..lora.changes import Change, with_lora_not_finite
 from ..tensor.deferred import Deferred
 from ..tensor.layout import is_ours, weight_of
+from ..tensor.placeholder import Placeholder
 from .float_weight import MODEL, patched_shape, patched_weight
+from .recognition import is_of_quantized, is_recognised
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ class StockSaved:
 
     def state_dict_for_saving(self, unet_state_dict: Tensors, *args, **kwargs) -> Tensors:
         """ComfyUI's state dict of a whole file, each quantized layer as ComfyUI reads it."""
-        state = as_stock_reads(self.diffusion_model, unet_state_dict)
+        state = as_stock_reads(self, unet_state_dict)
         return super().state_dict_for_saving(state, *args, **kwargs)
 
 
@@ -47,11 +49,12 @@ def stock_saved_class(cls: type[BaseModel]) -> type[BaseModel]:
     return cls if issubclass(cls, StockSaved) else type(cls.__name__, (StockSaved, cls), {})
 
 
-def as_stock_reads(root: nn.Module, state: Mapping[str, torch.Tensor]) -> Tensors:
-    """``state``, the entries of ``root`` that stock's saver collected, with the quantized layers of
-    ours in ComfyUI's own formats where it has them, LoRAs rounded in. A log line counts the
-    others."""
-    result, dense = dict(state), Counter()
+def as_stock_reads(model: BaseModel, state: Mapping[str, torch.Tensor]) -> Tensors:
+    """``state``, the entries of ``model``'s diffusion model that stock's saver collected, with the
+    quantized layers of ours in ComfyUI's own formats where it has them, LoRAs rounded in. A log
+    line counts the others."""
+    result, dense, root = dict(state), Counter(), model.diffusion_model
+    hides = _packed_that_hide(model)
     patcher = next((v.model for v in state.values() if isinstance(v, LazyCastingParam)), None)
     for name, layer in root.named_modules(remove_duplicate=False):
         key = f"{name}.weight"
@@ -59,7 +62,8 @@ def as_stock_reads(root: nn.Module, state: Mapping[str, torch.Tensor]) -> Tensor
             continue
         numbers = _numbers(layer, state[key], patcher, f"{MODEL}{key}")
         fmt = layer.weight._params.format
-        if is_read_by_stock(fmt, layer.weight.dim()) and fmt.fits(numbers.shape):
+        readable = is_read_by_stock(fmt, layer.weight.dim()) and fmt.fits(numbers.shape)
+        if readable and name not in hides:
             result.pop(key)
             result |= _in_format(name, layer, numbers)
         else:
@@ -68,11 +72,37 @@ def as_stock_reads(root: nn.Module, state: Mapping[str, torch.Tensor]) -> Tensor
     if dense:
         counts = ", ".join(f"{count} of {fmt}" for fmt, count in dense.items())
         log.warning(
-            "Saved dequantized, because ComfyUI has no such format: %s layers. The file is right, "
+            "Saved dequantized, because ComfyUI reads no such layers here: %s. The file is right, "
             "and as large as the plain model's; Save Quantized Model keeps them as they are.",
             counts,
         )
     return result
+
+
+def _packed_that_hide(model: BaseModel) -> set[str]:
+    """The layers with two codes to a byte, where ComfyUI would not recognise the model by their
+    halved widths; empty where it does."""
+    root = model.diffusion_model
+    weights = {
+        name: layer.weight
+        for name, layer in root.named_modules(remove_duplicate=False)
+        if is_ours(getattr(layer, "weight", None))
+    }
+    packed = {name for name, weight in weights.items() if weight._qdata.shape != weight.shape}
+    if not packed:
+        return set()
+    plain = {name: part for name, part in root.state_dict().items() if not is_of_quantized(name)}
+
+    def seen(shapes_of: Callable) -> Tensors:
+        shown = {
+            f"{name}.weight": Placeholder(shapes_of(weight).shape, weight.dtype)
+            for name, weight in weights.items()
+        }
+        return plain | shown
+
+    whole, stored = seen(lambda weight: weight), seen(lambda weight: weight._qdata)
+    hides = is_recognised(model, whole, {}) and not is_recognised(model, stored, {})
+    return packed if hides else set()
 
 
 def is_read_by_stock(fmt: Format, dimensions: int) -> bool:

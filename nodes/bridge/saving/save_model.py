@@ -26,11 +26,11 @@ from ....quant_core.storage import (
 )
 from ..files.file_report import FileReport, model_report
 from ..files.model_folder import AUTO, FILE_FORMATS, OURS, STOCK
-from ..files.provenance import file_metadata, provenance_of
+from ..files.provenance import file_metadata, inherited, provenance_of
 from ..loading.load_model import require_loadable
 from ..model.float_weight import unload
 from ..tensor.layout import is_ours
-from .file_recognition import require_recognition
+from .file_recognition import is_read_packed, require_recognition
 from .saved_tensors import ModelTensors, SavedTensors, collect_tensors, model_tensors
 
 
@@ -52,7 +52,7 @@ def save_quantized_model(
         refuse_to_replace(target, overwrite)
     unload(patcher)
     tensors = model_tensors(patcher)
-    private = _is_private(tensors, file_format)
+    private = _is_private(patcher, tensors, file_format)
     saved = collect_tensors(patcher, tensors, private)
     prefix = PREFIX if private else ""
     specs = [_prefixed(prefix, spec) for part in saved.parts for spec in part.specs]
@@ -78,7 +78,7 @@ def save_quantized_model(
         headline=_headline(target, there, seconds),
         path=target,
         report=model_report(patcher, provenance, seconds),
-        facts=tuple(_facts(saved, private)),
+        facts=(*_facts(saved, private), *_hidden(saved, private and file_format == AUTO)),
         warnings=tuple(_not_in_the_file(patcher)),
         written=not there,
         loader="Load Quantized Model" if private else "Load Diffusion Model",
@@ -92,7 +92,7 @@ def _headline(target: Path, there: bool, seconds: float) -> str:
     return f"Saved {target.name}: {mib}, every tensor verified, in {seconds:.1f} s."
 
 
-def _is_private(model: ModelTensors, file_format: str) -> bool:
+def _is_private(patcher: ModelPatcher, model: ModelTensors, file_format: str) -> bool:
     if file_format not in FILE_FORMATS:
         raise UnknownNameError("file format", file_format, FILE_FORMATS)
     weights = model.weights
@@ -109,7 +109,16 @@ def _is_private(model: ModelTensors, file_format: str) -> bool:
             f"{name} ({weight._params.format}). Save as graphquant, or quantize again: fp8 with "
             "granularity per-tensor, or int8."
         )
-    return file_format == OURS or bool(unknown)
+    if file_format == OURS or unknown:
+        return True
+    if is_read_packed(patcher.model, model, inherited(provenance_of(patcher))):
+        return False
+    if file_format == STOCK:
+        raise StorageError(
+            "ComfyUI would not recognise this model in its own format: it goes by the width of a "
+            "layer that holds two weights in a byte. Save as graphquant, or choose 8 bits."
+        )
+    return True
 
 
 def _prefixed(prefix: str, spec: TensorSpec) -> TensorSpec:
@@ -162,6 +171,16 @@ def _facts(saved: SavedTensors, private: bool) -> Iterator[str]:
         )
     if saved.patched["plain"]:
         yield f"LoRA on {saved.patched['plain']} unquantized tensors: added in float32."
+
+
+def _hidden(saved: SavedTensors, private: bool) -> Iterator[str]:
+    """Why a file is this pack's own though ComfyUI has all of its formats."""
+    layers = saved.layers.values()
+    if private and all(stock_marker(la.format, len(la.shape)) is not None for la in layers):
+        yield (
+            "ComfyUI has these formats, but would not recognise this model in them: it goes by the "
+            "width of a layer that holds two weights in a byte."
+        )
 
 
 def _not_in_the_file(patcher: ModelPatcher) -> Iterator[str]:

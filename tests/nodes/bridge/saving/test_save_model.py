@@ -113,6 +113,31 @@ def test_comfyuis_own_loader_samples_a_rotated_file_bit_by_bit(
     assert any(needs in fact for fact in report.facts)
 
 
+def test_a_model_that_comfyui_would_not_recognise_by_its_halved_widths_is_saved_as_ours(
+    inference_mode, tmp_path, file, quantize, save, load
+):
+    """It tells a UNet by the width of its cross-attention, which NVFP4 packs."""
+    import comfy.sd
+    from comfy_extras.nodes_model_merging import ModelSave
+
+    from lab.sampling import sample
+    from lab.tiny_models import SD15, tiny_sd15
+
+    patcher = comfy.sd.load_diffusion_model(str(tiny_sd15(tmp_path / SD15.file)))
+    quantized = quantize(patcher, "nvfp4")
+    expected = sample(quantized, SD15, steps=1)
+    with pytest.raises(QuantizationError, match="would not recognise this model in its own format"):
+        save(quantized, file, file_format="stock")
+    report = save(quantized, file)
+    assert any("would not recognise this model in them" in fact for fact in report.facts)
+    assert torch.equal(sample(load(file)[0], SD15, steps=1), expected)
+    node = ModelSave()
+    node.output_dir = str(tmp_path)
+    node.save(quantized, "stock")
+    stock = comfy.sd.load_diffusion_model(str(next(tmp_path.glob("stock*"))))
+    assert relative_l2(sample(stock, SD15, steps=1), expected) < 1e-3
+
+
 @pytest.mark.parametrize("method", ["int4", "fp8-weight-only"])
 def test_comfyuis_own_loader_finds_no_model_in_a_file_of_ours(
     flux_patcher, file, method, quantize, save
