@@ -62,11 +62,13 @@ class GQSaveQuantizedModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, filename_prefix, format=AUTO, overwrite=False) -> io.NodeOutput:
+        from ..quant_core.errors import told_in_words
         from .bridge.saving.save_model import save_quantized_model
         from .shared.node_output import node_output
 
         target = save_target(filename_prefix)
-        report = save_quantized_model(model, target, format, overwrite)
+        with told_in_words():
+            report = save_quantized_model(model, target, format, overwrite)
         output = node_output(str(target), report)
         output.ui = {**output.ui, **_verdict(report)}
         return output

@@ -64,11 +64,13 @@ class GQSaveQuantizedTextEncoder(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, filename_prefix, overwrite=False) -> io.NodeOutput:
+        from ..quant_core.errors import told_in_words
         from .bridge.saving.save_clip import save_quantized_clip
 
         if clip is None:
             raise ValueError("There is no CLIP: the checkpoint holds none. Load one by itself.")
-        saved = save_quantized_clip(clip, save_target(filename_prefix, FOLDER), overwrite)
+        with told_in_words():
+            saved = save_quantized_clip(clip, save_target(filename_prefix, FOLDER), overwrite)
         paths = "\n".join(str(path) for path in saved.paths.values())
         return io.NodeOutput(paths, saved.to_markdown(), ui=_verdict(saved))
 

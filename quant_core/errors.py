@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -105,3 +107,31 @@ class ClusterError(QuantizationError):
 
 class TorchAOError(ImportError):
     """torchao is missing or too old."""
+
+
+_REMEDIES = {
+    errno.ENOSPC: "Make room on that disk, or write elsewhere; what was there before stays.",
+    errno.EDQUOT: "Your quota is used up: make room, or write elsewhere.",
+    errno.EACCES: "Check its permissions, or name another place.",
+    errno.EPERM: "Check its permissions, or name another place.",
+    errno.EROFS: "That disk can only be read: name another place.",
+    errno.ENOTDIR: "Part of that path is a file: name a folder.",
+    errno.EEXIST: "Part of that path is a file: name a folder.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+}
+
+
+def in_words(error: OSError) -> str:
+    """The fact and the remedy of an error of the system's."""
+    where = f" {error.filename}" if error.filename else ""
+    remedy = _REMEDIES.get(error.errno, "Check the path and the disk.")
+    return f"{error.strerror or error}{where}. {remedy}"
+
+
+@contextmanager
+def told_in_words() -> Iterator[None]:
+    """Raises StorageError, with the remedy, for an error of the system's inside it."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(in_words(error)) from error

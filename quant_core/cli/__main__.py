@@ -5,12 +5,11 @@ Tested by tests/quant_core/cli/test_main.py.
 
 from __future__ import annotations
 
-import errno
 import signal
 import sys
 from collections.abc import Sequence
 
-from ..errors import QuantizationError
+from ..errors import QuantizationError, in_words
 from .arguments import parse
 from .commands import COMMANDS
 from .output import Output
@@ -37,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (QuantizationError, ImportError) as error:
         return output.refuse(str(error), REFUSED)
     except OSError as error:
-        return output.refuse(_in_words(error), REFUSED)
+        return output.refuse(in_words(error), REFUSED)
     except MemoryError:
         return output.refuse("There is not enough memory for the largest tensor.", REFUSED)
     except KeyboardInterrupt:
@@ -50,22 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _terminate(*_) -> None:
     raise Terminated
-
-
-def _in_words(error: OSError) -> str:
-    """The fact and the remedy of an error of the system's."""
-    where = f" {error.filename}" if error.filename else ""
-    remedies = {
-        errno.ENOSPC: "Make room on that disk, or write elsewhere; what was there before stays.",
-        errno.EDQUOT: "Your quota is used up: make room, or write elsewhere.",
-        errno.EACCES: "Check its permissions, or name another place.",
-        errno.EPERM: "Check its permissions, or name another place.",
-        errno.EROFS: "That disk can only be read: name another place.",
-        errno.ENOTDIR: "Part of that path is a file: name a folder.",
-        errno.ENAMETOOLONG: "Choose a shorter name.",
-    }
-    remedy = remedies.get(error.errno, "Check the path and the disk.")
-    return f"{error.strerror or error}{where}. {remedy}"
 
 
 def console() -> None:

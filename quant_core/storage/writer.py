@@ -103,7 +103,9 @@ def holds_already(
 def refuse_to_replace(target: Path, overwrite: bool) -> None:
     """Raises StorageError where ``target`` exists, unless it is a file and ``overwrite`` is
     true."""
-    if target.exists() and not (overwrite and target.is_file()):
+    if target.is_dir():
+        raise StorageError(f"{target.name} in {target.parent} is a folder. Choose another name.")
+    if target.exists() and not overwrite:
         raise StorageError(
             f"{target.name} exists in {target.parent} with other content. Choose another name, or "
             "turn overwrite on."

@@ -26,7 +26,7 @@ from ..tensor.deferred import Deferred
 from ..tensor.layout import is_ours, weight_of
 from ..tensor.placeholder import Placeholder
 from .float_weight import MODEL, patched_shape, patched_weight
-from .recognition import is_of_quantized, is_recognised
+from .seen_by_comfyui import is_of_quantized, is_recognised
 
 log = logging.getLogger(__name__)
 

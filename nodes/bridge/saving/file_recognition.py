@@ -8,7 +8,7 @@ import torch
 from comfy.model_base import BaseModel
 
 from ....quant_core.errors import StorageError
-from ..model.recognition import is_of_quantized, is_recognised
+from ..model.seen_by_comfyui import is_of_quantized, is_recognised
 from ..tensor.placeholder import Placeholder
 from .saved_tensors import ModelTensors
 

@@ -171,3 +171,19 @@ def test_a_clip_that_multiplies_quantized_is_read_by_stock_with_the_same_codes(
     assert torch.equal(*(layer.weight._qdata for layer in layers))
     assert layers[0].weight._layout_cls.startswith(("TensorWiseINT8", "TensorCoreNVFP4"))
     assert relative_l2(encode(loaded)[0], encode(quantized)[0]) < 0.03
+
+
+def test_a_disk_that_fills_up_is_told_by_the_node_in_words(clip, tmp_path, monkeypatch):
+    import folder_paths
+
+    from graphquant.nodes.save_quantized_text_encoder import GQSaveQuantizedTextEncoder
+    from graphquant.quant_core.storage import writer
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(folder_paths, "get_folder_paths", lambda kind: [str(tmp_path)])
+    monkeypatch.setattr(writer.os, "fsync", full)
+    with pytest.raises(QuantizationError, match=r"No space left on device. Make room on that disk"):
+        GQSaveQuantizedTextEncoder.execute(clip=quantize(clip), filename_prefix="flux")
+    assert list(tmp_path.iterdir()) == []
