@@ -54,7 +54,7 @@ def as_stock_reads(model: BaseModel, state: Mapping[str, torch.Tensor]) -> Tenso
     quantized layers of ours in ComfyUI's own formats where it has them, LoRAs rounded in. A log
     line counts the others."""
     result, dense, root = dict(state), Counter(), model.diffusion_model
-    hides = _packed_that_hide(model)
+    hides = _packed_that_hide(model) if state else set()
     patcher = next((v.model for v in state.values() if isinstance(v, LazyCastingParam)), None)
     for name, layer in root.named_modules(remove_duplicate=False):
         key = f"{name}.weight"
@@ -88,21 +88,24 @@ def _packed_that_hide(model: BaseModel) -> set[str]:
         for name, layer in root.named_modules(remove_duplicate=False)
         if is_ours(getattr(layer, "weight", None))
     }
-    packed = {name for name, weight in weights.items() if weight._qdata.shape != weight.shape}
+    packed = {
+        name
+        for name, weight in weights.items()
+        if weight._qdata.shape != weight.shape
+        and is_read_by_stock(weight._params.format, weight.dim())
+    }
     if not packed:
         return set()
     plain = {name: part for name, part in root.state_dict().items() if not is_of_quantized(name)}
 
-    def seen(shapes_of: Callable) -> Tensors:
-        shown = {
-            f"{name}.weight": Placeholder(shapes_of(weight).shape, weight.dtype)
-            for name, weight in weights.items()
-        }
-        return plain | shown
-
-    whole, stored = seen(lambda weight: weight), seen(lambda weight: weight._qdata)
-    hides = is_recognised(model, whole, {}) and not is_recognised(model, stored, {})
-    return packed if hides else set()
+    whole = {f"{name}.weight": Placeholder(w.shape, w.dtype) for name, w in weights.items()}
+    stored = {
+        f"{name}.weight": Placeholder(weights[name]._qdata.shape, weights[name].dtype)
+        for name in packed
+    }
+    if not is_recognised(model, plain | whole, {}):
+        return set()  # nor is it by anything that is done here
+    return set() if is_recognised(model, plain | whole | stored, {}) else packed
 
 
 def is_read_by_stock(fmt: Format, dimensions: int) -> bool:

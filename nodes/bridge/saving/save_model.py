@@ -191,6 +191,7 @@ def _not_in_the_file(patcher: ModelPatcher) -> Iterator[str]:
         "injections": sorted(patcher.injections),
         "LoRA hooks": [str(len(patcher.hook_patches))] if patcher.hook_patches else [],
         "weight wrappers": sorted(patcher.weight_wrapper_patches),
+        "wrappers": sorted({str(key) for keys in patcher.wrappers.values() for key in keys}),
         "sampling patches": sorted(set(options) - {"transformer_options"})
         + sorted(options["transformer_options"].get("patches", {}))
         + sorted(options["transformer_options"].get("patches_replace", {})),

@@ -7,8 +7,10 @@ activations costs the final latent arises in the first and the last steps.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from threading import Lock
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -18,7 +20,7 @@ from ....quant_core.errors import ConfigError
 from ....quant_core.formats import QuantizedWeight
 from ....quant_core.planning.plan import Plan
 
-_KEY = "graphquant.exact_steps"
+KEY = "graphquant.exact_steps"
 _COUNTED = re.compile(r"(first|last)\s+(\d+)")
 _RANGE = re.compile(r"sigmas?\s+(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)")
 
@@ -66,9 +68,29 @@ class ExactSteps:
 
 
 class _Now:
-    """Whether the call that is under way is exact."""
+    """Whether the calls that are under way are exact. They are counted: on several GPUs a step's
+    calls run in threads at once, and the first to end must not end it for the others, nor the last
+    leave what the first had found."""
 
     exact = False
+    _calls = 0
+    _lock = Lock()
+
+    @classmethod
+    @contextmanager
+    def call(cls) -> Iterator[None]:
+        """While the context lasts, an exact call is under way."""
+        cls._count(1)
+        try:
+            yield
+        finally:
+            cls._count(-1)
+
+    @classmethod
+    def _count(cls, step: int) -> None:
+        with cls._lock:
+            cls._calls += step
+            cls.exact = cls._calls > 0
 
 
 def as_computed(weight: QuantizedWeight) -> QuantizedWeight:
@@ -81,15 +103,12 @@ def with_exact_steps(model: ModelPatcher, steps: ExactSteps) -> ModelPatcher:
 
     def in_its_way(executor: Callable, x, t, *arguments, **named):
         options = named.get("transformer_options") or (arguments[3] if len(arguments) > 3 else {})
-        before = _Now.exact
-        _Now.exact = steps.holds(t.flatten()[0].item(), options.get("sample_sigmas"))
-        try:
+        exact = steps.holds(t.flatten()[0].item(), options.get("sample_sigmas"))
+        with _Now.call() if exact else nullcontext():
             return executor(x, t, *arguments, **named)
-        finally:
-            _Now.exact = before
 
     clone = model.clone()
-    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, _KEY, in_its_way)
+    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, in_its_way)
     return clone
 
 

@@ -202,4 +202,10 @@ def test_the_report_counts_and_says_what_is_not_in_the_file(flux_patcher, file, 
     assert text.startswith(f"Saved {file.name}: {file.stat().st_size / 2**20:.1f} MiB")
     assert "- warning: Not in the file: replaced objects" in text and "model_sampling" in text
     values = report.to_dict()
+    assert "wrappers" not in text
+    from graphquant.nodes.bridge.tensor.exact_steps import ExactSteps, with_exact_steps
+
+    exact = with_exact_steps(quantized, ExactSteps.of("last 1"))
+    text = save(exact, file).to_markdown()
+    assert "Not in the file: wrappers that other nodes set (graphquant.exact_steps)" in text
     assert values["quantized_layers"] == 24 and values["path"] == str(file)

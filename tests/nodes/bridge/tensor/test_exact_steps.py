@@ -102,6 +102,35 @@ def test_it_takes_no_memory_and_ends_with_the_call(quantize, sample):
     assert not _Now.exact
 
 
+def test_calls_of_several_gpus_end_without_a_trace_whichever_is_first():
+    """MultiGPU CFG Split runs a step's calls in threads."""
+    from graphquant.nodes.bridge.tensor.exact_steps import _Now
+
+    first, second = _Now.call(), _Now.call()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert _Now.exact
+    second.__exit__(None, None, None)
+    assert not _Now.exact
+
+
+def test_a_call_that_fails_leaves_no_trace(quantize):
+    from graphquant.nodes.bridge.tensor import exact_steps
+
+    exact = quantize("int8-dynamic", exact_steps="sigma 0-99").result[0]
+    wrapper = exact.get_wrappers("apply_model", exact_steps.KEY)[0]
+    seen = []
+
+    def fails(*_):
+        seen.append(exact_steps._Now.exact)
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError):
+        wrapper(fails, None, torch.ones(1))
+    assert seen == [True] and not exact_steps._Now.exact
+
+
 def test_a_method_that_rounds_no_activations_is_warned_of(quantize):
     report = quantize("int8", exact_steps="last 1").result[1]
     assert "exact_steps has no effect: int8 rounds no activations" in report
