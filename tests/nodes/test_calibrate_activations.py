@@ -55,6 +55,24 @@ def test_the_model_and_its_layers_are_left_as_they_were(flux_patcher, calibrate,
     assert not any(m._forward_hooks for m in flux_patcher.model.diffusion_model.modules())
 
 
+@pytest.mark.parametrize("method", ["int8-convrot", "w6a8", "w4a8"])
+def test_a_rotated_copy_is_calibrated_for_the_original(flux_patcher, calibrate, method):
+    """Its layers are given plain activations: they rotate them themselves."""
+    from graphquant.nodes.quantize_model import GQQuantizeModel
+
+    plain, _ = calibrate(flux_patcher)
+    copied, _ = calibrate(GQQuantizeModel.execute(flux_patcher, method).result[0])
+    assert copied.layers.keys() == plain.layers.keys()
+    for name, seen in plain.layers.items():
+        assert copied.layers[name].maximum == pytest.approx(seen.maximum, rel=0.3), name
+    rows = [each.rows[LAYER].float() for each in (plain, copied)]
+    assert (rows[0] - rows[1]).norm() < 0.3 * rows[0].norm()
+    output = GQQuantizeModel.execute(flux_patcher, method, calibration=copied)
+    layers = output.ui["graphquant"][0]["layers"]
+    ways = {layer["rounding"]["way"] for layer in layers if layer["action"] == "quantize"}
+    assert "compensated" in ways
+
+
 def test_the_hooks_are_gone_after_an_error(flux_patcher, calibrate):
     flux_patcher.model.diffusion_model.img_in.weight.data[0, 0] = float("nan")
     with pytest.raises(ValueError, match="NaN or infinite activations"):

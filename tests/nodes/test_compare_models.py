@@ -21,7 +21,8 @@ def models():
     with torch.inference_mode():
         plain = drawing.load_transformer()
         quantized = {
-            method: GQQuantizeModel.execute(plain, method).result[0] for method in ("int8", "int4")
+            method: GQQuantizeModel.execute(plain, method).result[0]
+            for method in ("int8", "int4", "int8-convrot", "w6a8", "w4a8")
         }
         twin = drawing.load_transformer()
         return {"bf16": plain, "twin": twin, "vae": drawing.load_vae(), **quantized}
@@ -115,6 +116,14 @@ def test_fewer_bits_cost_more_and_fail_first(models, compare):
     assert 1e-3 < 3 * errors[0] < errors[1]
     assert eight["passes"] is True
     assert four["seeds"][0]["pictures"]["psnr"] < eight["seeds"][0]["pictures"]["psnr"]
+
+
+def test_rotated_methods_err_as_their_bits_say(models, compare):
+    errors = [
+        compare(models["bf16"], models[method])[1]["seeds"][0]["latent"]["relative_l2"]
+        for method in ("int8-convrot", "w6a8", "w4a8")
+    ]
+    assert 1e-3 < errors[0] < errors[1] < errors[2] / 2 < 0.05
 
 
 def test_each_seed_has_a_row_and_noise_of_its_own(models, compare):

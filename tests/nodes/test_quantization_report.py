@@ -100,6 +100,20 @@ def test_activations_in_eight_bits_cost_more_than_the_weights_alone(
     assert 1.1 < ratio < 3
 
 
+@pytest.mark.parametrize(
+    ("method", "weight_error"), [("int8-convrot", 0.0077), ("w6a8", 0.0202), ("w4a8", 0.0712)]
+)
+def test_rotated_weights_are_compared_in_the_weight_s_own_basis(
+    flux_patcher, quantize, measure, short_run, method, weight_error
+):
+    report = measure(quantize(flux_patcher, method), flux_patcher, **short_run)
+    layer = rows(report)[LAYER]
+    assert "rotated by" in layer["format"]
+    assert layer["weight"]["relative_l2"] == pytest.approx(weight_error, rel=0.1)
+    # Its INT8 activations add their own error to the weight's.
+    assert 0.9 < layer["output"]["relative_l2"] / layer["weight"]["relative_l2"] < 2
+
+
 def test_one_damaged_layer_comes_first(flux_patcher, quantize, measure, short_run):
     quantized = quantize(flux_patcher, "int8")
     weight(quantized, "double_blocks.0.img_mlp.0")._params.scale.mul_(1.5)
