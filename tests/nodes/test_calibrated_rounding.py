@@ -202,6 +202,16 @@ def test_cancelling_between_columns_leaves_the_model_as_it_was(
     assert torch.equal(draw(model), expected)
 
 
+def test_the_cache_keeps_no_calibrated_weights_and_says_so(model, calibration, quantize, folders):
+    """It keeps weights alone; the biases that a calibration corrects would be lost."""
+    for _ in range(2):
+        _, report = quantize(model, "int8", calibration=calibration, cache=True)
+        assert "cache: not used with the rows of a calibration. Save the result." in report["text"]
+    assert list(folders.rglob("int8-*.safetensors")) == []
+    _, report = quantize(model, "int8", cache=True)
+    assert "cache: wrote" in report["text"]
+
+
 def test_compensated_without_a_calibration_is_an_error(model, quantize):
     with pytest.raises(CalibrationError, match="rounding is compensated, but there is no calib"):
         quantize(model, rounding="compensated")
