@@ -252,3 +252,37 @@ def lora_of(model, key):
     generator = torch.Generator().manual_seed(3)
     up, down = (torch.randn(*s, generator=generator) * 0.2 for s in ((n, 4), (4, k)))
     return {key: LoRAAdapter(set(), (up, down, None, None, None, None))}
+
+
+@pytest.mark.parametrize("method", ["int8", "int4", "int8-convrot"])
+@pytest.mark.parametrize("foreign", [False, True], ids=["fp8", "a pack's own class"])
+def test_convolutions_of_an_fp8_unet_are_rounded_again_too(
+    method, foreign, tmp_path, inference_mode, load
+):
+    import comfy.ops
+
+    from graphquant.nodes.bridge.saving.save_model import save_quantized_model
+    from lab.sampling import sample
+    from lab.tiny_models import SD15, tiny_sd15
+
+    class Packs(comfy.ops.manual_cast.Conv2d):
+        """As a pack's class that reads weights in its own way."""
+
+    model = stock(tiny_sd15(tmp_path / SD15.file), dtype=torch.float8_e4m3fn)
+    for layer in model.model.diffusion_model.modules() if foreign else ():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.__class__ = Packs
+    before = sample(model, SD15, steps=1)
+    options = {} if method == "int8" else {"convolutions": "quantize"}  # int8 takes them by itself
+    output = execute(model, method, requantize=True, **options)
+    report = report_of(output)
+    again = {layer["kind"] for layer in report["layers"] if layer["source"]}
+    assert again == {"Linear", "Conv2d"}
+    found = sample(output[0], SD15, steps=1)
+    assert 1e-4 < relative_l2(found, before) < (0.1 if method == "int4" else 0.02)
+    assert report["model_bytes_after"] == output[0].model_size()
+    layer = output[0].model.diffusion_model.input_blocks[1][0].in_layers[2]
+    assert not isinstance(layer, Packs)
+    path = tmp_path / "saved.safetensors"
+    save_quantized_model(output[0], path)
+    assert torch.equal(sample(load(path)[0], SD15, steps=1), found)

@@ -33,7 +33,7 @@ from ..copying.rebinding import copy_to_devices, rebind
 from ..files.provenance import note_provenance, quantized_by
 from ..lora.adapters import LivePatchers, PatchSource
 from ..tensor.native import native_kernel
-from ..tensor.plain_layer import make_plain_linear
+from ..tensor.plain_layer import make_plain
 from ..tensor.quantized_layer import quantize_layer
 from .float_weight import source_weight, unload
 from .progress import Progress
@@ -189,7 +189,7 @@ def with_weights(
         source = PatchSource(f"{name}.weight", patchers)
         layer, before = model.get_submodule(name), patcher.model.get_submodule(name)
         if layer_quantized_as(before):
-            make_plain_linear(layer, weight.shape)
+            make_plain(layer, weight.shape)
         # A table keeps its dtype: as another, ComfyUI's text generation would decode all of it
         # for each token.
         dtype = before.weight.dtype if is_large_table(before) else compute_dtype

@@ -1,4 +1,4 @@
-"""A layer that multiplied somebody's quantized weight, turned into ComfyUI's own Linear.
+"""A layer that multiplied somebody's quantized weight, turned into ComfyUI's own.
 
 Its class belongs to what its weight was: stock's quantizes activations for its layouts, those of
 ComfyUI-GGUF and bitsandbytes read their own tensors.
@@ -12,8 +12,11 @@ import comfy.ops
 import torch
 from torch import nn
 
+from ....quant_core.layers import CONVOLUTIONS
 from .direct import computes_directly
 
+# Of these ComfyUI's own classes know no quantized weight but that of an embedding.
+_OTHERS = (*CONVOLUTIONS, nn.Embedding)
 # What such classes keep on a layer about the weight that it had.
 _OF_THE_OLD_WEIGHT = (
     *("layout_type", "quant_format", "tensor_class", "input_scale", "pre_quant_scale"),
@@ -21,12 +24,16 @@ _OF_THE_OLD_WEIGHT = (
 )
 
 
-def make_plain_linear(layer: nn.Module, shape: tuple[int, ...]) -> None:
-    """Turns ``layer``, of a weight [N, K], into a stock Linear. Its bias becomes a plain tensor;
-    its weight may be missing."""
-    if not computes_directly(type(layer)):
-        layer.__class__ = comfy.ops.manual_cast.Linear
-    layer.out_features, layer.in_features = shape
+def make_plain(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    """Turns ``layer``, a Linear of a weight [N, K], a convolution or a table, into a stock one. Its
+    bias becomes a plain tensor; its weight may be missing."""
+    kind = next((cls.__name__ for cls in _OTHERS if isinstance(layer, cls)), None)
+    if kind is None:
+        if not computes_directly(type(layer)):
+            layer.__class__ = comfy.ops.manual_cast.Linear
+        layer.out_features, layer.in_features = shape
+    elif not type(layer).__module__.startswith("comfy.") or hasattr(layer, "quant_format"):
+        layer.__class__ = getattr(comfy.ops.manual_cast, kind)
     for name in _OF_THE_OLD_WEIGHT:
         layer._parameters.pop(name, None)
         layer._buffers.pop(name, None)
