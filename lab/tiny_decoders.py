@@ -71,3 +71,51 @@ def decoder_clip(name: str) -> CLIP:
         for key, weight in getattr(shapes, name).transformer.state_dict().items()
     }
     return CLIP(target, state_dict=[state], model_options=config)
+
+
+class _SongTokenizer(WordTokenizer):
+    """As ACE-Step's: words for the encoder of captions, and for the language model beside it."""
+
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **options) -> dict:
+        words = super().tokenize_with_weights(text)[self.name]
+        names = ("qwen3_06b", "lyrics", "lm_prompt", "lm_prompt_negative")
+        codes = {"generate_audio_codes": options.get("generate_audio_codes", True)}
+        return {**dict.fromkeys(names, words), "lm_metadata": codes}
+
+
+def song_clip() -> CLIP:
+    """ACE-Step 1.5's CLIP, tiny: two language models, one of which no conditioning shows."""
+    from comfy.sd import CLIP
+    from comfy.text_encoders import ace15, llama
+
+    sizes = {**_SIZES, "vocab_size": _VOCABULARY}
+    tiny = {
+        name: type(name, (getattr(llama, name),), {"__init__": _with_config(name, sizes)})
+        for name in ("Qwen3_06B_ACE15", "Qwen3_2B_ACE15_lm")
+    }
+
+    class Encoders(ace15.ACE15TEModel):
+        def __init__(self, device="cpu", dtype=None, model_options: dict | None = None):
+            kept = {name: getattr(llama, name) for name in tiny}
+            vars(llama).update(tiny)
+            try:
+                super().__init__(device, torch.bfloat16, torch.bfloat16, "qwen3_2b", {})
+            finally:
+                vars(llama).update(kept)
+
+    target = SimpleNamespace(params={}, clip=Encoders, tokenizer=_SongTokenizer)
+    clip = CLIP(target, state_dict=[], model_options={})
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in clip.cond_stage_model.named_parameters():
+        parameter.data.copy_(fill(name, parameter.shape, generator))
+    return clip
+
+
+def _with_config(name: str, sizes: dict):
+    def init(self, config_dict, *arguments):
+        from comfy.text_encoders import llama
+
+        cls = next(base for base in type(self).__mro__ if base.__module__ == llama.__name__)
+        cls.__init__(self, {**config_dict, **sizes}, *arguments)
+
+    return init

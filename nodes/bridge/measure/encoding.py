@@ -83,14 +83,15 @@ def _embeddings(clip: CLIP, paths: Collection[str]) -> Embeddings:
     with _kept(clip.cond_stage_model, paths) as seen:
         for prompt in PROMPTS:
             comfy.model_management.throw_exception_if_processing_interrupted()
+            before = {path: len(seen[path]) for path in paths}
             tokens = clip.tokenize(prompt, generate_audio_codes=False)
             clip.encode_from_tokens(tokens)
-            if isinstance(tokens, dict) and _LANGUAGE_MODEL in tokens:
-                for path in paths:
-                    if not seen[path]:
-                        _owner(clip.cond_stage_model, path)(
-                            [[token for token, _ in row] for row in tokens[_LANGUAGE_MODEL]]
-                        )
+            if not isinstance(tokens, dict) or _LANGUAGE_MODEL not in tokens:
+                continue
+            numbers = [[token for token, _ in row] for row in tokens[_LANGUAGE_MODEL]]
+            for path in paths:
+                if len(seen[path]) == before[path]:
+                    _owner(clip.cond_stage_model, path)(numbers)
     return seen
 
 

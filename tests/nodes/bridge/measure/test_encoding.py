@@ -9,7 +9,7 @@ from lab.counting import operations
 from lab.dynamic_vram import dynamic_vram
 from lab.sampling import relative_l2
 from lab.tiny_clips import encode
-from lab.tiny_decoders import DECODERS, decoder_clip
+from lab.tiny_decoders import DECODERS, decoder_clip, song_clip
 
 pytestmark = [pytest.mark.usefixtures("comfy"), pytest.mark.usefixtures("inference_mode")]
 
@@ -92,6 +92,20 @@ def test_text_is_generated_with_quantized_products(comfy, method):
     if method == "int8-convrot":
         assert found[0] == generate(clip)
     assert generate(quantized) == found[0]
+
+
+def test_a_language_model_that_no_conditioning_shows_is_measured_on_every_prompt(comfy):
+    """ACE-Step's writes the codes of a song."""
+    from graphquant.nodes.bridge.measure.encoding import PROMPTS
+
+    output = execute(song_clip())
+    for name in ("qwen3_06b", "qwen3_2b"):
+        quantized = part(output, name)
+        assert quantized["quantized_layers"] == 28
+        measured = quantized["measured"]["embedding"]
+        words = sum(len(prompt.split()) + 1 for prompt in PROMPTS)
+        assert measured["tokens"] == (2 * words if name == "qwen3_06b" else words)  # and lyrics
+        assert 0.999 < measured["cosine"] < 1
 
 
 def test_an_error_that_shows_is_a_warning(clip):
