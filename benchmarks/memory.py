@@ -24,11 +24,11 @@ import torch
 
 from lab.comfyui import import_comfyui
 from lab.pack import ROOT, load_pack
+from lab.peak_memory import resident
 from lab.sampling import sample
 from lab.tiny_models import FLUX, tiny_flux
 
 from .measuring import MIB, RESULTS, machine
-from .streaming import resident
 
 QUANTIZED = ("fp8-weight-only", "int8", "int8-dynamic", "int4")
 STOCK_FP8, STOCK_INT8 = "stock fp8_e4m3fn", "stock int8"

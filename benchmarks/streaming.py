@@ -12,19 +12,18 @@ and two of the largest layers: nothing is replaced before the last layer is quan
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import json
 import os
 import subprocess
 import sys
 import time
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from lab.pack import ROOT, load_pack
+from lab.peak_memory import peak_memory
 
 from .measuring import MIB, RESULTS, machine
 
@@ -59,14 +58,6 @@ def quantize(case: str, model: nn.Module) -> None:
     quantize_(model, config(set_inductor_config=False))
 
 
-def resident(field: str) -> int:
-    """Bytes of this process: "VmRSS" now, "VmHWM" at most since the last reset."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {field}: this benchmark runs on Linux")
-
-
 def measure(case: str, layers: int, width: int) -> dict:
     """Quantize one model in this process; bytes and seconds."""
     from graphquant.quant_core.detect import module_bytes
@@ -74,18 +65,15 @@ def measure(case: str, layers: int, width: int) -> dict:
     model = build(layers, width)
     before = module_bytes(model)
     largest = max(map(module_bytes, model))
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # else freed pages hide what the run takes
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-    base, started, worked = resident("VmRSS"), time.perf_counter(), time.process_time()
-    quantize(case, model)
-    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - worked
-    peak = resident("VmHWM") - base
+    with peak_memory() as peak:
+        started, worked = time.perf_counter(), time.process_time()
+        quantize(case, model)
+        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - worked
     return {
         "model_bytes": before,
         "result_bytes": module_bytes(model),
         "largest_layer_bytes": largest,
-        "extra_peak_bytes": peak,
+        "extra_peak_bytes": peak.taken,
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,
     }
@@ -93,8 +81,6 @@ def measure(case: str, layers: int, width: int) -> dict:
 
 def measure_case(case: str, layers: int, width: int, repeats: int) -> dict:
     """``measure`` when warm; of several runs the highest peak and the median time."""
-    torch.set_num_threads(min(2, os.cpu_count()))
-    load_pack()
     quantize(case, build(2, 256))
     runs = [measure(case, layers, width) for _ in range(repeats)]
     row = {"case": case, **runs[0]}
@@ -106,12 +92,18 @@ def measure_case(case: str, layers: int, width: int, repeats: int) -> dict:
     return row
 
 
-def measure_in_child(case: str, layers: int = 24, width: int = 2048, repeats: int = 3) -> dict:
-    """``measure_case`` in a fresh process, whose memory holds nothing else."""
-    options = {"case": case, "layers": layers, "width": width, "repeats": repeats}
+def measure_in_child(
+    cases: Sequence[str], layers: int = 24, width: int = 2048, repeats: int = 3
+) -> list[dict]:
+    """``measure_case`` of each of ``cases`` in a fresh process, whose memory holds nothing else."""
+    options = {"layers": layers, "width": width, "repeats": repeats}
     arguments = [f"--{name}={value}" for name, value in options.items()]
-    command = [sys.executable, "-m", "benchmarks.streaming", *arguments]
-    child = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    command = [sys.executable, "-m", "benchmarks.streaming", *arguments, "--cases", *cases]
+    # glibc would keep what one case has freed for the next, whose peak then missed it.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+    child = subprocess.run(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
     return json.loads(child.stdout)
 
 
@@ -141,16 +133,20 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--width", type=int, default=2048)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--case", choices=OURS + TORCHAO, help="print the JSON of this one alone")
+    parser.add_argument(
+        "--cases", nargs="+", choices=OURS + TORCHAO, help="print the JSON of these alone"
+    )
     options = vars(parser.parse_args())
-    case = options.pop("case")
-    if case:
-        print(json.dumps(measure_case(case, **options)))
+    cases = options.pop("cases")
+    if cases:
+        torch.set_num_threads(min(2, os.cpu_count()))
+        load_pack()
+        print(json.dumps([measure_case(case, **options) for case in cases]))
         return
     rows = []
     for case in OURS + TORCHAO:
         print(f"measuring {case} ...", file=sys.stderr, flush=True)
-        rows.append(measure_in_child(case, **options))
+        rows += measure_in_child([case], **options)
     results = {"machine": machine(), **options, "rows": rows}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "streaming.json").write_text(json.dumps(results, indent=2) + "\n")

@@ -51,10 +51,14 @@ def pytest_runtest_call():
 
 
 def pytest_collection_modifyitems(items):
+    # Several processes share the work by files, whose fixtures cost most; one has the browser, and
+    # one the server.
+    with_server = {item.path for item in items if "server" in getattr(item, "fixturenames", ())}
     for item in items:
-        # Several processes share the work by files, whose fixtures cost most; one has the browser.
-        in_browser = "tests/browser" in item.path.as_posix()
-        group = "browser" if in_browser else str(item.path)
+        if item.get_closest_marker("xdist_group"):
+            continue
+        shared = "server" if item.path in with_server else str(item.path)
+        group = "browser" if "tests/browser" in item.path.as_posix() else shared
         item.add_marker(pytest.mark.xdist_group(group))
     if torch.cuda.is_available():
         return

@@ -2,8 +2,6 @@
 
 Quantizing leaves biases and normalizations as they are, so values of these, beside the names and
 shapes of the layers, tell one model from another, whatever its matrices are stored in.
-
-Tested by tests/quant_core/rounding/test_calibrated.py.
 """
 
 from __future__ import annotations

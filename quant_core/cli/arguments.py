@@ -1,7 +1,4 @@
-"""The options of the command line, and their parser.
-
-Tested by tests/quant_core/cli/test_main.py.
-"""
+"""The options of the command line, and their parser."""
 
 from __future__ import annotations
 

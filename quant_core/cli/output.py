@@ -1,7 +1,4 @@
-"""The output of the command line: results on stdout, progress and refusals on stderr.
-
-Tested by tests/quant_core/cli/test_main.py.
-"""
+"""The output of the command line: results on stdout, progress and refusals on stderr."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ class Output:
     def __init__(self, as_json: bool = False, quiet: bool = False):
         self.as_json = as_json
         self.quiet = quiet
-        self._started = time.monotonic()
+        self._started = time.perf_counter()
         self._drawn = 0.0
         self._bar = not (as_json or quiet) and sys.stderr.isatty()
 
@@ -43,7 +40,7 @@ class Output:
 
     def bytes(self, done: int, total: int) -> None:
         """Progress in bytes, with the speed."""
-        seconds = max(time.monotonic() - self._started, 1e-9)
+        seconds = max(time.perf_counter() - self._started, 1e-9)
         self._draw(done, total, f"{done / seconds / GB:.2f} GB/s")
 
     def layers(self, done: int, total: int) -> None:
@@ -51,7 +48,7 @@ class Output:
         self._draw(done, total, f"{done} of {total}")
 
     def _draw(self, done: int, total: int, told: str) -> None:
-        now = time.monotonic()
+        now = time.perf_counter()
         if not self._bar or (now - self._drawn < _REDRAW_SECONDS and done < total):
             return
         self._drawn = now

@@ -1,7 +1,4 @@
-"""Results in words, for a terminal.
-
-Tested by tests/quant_core/cli/test_main.py.
-"""
+"""Results in words, for a terminal."""
 
 from __future__ import annotations
 

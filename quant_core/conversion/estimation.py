@@ -1,7 +1,4 @@
-"""How large a model file would be by each method: from its header, in a fraction of a second.
-
-Tested by tests/quant_core/cli/test_main.py.
-"""
+"""How large a model file would be by each method: from its header, in a fraction of a second."""
 
 from __future__ import annotations
 

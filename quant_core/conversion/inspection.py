@@ -1,7 +1,4 @@
-"""What is in a model file: its architecture, its layers' formats, and who reads it.
-
-Tested by tests/quant_core/cli/test_main.py.
-"""
+"""What is in a model file: its architecture, its layers' formats, and who reads it."""
 
 from __future__ import annotations
 

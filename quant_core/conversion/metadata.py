@@ -1,7 +1,4 @@
-"""What the metadata of a quantized file say: its source, and what was done to it.
-
-Tested by tests/quant_core/conversion/test_convert.py.
-"""
+"""What the metadata of a quantized file say: its source, and what was done to it."""
 
 from __future__ import annotations
 

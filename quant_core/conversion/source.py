@@ -1,7 +1,4 @@
-"""A model file as something to plan on: its layers by name, shape and dtype, none of them read.
-
-Tested by tests/quant_core/conversion/test_convert.py.
-"""
+"""A model file as something to plan on: its layers by name, shape and dtype, none of them read."""
 
 from __future__ import annotations
 

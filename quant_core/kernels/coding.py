@@ -1,7 +1,4 @@
-"""How a stored weight is decoded, as data: what kernels need to know of a format.
-
-Tested by tests/quant_core/kernels/test_triton.py.
-"""
+"""How a stored weight is decoded, as data: what kernels need to know of a format."""
 
 from __future__ import annotations
 

@@ -168,7 +168,9 @@ def stored(fmt, seed, n, k):
 
 @pytest.mark.parametrize("fmt", CODED, ids=str)
 def test_a_stored_weight_is_decoded_like_the_twin(fmt):
-    for seed, (n, k) in enumerate(((3, 32), (33, 288), (130, 544))):
+    # Beyond the first tile of scales, 128 rows, where scales are in tiles; else beyond a block.
+    most = 130 if fmt.coding.scales in ("swizzled", "square") else 40
+    for seed, (n, k) in enumerate(((3, 32), (33, 288), (most, 544))):
         weight, dtype = stored(fmt, seed, n, k), FLOATS[seed]
         expected = fmt.dequantize(weight, dtype)
         result = launch_decode.dequantize(weight, fmt.coding, dtype)
