@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from graphquant.quant_core import CalibrationError, ModuleError, quantize_component
+from graphquant.quant_core import quantize_component
 from graphquant.quant_core.calibration.fingerprint import fingerprint_of, require_same_model
+from graphquant.quant_core.errors import CalibrationError, ModuleError
 
 
 def model(width=64, seed=0):

@@ -10,13 +10,19 @@ from lab.clock import Clock
 
 
 @pytest.fixture
-def terminal(monkeypatch):
-    """stderr is a terminal of 80 columns, and time goes by when the test says so."""
+def clock(monkeypatch):
+    """Time goes by when the test says so, on a terminal of 80 columns."""
     clock = Clock()
     monkeypatch.setattr(output, "time", clock)
-    monkeypatch.setattr(output.sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
     return clock
+
+
+def on_a_terminal(monkeypatch, **options):
+    """An Output whose stderr is a terminal, though pytest reads it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(output.sys.stderr, "isatty", lambda: True)
+        return Output(**options)
 
 
 def test_a_result_is_words_or_one_json_object_or_nothing(capsys):
@@ -37,12 +43,12 @@ def test_a_refusal_is_always_said_and_is_json_too_where_that_is_asked_for(capsys
     assert err == "graphquant: No disk.\n"
 
 
-def test_progress_has_the_share_the_speed_and_the_time_that_is_left(capsys, terminal):
-    shown = Output()
-    terminal.pass_by(2)
+def test_progress_has_the_share_the_speed_and_the_time_that_is_left(capsys, clock, monkeypatch):
+    shown = on_a_terminal(monkeypatch)
+    clock.pass_by(2)
     shown.bytes(10**9, 4 * 10**9)
     assert capsys.readouterr().err.endswith("]  25%  0.50 GB/s  6 s left   ")
-    terminal.pass_by(2)
+    clock.pass_by(2)
     shown.layers(4, 4)
     line = capsys.readouterr().err
     assert "#" * 40 in line and line.endswith("100%  4 of 4  0 s left   ")
@@ -50,18 +56,18 @@ def test_progress_has_the_share_the_speed_and_the_time_that_is_left(capsys, term
     assert capsys.readouterr() == ("done\n", "\r\x1b[K")
 
 
-def test_progress_is_drawn_ten_times_a_second_at_most_and_at_the_end(capsys, terminal):
-    shown = Output()
-    terminal.pass_by(1)
+def test_progress_is_drawn_ten_times_a_second_at_most_and_at_the_end(capsys, clock, monkeypatch):
+    shown = on_a_terminal(monkeypatch)
+    clock.pass_by(1)
     for done in range(1, 6):
         shown.layers(done, 5)
-        terminal.pass_by(0.01)
+        clock.pass_by(0.01)
     assert capsys.readouterr().err.count("\r") == 2
 
 
 @pytest.mark.parametrize("options", [{"quiet": True}, {"as_json": True}])
-def test_progress_is_not_drawn_where_nobody_looks(capsys, terminal, options):
-    shown = Output(**options)
-    terminal.pass_by(1)
+def test_progress_is_not_drawn_where_nobody_looks(capsys, clock, monkeypatch, options):
+    shown = on_a_terminal(monkeypatch, **options)
+    clock.pass_by(1)
     shown.bytes(1, 2)
     assert capsys.readouterr().err == ""

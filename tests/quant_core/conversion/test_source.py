@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from graphquant.quant_core import StorageError
 from graphquant.quant_core.conversion.source import find_file, open_model, put_layer
+from graphquant.quant_core.errors import StorageError
 
 
 def test_the_layers_stand_on_the_meta_device_under_their_names(model_file, tensors):
@@ -53,7 +53,7 @@ def test_a_layer_keeps_the_layers_below_its_name():
         ("m.safetensors", b"GGUF....", "is a GGUF file"),
         ("m.ckpt", b"PK\x03\x04", "is a pickle"),
         ("m.pt", b"\x80\x02}q", "is a pickle"),
-        ("m-00002-of-00003.safetensors", b"....", r"one of 3 shards. Name the index, m\.safete"),
+        ("m-00002-of-00003.safetensors", b"....", r"one of 3 shards\. Name the index, m\.safete"),
     ],
 )
 def test_other_files_are_refused_with_what_to_do(tmp_path, name, content, fault):
@@ -63,7 +63,7 @@ def test_other_files_are_refused_with_what_to_do(tmp_path, name, content, fault)
 
 
 def test_a_folder_of_none_or_of_two_models_is_refused_by_name(tmp_path):
-    with pytest.raises(StorageError, match="holds 0 models. Name the file"):
+    with pytest.raises(StorageError, match=r"holds 0 models\. Name the file"):
         find_file(tmp_path)
     for name in "ab":
         (tmp_path / f"{name}.safetensors").write_bytes(b"....")
