@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from ..conversion.estimation import Estimate
 from ..conversion.inspection import Inspection
+from ..conversion.readers import OURS, STOCK
 from ..conversion.verification import Verification
 from ..report import MIB
 
@@ -41,7 +42,7 @@ def estimates(found: Sequence[Estimate]) -> str:
     """Methods by size, the largest first."""
     possible = sorted((e for e in found if not e.problem), key=lambda e: -e.nbytes)
     rows = [
-        (e.method, _mib(e.nbytes), f"{e.bits:.2f}", str(e.layers), "stock" if e.stock else "ours")
+        (e.method, _mib(e.nbytes), f"{e.bits:.2f}", str(e.layers), STOCK if e.stock else OURS)
         for e in possible
     ]
     lines = _table(("method", "size", "bits", "layers", "format"), rows)

@@ -22,7 +22,7 @@ from ..methods import RANK
 from ..planning.calibrated_layers import with_calibration
 from ..planning.decisions import LayerPlan, Plan
 from ..planning.plan import plan_component
-from ..report import Report
+from ..report import MIB, Report
 from ..rounding import AUTO as ROUND_AUTO
 from ..rounding import CalibratedRounding, require_rounding
 from ..storage import refuse_to_replace
@@ -110,7 +110,7 @@ def convert(
     """Quantize the model in the file ``source`` and write it to ``target``.
 
     In a whole checkpoint the diffusion model is quantized; all else is copied byte for byte, and
-    so do the layers that are kept, the names, and the metadata. Arguments as in ``plan_file`` and
+    so are the layers that are kept, the names, and the metadata. Arguments as in ``plan_file`` and
     Save Quantized Model. device: where the arithmetic runs (default: the accelerator, else the
     CPU). ray: spread the layers over the Ray cluster at this address, as in ``ray_cluster``; the
     file stays the same. calibration, rounding: as in ``quantize_component``. on_bytes: (bytes
@@ -139,10 +139,7 @@ def convert(
         )
         plan = with_calibration(plan, calibration)
         if not plan.quantized:
-            raise StorageError(
-                f"Nothing of {model.path.name} would be quantized: {plan.method}. "
-                "Choose a method other than none, and a file that is not quantized already."
-            )
+            raise _nothing_to_do(model, plan, fit)
         require_reader(model.model, model.files.specs, plan, file_format)
         private = is_private(plan, file_format)
         device = torch.device(device or default_device())
@@ -159,6 +156,20 @@ def convert(
     outcomes = {} if rounds is None else rounds.outcomes
     report = Report(plan, kernel, seconds, before, after, rounding=outcomes)
     return Conversion(target, size, private, seconds, report)
+
+
+def _nothing_to_do(model: ModelFile, plan: Plan, fit: Fit | Recipe | None) -> StorageError:
+    """Why no layer would be quantized, and the remedy."""
+    name, size = model.path.name, model.files.nbytes
+    if isinstance(fit, Fit) and size <= fit.size:
+        return StorageError(
+            f"{name} has {size / MIB:.1f} MiB, which fits the size asked for "
+            f"({fit.size / MIB:.1f} MiB) without quantizing. Ask for a smaller size."
+        )
+    return StorageError(
+        f"Nothing of {name} would be quantized: {plan.method}. "
+        "Choose a method other than none, and a file that is not quantized already."
+    )
 
 
 def _require_another_file(model: ModelFile, target: Path) -> None:

@@ -54,7 +54,7 @@ class SavedClip:
             + (", there already, byte by byte: not written" if name in self.there else "")
             for name, path in self.paths.items()
         ]
-        lines += ["", "Load CLIP, and its siblings for several files, read them without this pack."]
+        lines += ["", "Load CLIP, Dual and so on, reads them without this pack."]
         return "\n".join(lines)
 
 

@@ -22,6 +22,7 @@ from graphquant.quant_core.errors import (
     StorageError,
     UnknownNameError,
 )
+from graphquant.quant_core.fit import Fit
 from graphquant.quant_core.formats import Int8
 from graphquant.quant_core.rounding import CalibratedRounding, shifted_bias
 from lab.pack import ROOT
@@ -115,6 +116,7 @@ def test_a_known_architecture_is_not_needed(tmp_path, target, tensors):
         ({"include": "blocks"}, PatternError, "matches none of 10 layers"),
         ({"exclude": "*"}, NothingToQuantizeError, "No layer is left"),
         ({"method": "none"}, StorageError, "Nothing of model.safetensors would be quantized"),
+        ({"method": "fit", "fit": Fit(2**40)}, StorageError, "without quantizing. Ask for"),
         ({"method": "int4", "file_format": "stock"}, StorageError, "ComfyUI has no format for 4"),
     ],
 )
