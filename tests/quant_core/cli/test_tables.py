@@ -20,7 +20,7 @@ def test_estimates_stand_by_size_and_what_cannot_be_below():
     assert tables.estimates(found).splitlines() == [
         "method  size      bits  layers  format",
         "int8    12.0 MiB  8.12  8       stock",
-        "int4    3.0 MiB   4.25  8       ours",
+        "int4    3.0 MiB   4.25  8       graphquant",
         "fp8: no such thing",
     ]
 
