@@ -128,11 +128,13 @@ class Score:
 
 @dataclass(frozen=True)
 class Run:
-    """What one model drew. likely: of each digit in each picture. style: the mean."""
+    """What one model drew. likely: of each digit in each picture. style: the mean. calls: its
+    velocities at SIGMAS on noised latents that bf16 drew."""
 
     likely: torch.Tensor
     style: float
     latents: torch.Tensor
+    calls: list[torch.Tensor]
 
     @property
     def read(self) -> torch.Tensor:
@@ -146,20 +148,19 @@ def quantize(model, method: str):
     return GQQuantizeModel.execute(model, method).result[0]
 
 
-def draw(model, vae, start: torch.Tensor) -> Run:
-    """The digits of ASKED, from the noise ``start``, in one batch."""
+def draw(model, vae, start: torch.Tensor, reference: Run | None) -> Run:
+    """The digits of ASKED, from the noise ``start``, in one batch. reference: bf16's run, None for
+    that itself."""
     latents = sample_from(model, ASKED, start)
     pictures = decode(vae, latents)
-    return Run(logits(pictures).softmax(1), style_score(pictures).mean().item(), latents)
+    drawn = latents if reference is None else reference.latents
+    calls = [call(model, ASKED, drawn, start, sigma) for sigma in SIGMAS]
+    return Run(logits(pictures).softmax(1), style_score(pictures).mean().item(), latents, calls)
 
 
-def call_error(model, reference, latents: torch.Tensor, start: torch.Tensor) -> float:
-    """Mean relative L2 of the velocity at SIGMAS on noised latents that bf16 drew."""
-    errors = [
-        relative_l2(*(call(each, ASKED, latents, start, sigma) for each in (model, reference)))
-        for sigma in SIGMAS
-    ]
-    return sum(errors) / len(errors)
+def call_error(run: Run, reference: Run) -> float:
+    """Mean relative L2 of the velocity at SIGMAS."""
+    return sum(map(relative_l2, run.calls, reference.calls)) / len(SIGMAS)
 
 
 def measure(methods, sizes=(SIZE, LARGE), loras=(False, True)) -> list[Score]:
@@ -175,7 +176,7 @@ def measure(methods, sizes=(SIZE, LARGE), loras=(False, True)) -> list[Score]:
 def _scores(models: dict, vae, size: int, lora: bool) -> list[Score]:
     start = torch.cat([noise(len(digits), seed, size) for seed, digits in enumerate(DIGITS)])
     asked = torch.tensor([*map(int, ASKED)])
-    scores, reference, plain, latents = [], None, None, None
+    scores, reference, latents = [], None, None
     for method, model in models.items():
         patched = in_italics(model) if lora else model
         error = None
@@ -183,9 +184,8 @@ def _scores(models: dict, vae, size: int, lora: bool) -> list[Score]:
             drawn = sample_from(patched, HEADLINE, noise(len(HEADLINE), HEADLINE_SEED))
             latents = drawn if latents is None else latents
             error = relative_l2(drawn, latents)
-        run = draw(patched, vae, start)
-        if reference is None:
-            reference, plain = run, patched
+        run = draw(patched, vae, start, reference)
+        reference = reference or run
         scores.append(
             Score(
                 method=method,
@@ -195,7 +195,7 @@ def _scores(models: dict, vae, size: int, lora: bool) -> list[Score]:
                 agreement=(run.read == reference.read).float().mean().item(),
                 style=run.style,
                 style_change=run.style - reference.style,
-                call_error=call_error(patched, plain, reference.latents, start),
+                call_error=call_error(run, reference),
                 flips=_flips(run, reference),
                 latent_error=error,
             )

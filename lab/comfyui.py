@@ -18,7 +18,7 @@ def comfyui_path() -> Path:
     path = Path(named)
     if not named or not (path / "comfy" / "sd.py").is_file():
         raise RuntimeError(
-            f"GRAPHQUANT_COMFYUI={named!r} is no ComfyUI folder: run through `python3 dev.py test` "
+            f"GRAPHQUANT_COMFYUI={named!r} is not a ComfyUI folder: run `python3 dev.py test` "
             "or `python3 dev.py demo`, or set it to a folder that holds ComfyUI's main.py"
         )
     return path.resolve()

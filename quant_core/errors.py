@@ -42,7 +42,7 @@ def require_kind(argument: str, value: object, kinds: type | tuple[type, ...], r
 
 
 def require_path(argument: str, value: object) -> None:
-    """ArgumentError where ``value`` is no path."""
+    """ArgumentError where ``value`` is not a path."""
     require_kind(argument, value, (str, Path), "Give the path as a text or a pathlib.Path.")
 
 

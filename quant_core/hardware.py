@@ -78,7 +78,7 @@ def device_named(device: torch.device | str | None) -> torch.device:
 
 
 def require_hardware(hardware: object) -> None:
-    """ArgumentError where ``hardware`` is no Hardware."""
+    """ArgumentError where ``hardware`` is not a Hardware."""
     remedy = "Give a Hardware, such as hardware_of('cuda')."
     require_kind("hardware", hardware, Hardware, remedy)
 

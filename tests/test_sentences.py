@@ -97,7 +97,7 @@ SHORT = (
 
 
 def _template(node):
-    """A text with its values as {}; None for what is no text."""
+    """A text with its values as {}; None for anything else."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else None
     if isinstance(node, ast.JoinedStr):

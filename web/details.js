@@ -75,7 +75,7 @@ export function openDetails(title, reports) {
   openDialog(title, t("close"), bar, element("div", "scroll", table))
 }
 
-/** A row for each layer, and one for each group of what is no layer's weight: biases, norms. */
+/** A row for each layer, and one for each group of other tensors: biases, norms. */
 function rowsOf({ part, layers, remainder = [] }) {
   const rest = remainder.map(({ names, count, bytes, ...why }) => ({
     ...why,

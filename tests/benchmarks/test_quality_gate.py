@@ -2,23 +2,32 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
 from benchmarks.quality_gate import CORE, RESULTS, STYLE, Score, markdown, measure
 from lab.miniature import LARGE, SIZE
 
-CASES = [(size, lora) for size in (SIZE, LARGE) for lora in (False, True)]
+# Each size is measured by one process, where several share the tests.
+GROUPS = {size: pytest.mark.xdist_group(f"quality gate {size}") for size in (SIZE, LARGE)}
+CASES = [pytest.param(size, lora, marks=GROUPS[size]) for size in GROUPS for lora in (False, True)]
 
 
 @pytest.fixture(scope="module")
 def scores(comfy):
-    return {(score.method, score.size, score.lora): score for score in measure(CORE)}
+    """scores(method, size, lora): all methods of a size are measured when it is first asked for."""
+
+    @cache
+    def measured(size):
+        return {(score.method, score.lora): score for score in measure(CORE, sizes=(size,))}
+
+    return lambda method, size, lora: measured(size)[method, lora]
 
 
 @pytest.mark.parametrize(("size", "lora"), CASES)
 def test_bf16_draws_what_was_asked_for(scores, size, lora):
-    bf16 = scores["bf16", size, lora]
+    bf16 = scores("bf16", size, lora)
     assert bf16.right >= (0.85 if lora else 0.95)
     assert (bf16.agreement, bf16.call_error, bf16.flips) == (1, 0, ())
     assert bf16.style > 0.7 if lora else abs(bf16.style) < 0.15
@@ -27,7 +36,7 @@ def test_bf16_draws_what_was_asked_for(scores, size, lora):
 @pytest.mark.parametrize(("size", "lora"), CASES)
 @pytest.mark.parametrize("method", CORE)
 def test_each_method_is_within_its_bounds_and_did_something(scores, method, size, lora):
-    score = scores[method, size, lora]
+    score = scores(method, size, lora)
     assert score.passes, score
     assert score.call_error > 1e-4
 
@@ -42,33 +51,36 @@ def recorded():
 @pytest.mark.parametrize("method", CORE)
 def test_call_errors_are_within_three_percent_of_their_record(scores, recorded, method, size, lora):
     """A bound tells what may be, the record what is. Single layers: tests/nodes/test_layer_gate."""
-    assert scores[method, size, lora].call_error == pytest.approx(
+    assert scores(method, size, lora).call_error == pytest.approx(
         recorded[method, size, lora]["call_error"], rel=0.03
     )
 
 
+@GROUPS[SIZE]
 @pytest.mark.parametrize("method", CORE)
 def test_the_final_latent_of_64_pictures_is_near_its_record(scores, recorded, method):
     """The headline. Single steps of rounding differ between CPUs, and a latent adds them up."""
     expected = recorded[method, SIZE, False]["latent_error"]
-    assert scores[method, SIZE, False].latent_error == pytest.approx(expected, rel=0.1)
-    assert scores[method, SIZE, True].latent_error is None
+    assert scores(method, SIZE, False).latent_error == pytest.approx(expected, rel=0.1)
+    assert scores(method, SIZE, True).latent_error is None
 
 
+@GROUPS[SIZE]
 def test_fewer_bits_cost_more_of_the_final_latent(scores):
     ranked = ("int8", "int6", "int5", "w4a8", "int4")
-    errors = [scores[method, SIZE, False].latent_error for method in ranked]
+    errors = [scores(method, SIZE, False).latent_error for method in ranked]
     assert errors == sorted(errors)
     assert errors[0] > 1e-3
 
 
+@GROUPS[SIZE]
 def test_int4_costs_more_than_eight_bits(scores):
     eight_bits = [
-        scores[method, SIZE, True].call_error
+        scores(method, SIZE, True).call_error
         for method, each in CORE.items()
         if each.agreement > 0.95
     ]
-    assert scores["int4", SIZE, True].call_error > 1.5 * max(eight_bits)
+    assert scores("int4", SIZE, True).call_error > 1.5 * max(eight_bits)
 
 
 def test_a_score_outside_any_one_bound_does_not_pass():

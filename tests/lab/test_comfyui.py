@@ -22,5 +22,5 @@ def test_the_pack_goes_by_its_own_name():
 
 def test_a_folder_without_comfyui_is_named_in_the_error(monkeypatch, tmp_path):
     monkeypatch.setenv("GRAPHQUANT_COMFYUI", str(tmp_path))
-    with pytest.raises(RuntimeError, match=r"GRAPHQUANT_COMFYUI='.*' is no ComfyUI folder"):
+    with pytest.raises(RuntimeError, match=r"GRAPHQUANT_COMFYUI='.*' is not a ComfyUI folder"):
         comfyui_path()

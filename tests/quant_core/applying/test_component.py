@@ -154,7 +154,7 @@ def test_a_bad_weight_in_the_last_layer_leaves_the_whole_model_as_it_was(
 
 
 class Cancelled(BaseException):
-    """ComfyUI's InterruptProcessingException is no QuantizationError either."""
+    """ComfyUI's InterruptProcessingException is not a QuantizationError either."""
 
 
 def test_a_cancel_before_the_last_layer_leaves_the_whole_model_as_it_was(transformer, mode):

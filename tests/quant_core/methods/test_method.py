@@ -11,7 +11,7 @@ FIRST_METHODS = (
 )
 
 
-def test_methods_keep_their_places_in_the_dropdown_for_ever():
+def test_methods_never_change_their_places_in_the_dropdown():
     assert VALID_METHODS[: len(FIRST_METHODS)] == FIRST_METHODS
     assert VALID_METHODS == ORDER == tuple(METHODS)
 
