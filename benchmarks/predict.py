@@ -31,11 +31,12 @@ from lab.pack import load_pack
 from lab.tiny_models import flux_module
 
 from .flux_model import FULL, Size
+from .four_bit_products import four_bit_linear, runs_in_four_bits
 from .measuring import RESULTS, table, write
 
 PLAIN = "bf16"
 METHODS = ("fp8-dynamic", "int8-dynamic", "int8-convrot", "fp8-static", "fp8-weight-only", "int8")
-METHODS += ("int4", "nf4", "nf4-fine")
+METHODS += ("int4", "nf4", "nf4-fine", "w4a8", "svdquant-int4", "svdquant-nvfp4")
 # What is aimed at, times as fast as bfloat16, eager.
 TARGETS = {
     ("fp8-dynamic", "H100"): 1.40,
@@ -69,23 +70,23 @@ class Card:
 
     def _seconds(self, op: Operation) -> float:
         rate = self.rates["bf16" if op.kind == "attention" else op.kind] * self.reached
-        rate *= self.by_kernel if op.name in ("product", "stored_linear") else 1.0
+        rate *= self.by_kernel if op.name in ("product", "stored_linear", "scaled_mm") else 1.0
         return max(op.memory / self.bandwidth, op.flops / rate) + self.launch
 
 
-def _rates(bf16: float, fp8: float, int8: float, fp32: float) -> dict[str, float]:
-    sheet = {"bf16": bf16, "fp8": fp8, "int8": int8, "fp32": fp32}
+def _rates(bf16: float, fp8: float, int8: float, fp32: float, **more: float) -> dict[str, float]:
+    sheet = {"bf16": bf16, "fp8": fp8, "int8": int8, "fp32": fp32, **more}
     return {kind: rate * 1e12 for kind, rate in sheet.items()}
 
 
-_BLACKWELL = replace(ADA, cache=96 * MIB)
+_BLACKWELL = replace(ADA, cache=96 * MIB, four_bits="nvfp4")
 CARDS = {
     "H100": Card(HOPPER, 3.35e12, _rates(989, 1979, 1979, 67), 0.56),
-    "RTX 4090": Card(ADA, 1.008e12, _rates(165, 330, 661, 83), 0.92),
-    "RTX 5090": Card(_BLACKWELL, 1.792e12, _rates(209, 419, 838, 105), 0.94),
-    "RTX 3090": Card(AMPERE, 0.936e12, _rates(71, 71, 284, 36), 0.88),
+    "RTX 4090": Card(ADA, 1.008e12, _rates(165, 330, 661, 83, int4=1321), 0.92),
+    "RTX 5090": Card(_BLACKWELL, 1.792e12, _rates(209, 419, 838, 105, fp4=1676), 0.94),
+    "RTX 3090": Card(AMPERE, 0.936e12, _rates(71, 71, 284, 36, int4=568), 0.88),
     "RTX 4090, Windows without Triton": Card(
-        ADA_ON_WINDOWS, 1.008e12, _rates(165, 330, 661, 83), 0.92
+        ADA_ON_WINDOWS, 1.008e12, _rates(165, 330, 661, 83, int4=1321), 0.92
     ),
 }
 
@@ -149,7 +150,10 @@ def quantize(session: Session, model: nn.Module, plan, rank: int) -> None:
         fmt = layer.format.with_activation_maximum(1.0)
         weight = session.weight(fmt, layer.shape)
         run = partial(fmt.linear, weight=weight, bias=module.bias)
-        if rank:
+        if runs_in_four_bits(session, fmt):
+            weight = session.weight(fmt.with_rank(fmt.rank + rank), layer.shape)
+            run = partial(four_bit_linear, session, weight, module.bias)
+        elif rank:
             up, down = session.empty(layer.shape[0], rank), session.empty(rank, layer.shape[1])
             run = partial(
                 fmt.linear_with_low_rank, weight=weight, bias=module.bias, up=up, down=down

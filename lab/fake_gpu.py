@@ -10,7 +10,7 @@ import inspect
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from unittest.mock import patch
 
 import torch
@@ -44,7 +44,8 @@ from graphquant.quant_core.kernels.triton.start import kernel_named  # noqa: E40
 class Gpu:
     """float8: how the library multiplies FP8 (``float8_way``). int8: whether it multiplies INT8.
     triton, dots: whether kernels run, and those that multiply. by_kernel: what wins races, or else
-    the library. reads_float8: in hardware. cache: bytes of the second-level cache."""
+    the library. reads_float8: in hardware. cache: bytes of the second-level cache. four_bits: what
+    it multiplies of four bits, "int4" or "nvfp4"."""
 
     float8: str | None = "row-wise"
     int8: bool = True
@@ -55,6 +56,7 @@ class Gpu:
     float16: bool = True
     cache: int = 50 * MIB
     index: int = 0
+    four_bits: str | None = None
 
     @property
     def device(self) -> torch.device:
@@ -62,9 +64,9 @@ class Gpu:
 
 
 HOPPER = Gpu()
-ADA = Gpu(cache=72 * MIB)
-ADA_ON_WINDOWS = Gpu("tensor-wise", triton=False, float16=False, cache=72 * MIB)
-AMPERE = Gpu(None, reads_float8=False, cache=6 * MIB)
+ADA = Gpu(cache=72 * MIB, four_bits="int4")
+ADA_ON_WINDOWS = replace(ADA, float8="tensor-wise", triton=False, float16=False)
+AMPERE = Gpu(None, reads_float8=False, cache=6 * MIB, four_bits="int4")
 TURING = Gpu(None, dots=False, reads_float8=False, cache=5 * MIB)
 RX_6000 = Gpu(None, int8=False, dots=False, reads_float8=False, cache=4 * MIB)
 

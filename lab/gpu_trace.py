@@ -26,7 +26,7 @@ class WaitsForTheGpuError(AssertionError):
 @dataclass(frozen=True)
 class Operation:
     """read, written: bytes. memory: those that pass the GPU's second-level cache. kind: what is
-    multiplied, "bf16", "fp8", "int8", "fp32", or "attention"."""
+    multiplied, "bf16", "fp8", "int8", "int4", "fp4", "fp32", or "attention"."""
 
     name: str
     read: int

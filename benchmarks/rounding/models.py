@@ -30,7 +30,7 @@ class Miniature:
         self._asked = ("0123456789" * 7)[:PICTURES]
         self._start = noise(PICTURES, 5)
         self._expected = self.draw(self.model)
-        self._calibration = None
+        self._calibrations = {}
 
     def draw(self, model) -> torch.Tensor:
         """The final latents of a MODEL."""
@@ -38,24 +38,31 @@ class Miniature:
 
         return sample_from(model, self._asked, self._start)
 
-    def calibration(self):
-        """Made once, by the node, on other pictures."""
-        if self._calibration is None:
+    def calibration(self, seed: int = 2000):
+        """Made once for each ``seed``, by the node, on other pictures."""
+        if seed not in self._calibrations:
             from graphquant.nodes.calibrate_activations import GQCalibrateActivations
             from lab.miniature import CFG
             from lab.nodes.classes import class_conditioning
 
             digits = ("0123456789" * 8)[:CALIBRATION_PICTURES]
-            self._calibration = GQCalibrateActivations.execute(
+            self._calibrations[seed] = GQCalibrateActivations.execute(
                 self.model,
                 class_conditioning(digits),
                 {"samples": torch.zeros(len(digits), 16, 8, 8)},
                 class_conditioning(""),
-                seed=2000,
+                seed=seed,
                 cfg=CFG,
                 rows=CALIBRATION_ROWS,
             ).result[0]
-        return self._calibration
+        return self._calibrations[seed]
+
+    def quantized_layers(self) -> list[str]:
+        """The names of the layers that Quantize Model quantizes."""
+        from graphquant.nodes.quantize_model import GQQuantizeModel
+
+        report = GQQuantizeModel.execute(self.model, "int8").ui["graphquant"][0]
+        return [layer["name"] for layer in report["layers"] if layer["action"] == "quantize"]
 
     def ours(self, method: str, **options) -> float:
         """The error of ``method`` of Quantize Model."""
@@ -74,11 +81,8 @@ class Miniature:
     def others(self, rounding: Callable) -> float:
         """The error with ``rounding`` of the layers that Quantize Model quantizes."""
         from graphquant.nodes.bridge.copying.model_copy import copy_modules
-        from graphquant.nodes.quantize_model import GQQuantizeModel
 
-        report = GQQuantizeModel.execute(self.model, "int8").ui["graphquant"][0]
-        names = [layer["name"] for layer in report["layers"] if layer["action"] == "quantize"]
-        weights = {f"diffusion_model.{name}.weight" for name in names}
+        weights = {f"diffusion_model.{name}.weight" for name in self.quantized_layers()}
 
         def parameter(name: str, old: nn.Parameter) -> torch.Tensor:
             return rounding(old.detach().float()).to(old.dtype) if name in weights else old
@@ -132,6 +136,10 @@ class MiniLM:
             hidden = model(**batch).last_hidden_state
             states.append(hidden[batch["attention_mask"].bool()])
         return torch.cat(states)
+
+    def judge(self) -> torch.Tensor:
+        """A run of the model itself over the unseen text: its last hidden states."""
+        return self._run(self.model, self._unseen)
 
     def calibration(self):
         """Made once, by ``quant_core.observe``."""
