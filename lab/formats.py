@@ -29,6 +29,7 @@ from graphquant.quant_core.formats import (  # noqa: E402
     Int8ConvRot,
     IntN,
     LlmInt8,
+    SmoothedNVFP4,
     SvdQuant,
 )
 from graphquant.quant_core.formats.rotated_groups import rotated_groups  # noqa: E402
@@ -89,6 +90,7 @@ FIGURES: dict[Format, Figures] = {
     W6A8: Figures(6.5104, 0.0202, 0.0208),
     SvdQuant(): Figures(4.9323, 0.0925),
     SvdQuant("nvfp4"): Figures(5.1823, 0.0814),
+    SmoothedNVFP4(): Figures(4.5156, 0.0842),
     SvdQuant(rotation=256): Figures(4.9323, 0.0924),
 }
 EVERY_FORMAT = list(FIGURES)
@@ -110,5 +112,6 @@ EACH_KIND = [
     rotated_groups(4, 16),
     rotated_groups(6, 16),
     SvdQuant(rank=8, rotation=16),
+    SmoothedNVFP4(),
     SvdQuant("nvfp4", 8),
 ]

@@ -199,11 +199,11 @@ def rank_input() -> io.Input:
     return io.Int.Input(
         "rank",
         default=RANK,
-        min=1,
+        min=0,
         max=512,
         optional=True,
         advanced=True,
         tooltip="For svdquant-int4 and svdquant-nvfp4: of the branch that stays in 16 bits. More "
-        "errs less and takes more memory and time: at a width of 3072, 32 adds 0.33 bits a "
-        "weight.",
+        "errs less and takes more memory and time. 0, for svdquant-nvfp4: no branch, and a file "
+        "that ComfyUI reads without this pack.",
     )

@@ -44,6 +44,7 @@ class PackedTensor(TorchAOBaseTensor):
         smooth_factor: torch.Tensor | None = None,
         proj_up: torch.Tensor | None = None,
         proj_down: torch.Tensor | None = None,
+        pre_quant_scale: torch.Tensor | None = None,
     ):
         super().__init__()
         self.qdata = qdata
@@ -55,6 +56,7 @@ class PackedTensor(TorchAOBaseTensor):
         self.smooth_factor = smooth_factor
         self.proj_up = proj_up
         self.proj_down = proj_down
+        self.pre_quant_scale = pre_quant_scale
         self.format = format
         self.original_shape = tuple(original_shape)
         self.original_dtype = original_dtype

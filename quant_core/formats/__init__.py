@@ -16,6 +16,7 @@ from .llm_int8 import LlmInt8
 from .mxfp8 import MXFP8
 from .nvfp4 import NVFP4
 from .rotated_groups import W4A8, W6A8, RotatedGroups
+from .smoothed_nvfp4 import SmoothedNVFP4
 from .static_float8 import StaticFloat8
 from .svdquant import SvdQuant
 
@@ -40,6 +41,7 @@ __all__ = [
     "LlmInt8",
     "QuantizedWeight",
     "RotatedGroups",
+    "SmoothedNVFP4",
     "StaticFloat8",
     "SvdQuant",
     "format_from_dict",

@@ -44,7 +44,7 @@ BLOCK = 16
 LARGEST_CODE, LARGEST_SCALE = 6.0, 448.0
 STRETCHES = (1.0, 0.95, 1.5)
 """The scales that are tried, in units of the one that makes a block's largest magnitude code 6."""
-_SMALLEST_MAXIMUM = 1e-30
+_SMALLEST_MAXIMUM, _SMALLEST_ACTIVATION = 1e-30, 1e-10
 
 
 @register_format
@@ -197,6 +197,15 @@ def _scales(
     largest = blocks.abs().amax(dim=-1) / LARGEST_CODE / scale_2
     for stretch in stretches:
         yield (largest * stretch).clamp_(max=LARGEST_SCALE).to(torch.float8_e4m3fn).float()
+
+
+def rounded_activations(x: torch.Tensor) -> torch.Tensor:
+    """Activations x [rows, K] to the nearest of NVFP4 and back, under the scale that comfy-kitchen
+    gives the tensor: its largest magnitude is the largest code."""
+    if not x.numel():
+        return x
+    largest = x.abs().amax().float().clamp_min(_SMALLEST_ACTIVATION)
+    return rounded_blocks(x.float(), largest / (LARGEST_CODE * LARGEST_SCALE)).to(x.dtype)
 
 
 def rounded_blocks(values: torch.Tensor, scale_2: torch.Tensor) -> torch.Tensor:

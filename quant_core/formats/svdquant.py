@@ -27,7 +27,7 @@ from ..codes.rotation import is_size, rotate
 from ..kernels import stored_linear
 from .base import Format, QuantizedWeight, absolute_maximum, register_format
 from .int_n import IntN
-from .nvfp4 import BLOCK, LARGEST_CODE, LARGEST_SCALE, NVFP4, rounded_blocks
+from .nvfp4 import BLOCK, NVFP4, rounded_activations
 
 GROUP = 64
 RESIDUALS = ("int4", "nvfp4")
@@ -111,12 +111,12 @@ class SvdQuant(Format):
         dtype: torch.dtype,
     ) -> QuantizedWeight:
         """The weight of ``residual`` [N, K] of the smoothed weight, in ``residual_format``, and a
-        branch up [N, rank], down [K, rank]; smooth [K]."""
+        branch up [N, rank], down [K, rank]; smooth [K], of bfloat16's values."""
         parts = dict(residual.tensors)
         if self.residual == "int4":
             parts["qdata"] = (parts["qdata"] ^ _SIGNS).view(torch.int8)
             parts["scale"] = parts["scale"].t().contiguous()
-        parts |= {"smooth_factor": smooth, "proj_up": up, "proj_down": down}
+        parts |= {"smooth_factor": smooth.bfloat16(), "proj_up": up, "proj_down": down}
         return QuantizedWeight.of_parts(self, parts, residual.shape, dtype)
 
     def residual_of(self, weight: QuantizedWeight) -> QuantizedWeight:
@@ -167,8 +167,7 @@ class SvdQuant(Format):
         if self.activations is None or not x.numel():
             return x
         if self.residual == "nvfp4":
-            scale_2 = x.abs().amax().float().clamp_min(_SMALLEST) / (LARGEST_CODE * LARGEST_SCALE)
-            return rounded_blocks(x.float(), scale_2).to(x.dtype)
+            return rounded_activations(x)
         groups = x.unflatten(-1, (-1, GROUP))
         step = groups.abs().amax(-1, keepdim=True).clamp_min(_SMALLEST) / _LARGEST_ACTIVATION
         codes = (groups / step).round().clamp(-_LARGEST_ACTIVATION, _LARGEST_ACTIVATION)
@@ -208,7 +207,15 @@ class SvdQuant(Format):
         }
 
     def with_rank(self, rank: int) -> Format:
-        return replace(self, rank=rank)
+        if rank or self.residual != "nvfp4":
+            return replace(self, rank=rank)
+        from .smoothed_nvfp4 import SmoothedNVFP4  # it builds on what is here
+
+        return SmoothedNVFP4(self.activations)
+
+    def storable_smoothing(self, smooth: torch.Tensor) -> torch.Tensor:
+        """The float32 [K] nearest to ``smooth`` that are bfloat16."""
+        return smooth.bfloat16().float()
 
     def weight_only(self) -> Format:
         return replace(self, activations=None)

@@ -47,11 +47,17 @@ register_method(
 )(_with_branch("nvfp4", rotated=False))
 
 
-def require_rank(rank: int) -> None:
-    """UnsupportedMethodError where ``rank`` is not a rank that a branch can have."""
-    if type(rank) is not int or not 1 <= rank <= LARGEST_RANK:
+def require_rank(rank: int, method: str) -> None:
+    """UnsupportedMethodError where ``rank`` is not a rank that a branch can have, or 0 where the
+    branch of ``method`` cannot be left out."""
+    if type(rank) is not int or not 0 <= rank <= LARGEST_RANK:
         raise UnsupportedMethodError(
-            f"rank is {rank!r}. Give a whole number from 1 to {LARGEST_RANK}; 32 is usual."
+            f"rank is {rank!r}. Give a whole number from 0 to {LARGEST_RANK}; 32 is usual."
+        )
+    if rank == 0 and method == "svdquant-int4":
+        raise UnsupportedMethodError(
+            "rank is 0, and svdquant-int4 has no format without a branch. Give 1 or more, or "
+            "choose svdquant-nvfp4 or w4a8."
         )
 
 

@@ -67,9 +67,9 @@ def plan_component(
     convolutions: whether those of a model that is not a VAE are quantized too, weight-only (see
     ``choose_for_convolution``); by default they are kept.
     requantize: layers that are quantized already are rounded again, where the method's format has
-    no more bits and other codes. rank: of the low-rank branch, where the method has one. tables:
-    large embeddings are quantized too (see ``choose_for_table``), which only ComfyUI's models can
-    look up.
+    no more bits and other codes. rank: of the low-rank branch, where the method has one; 0
+    leaves it out. tables: large embeddings are quantized too (see ``choose_for_table``), which only
+    ComfyUI's models can look up.
 
     UnknownNameError, UnsupportedMethodError (not for this component), PatternError (an include
     pattern that means nothing) and NothingToQuantizeError (all layers filtered out): ValueErrors.
@@ -81,7 +81,7 @@ def plan_component(
     _require(granularity, "granularity", GRANULARITIES)
     _require(scope, "scope", SCOPES)
     _require(int4_algorithm, "INT4 algorithm", ALGORITHMS)
-    require_rank(rank)
+    require_rank(rank, resolved)
     for argument, value in (("convolutions", convolutions), ("requantize", requantize)):
         require_kind(argument, value, bool, "Give True or False.")
     if component_type == "vae":

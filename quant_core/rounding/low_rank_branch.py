@@ -34,8 +34,9 @@ _CHOOSING, _FITTING = 0.15, 0.1
 
 @dataclass(frozen=True)
 class Split:
-    """A weight apart. smooth: bfloat16 [K]; up [N, rank] and down [K, rank]: bfloat16, of what is
-    not smoothed; rest: float32 [N, K], of the smoothed weight, as its format rounds it."""
+    """A weight apart. smooth: float32 [K], as its format stores it. up [N, rank] and down
+    [K, rank]: bfloat16, of what is not smoothed. rest: float32 [N, K], of the smoothed weight, as
+    its format rounds it."""
 
     smooth: torch.Tensor
     up: torch.Tensor
@@ -45,11 +46,11 @@ class Split:
     @classmethod
     def of(cls, fmt: Format, weight: torch.Tensor, smooth: torch.Tensor) -> Split:
         """``weight`` (float32 [N, K]) smoothed by ``smooth``, its branch of ``fmt``'s rank."""
-        factor = smooth.float()
-        smoothed = weight * factor
+        smooth = fmt.storable_smoothing(smooth)
+        smoothed = weight * smooth
         up, down = fmt.branch_of(smoothed)
-        down = (down.float() / factor.unsqueeze(1)).bfloat16()
-        rest = smoothed - up.float() @ (down.float() * factor.unsqueeze(1)).t()
+        down = (down.float() / smooth.unsqueeze(1)).bfloat16()
+        rest = smoothed - up.float() @ (down.float() * smooth.unsqueeze(1)).t()
         return cls(smooth, up, down, fmt.in_own_basis(rest))
 
     def assemble(self, fmt: Format, rest: QuantizedWeight, dtype: torch.dtype) -> QuantizedWeight:
@@ -65,7 +66,9 @@ class Split:
     ) -> Split:
         """The same with the branch of least error of the output for ``rows``, where the rest is
         ``rest``, rounded, and its activations are rounded too. about_mean: as in ``Inputs``."""
-        smoothed = rows / self.smooth.float()
+        if not fmt.rank:
+            return self
+        smoothed = rows / self.smooth
         turned = fmt.in_own_basis(smoothed)
         given = fmt.round_activations(turned)
         lost = turned @ self.rest.t() - given @ rest.dequantize(torch.float32).t()
@@ -78,7 +81,7 @@ class Split:
         if info.item():
             return self
         more = torch.cholesky_solve(smoothed.t() @ lost / len(rows), factor).t()
-        scale = self.smooth.float().unsqueeze(1)
+        scale = self.smooth.unsqueeze(1)
         whole = self.up.float() @ (self.down.float() * scale).t() + more
         up, down = leading(whole @ factor, fmt.rank)
         down = torch.linalg.solve_triangular(factor.t(), down, upper=True) / scale
@@ -90,10 +93,10 @@ class Split:
 
 
 def smoothing(rows: torch.Tensor, strength: float) -> torch.Tensor:
-    """What the activations ``rows`` [rows, K] are divided by, bfloat16 [K]: the root of their mean
+    """What the activations ``rows`` [rows, K] are divided by, float32 [K]: the root of their mean
     square, to the power ``strength``, of geometric mean 1."""
     size = rows.square().mean(0).sqrt_().clamp_min_(_SMALLEST).log_().mul_(strength)
-    return (size - size.mean()).exp_().clamp_(1 / _MOST, _MOST).bfloat16()
+    return (size - size.mean()).exp_().clamp_(1 / _MOST, _MOST)
 
 
 def round_with_branch(
@@ -141,7 +144,7 @@ def _compensated(
     on_progress: Callable[[float], None],
 ) -> QuantizedWeight | None:
     """The rest of ``split`` in codes; None where the Hessian has no factor or there is no grid."""
-    given = fmt.round_activations(fmt.in_own_basis(inputs.train / split.smooth.float()))
+    given = fmt.round_activations(fmt.in_own_basis(inputs.train / split.smooth))
     hessian = damped(given - given.mean(0) if has_bias else given)
     importance = hessian.diagonal().clone()
     feedback = feedback_of(hessian)

@@ -7,7 +7,7 @@ from lab import workflows
 from lab.sampling import relative_l2
 from lab.server import PromptError
 from lab.tiny_models import FLUX
-from tests.nodes.test_lora_server import add_lora, lora_names  # noqa: F401
+from tests.nodes.test_lora_server import add_lora, lora_names, run  # noqa: F401
 
 METHODS = ("svdquant-int4", "svdquant-nvfp4")
 
@@ -68,8 +68,13 @@ def test_calibrated_sampled_saved_and_loaded(server, lora_names, method):  # noq
 
     assert torch.equal(with_loras((first, 0.0)), ours)
     one, two = with_loras((first, 1.0)), with_loras((first, 1.0), (second, 1.0))
-    assert relative_l2(one, ours) > 0.001
-    assert relative_l2(two, one) > 0.001
+    for after, wanted in ((one, [(first, 1.0)]), (two, [(first, 1.0), (second, 1.0)])):
+        effect, exact = after - ours, run(server, after=wanted) - plain
+        gain = ((effect * exact).sum() / (exact * exact).sum()).item()
+        cosine = torch.cosine_similarity(effect.flatten(), exact.flatten(), 0).item()
+        print(method, len(wanted), gain, cosine)
+        assert cosine > 0.99
+        assert 0.95 < gain < 1.05
 
 
 @pytest.mark.parametrize("method", METHODS)

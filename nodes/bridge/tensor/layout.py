@@ -50,6 +50,7 @@ class GraphQuantLayout(QuantizedLayout):
         smooth_factor: torch.Tensor | None = None
         proj_up: torch.Tensor | None = None
         proj_down: torch.Tensor | None = None
+        pre_quant_scale: torch.Tensor | None = None
         row_gain: torch.Tensor | None = None
         column_gain: torch.Tensor | None = None
         lora_up: torch.Tensor | None = None

@@ -148,6 +148,10 @@ def _svdquant_nvfp4(rows: torch.Tensor, weight: QuantizedWeight) -> Operands:
     return _nvfp4(rows / weight.smooth_factor.to(rows.dtype), weight.format.residual_of(weight))
 
 
+def _nvfp4_smoothed(rows: torch.Tensor, weight: QuantizedWeight) -> Operands:
+    return _nvfp4(weight.format.smoothed(rows, weight), weight.format.residual_of(weight))
+
+
 def _stock(
     layout: str, weight: QuantizedWeight, dtype: torch.dtype, **params: object
 ) -> QuantizedTensor:
@@ -183,6 +187,9 @@ _CONTESTED = {
 _PRODUCTS: dict[str, Product] = {
     "nvfp4": Product(
         _nvfp4, partial(_on_tensor_cores, comfy.model_management.supports_nvfp4_compute)
+    ),
+    "nvfp4_smoothed": Product(
+        _nvfp4_smoothed, partial(_on_tensor_cores, comfy.model_management.supports_nvfp4_compute)
     ),
     "mxfp8": Product(
         _mxfp8, partial(_on_tensor_cores, comfy.model_management.supports_mxfp8_compute)

@@ -40,12 +40,13 @@ def linear(
     change = Change.of(params)
     if change is None:
         return _product(stored, x, bias)
-    if change.is_low_rank and stored.format.needs_calibration:
+    if change.is_low_rank:
         factors = change.lora_up.to(x.dtype), change.lora_down.to(x.dtype)
-        return _product(stored.format.with_low_rank(stored, *factors), x, bias)
-    if change.is_low_rank and not is_native(stored.format, x):
-        factors = change.lora_up.to(x.dtype), change.lora_down.to(x.dtype)
-        return stored.format.linear_with_low_rank(x, stored, bias, *factors)
+        branched = stored.format.with_low_rank(stored, *factors)
+        if branched is not None:
+            return _product(branched, x, bias)
+        if not is_native(stored.format, x):
+            return stored.format.linear_with_low_rank(x, stored, bias, *factors)
     return change.linear(x, bias, partial(_product, stored))
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Code that carries or saves a weight knows only these tensors.
 REQUIRED_PARTS = ("qdata", "scale")
-BRANCH_PARTS = ("smooth_factor", "proj_up", "proj_down")
+BRANCH_PARTS = ("smooth_factor", "proj_up", "proj_down", "pre_quant_scale")
 OPTIONAL_PARTS = ("zero_point", "scale_2", "input_scale", "codebook", *BRANCH_PARTS)
 PARTS = (*REQUIRED_PARTS, *OPTIONAL_PARTS)
 
@@ -31,7 +31,8 @@ class QuantizedWeight:
     zero_point: the same, in weight units. scale_2: the scale of the scales. input_scale: the scale
     of activations, float32. codebook: the numbers that the codes stand for, where each weight has
     its own. smooth_factor, proj_up, proj_down: of a branch beside the codes (see ``svdquant``).
-    shape and dtype: of the weight before it was quantized.
+    pre_quant_scale: what activations are multiplied by first. shape and dtype: of the weight before
+    it was quantized.
     """
 
     format: Format
@@ -46,6 +47,7 @@ class QuantizedWeight:
     smooth_factor: torch.Tensor | None = None
     proj_up: torch.Tensor | None = None
     proj_down: torch.Tensor | None = None
+    pre_quant_scale: torch.Tensor | None = None
 
     @classmethod
     def of_parts(

@@ -92,9 +92,9 @@ def test_decoding_a_weight_reads_it_once_and_writes_it_once(fmt):
 
 def test_every_format_has_a_kernel():
     """Rotated ones decode to INT8 by one, and rotate by the library's matmul; SVDQuant decodes its
-    residual by one, and adds a branch."""
+    residual by one, smoothed beside a branch or without it."""
     without = {fmt.kind for fmt in EVERY_FORMAT if fmt.coding is None}
-    assert without <= {"int8_convrot", "rotated_groups", "svdquant"}
+    assert without <= {"int8_convrot", "rotated_groups", "svdquant", "nvfp4_smoothed"}
 
 
 @pytest.mark.parametrize("fmt", [FP8, INT8], ids=str)

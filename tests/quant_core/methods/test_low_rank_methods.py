@@ -3,7 +3,7 @@
 import pytest
 
 from graphquant.quant_core.errors import UnsupportedMethodError
-from graphquant.quant_core.formats import Int8, SvdQuant
+from graphquant.quant_core.formats import Int8, SmoothedNVFP4, SvdQuant
 from graphquant.quant_core.methods import CALIBRATED, METHODS, Choice, require_rank, with_rank
 
 
@@ -42,4 +42,11 @@ def test_the_rank_goes_to_formats_that_have_a_branch():
 @pytest.mark.parametrize("rank", [-1, 513, 2.0, True, None, "32"])
 def test_what_is_not_a_rank_is_refused_by_its_argument(rank):
     with pytest.raises(UnsupportedMethodError, match=r"^rank is "):
-        require_rank(rank)
+        require_rank(rank, "svdquant-nvfp4")
+
+
+def test_without_a_branch_nvfp4_is_comfyuis_own_format_smoothed_and_int4_is_refused():
+    choice = METHODS["svdquant-nvfp4"].choose((256, 256), "per-row")
+    assert with_rank(choice, 0).format == SmoothedNVFP4("nvfp4")
+    with pytest.raises(UnsupportedMethodError, match=r"^rank is 0, and svdquant-int4"):
+        require_rank(0, "svdquant-int4")

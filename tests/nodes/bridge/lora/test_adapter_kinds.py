@@ -6,11 +6,12 @@ import logging
 import pytest
 import torch
 
-from graphquant.quant_core.methods import MEASURED, VALID_METHODS
+from graphquant.quant_core.methods import CALIBRATED, MEASURED, VALID_METHODS
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
 METHODS = [method for method in VALID_METHODS if method not in ("none", *MEASURED)]
+METHODS += CALIBRATED
 LAYER = "double_blocks.0.img_attn.proj"
 KEY = f"diffusion_model.{LAYER}.weight"
 N, K = 256, 256

@@ -209,3 +209,23 @@ def test_the_report_counts_and_says_what_is_not_in_the_file(flux_patcher, file, 
     text = save(exact, file).to_markdown()
     assert "Not in the file: wrappers that other nodes set (graphquant.exact_steps)" in text
     assert values["quantized_layers"] == 24 and values["path"] == str(file)
+
+
+def test_without_its_branch_svdquant_is_a_stock_file_that_comfyui_smooths(
+    flux_patcher, latent, file, quantize, save, load
+):
+    """By its pre_quant_scale; as ours, it comes back bit by bit."""
+    import comfy.sd
+
+    quantized = quantize(flux_patcher, "svdquant-nvfp4", rank=0)
+    for layer in quantized.model.diffusion_model.modules():
+        params = getattr(getattr(layer, "weight", None), "_params", None)
+        scale = getattr(params, "pre_quant_scale", None)
+        if scale is not None:
+            scale.copy_(torch.linspace(0.5, 2, len(scale)))
+    expected = latent(quantized)
+    save(quantized, file, file_format="stock")
+    tensors = load_file(file)
+    assert sum(name.endswith(".pre_quant_scale") for name in tensors) > 10
+    assert torch.equal(latent(load(file)[0]), expected)
+    assert relative_l2(latent(comfy.sd.load_diffusion_model(str(file))), expected) < 0.005
