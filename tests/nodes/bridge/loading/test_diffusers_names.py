@@ -72,7 +72,7 @@ def test_every_kind_samples_like_the_original(kind, write, load, flux_patcher, l
     assert all(str(model.get_submodule(n).weight._params.format).startswith(name) for n in JOINED)
     # Two in each double block, one in each single one; GGUF's writer quantizes norm_out too.
     count = 9 if writer is gguf_file else 8
-    told = f"{count} layers put together from the file's rows, as ComfyUI joins q, k and v."
+    told = f"{count} layers made of the file's rows, as ComfyUI joins q, k and v."
     assert told in report.facts
     used = next(fact for fact in report.facts if "tensors used" in fact).split()
     assert used[0] == used[2]
