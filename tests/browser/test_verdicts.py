@@ -95,8 +95,9 @@ def test_each_says_what_it_found_and_a_changed_input_greys_it(editor, examples_s
 
 
 def test_saving_again_says_that_nothing_was_written(editor, examples_server):
-    prompt = _prompt(f"verdict-{editor.renderer}")
+    prompt = _prompt(f"again-{editor.renderer}")
     prompt = {key: prompt[key] for key in ("load", workflows.QUANTIZE, "save")}
+    examples_server.run(prompt)
     # So that the node runs, and does not show what ComfyUI kept.
     examples_server.forget()
     editor.load(ui_workflow(prompt, examples_server.object_info))

@@ -82,7 +82,7 @@ def test_a_t5_of_real_size_goes_through_the_stock_loader(server):
     assert torch.equal(again["plain"], results["plain"])
     (part,) = entry["outputs"]["quantize"]["graphquant"]
     assert (part["part"], part["preset"]) == ("t5base", "t5")
-    assert (part["quantized_layers"], part["total_layers"]) == (60, 72)
+    assert (part["quantized_layers"], part["total_layers"]) == (61, 73)
     assert part["quantized_bytes_after"] / part["quantized_bytes_before"] <= 0.51
 
 
@@ -172,6 +172,7 @@ def test_the_node_describes_itself(server):
         "config",
         "size_gib",
         "stock_only",
+        "compute",
     ]
     inputs = {**info["input"]["required"], **info["input"]["optional"]}
     assert all(len(options[1]["tooltip"]) > 20 for options in inputs.values())

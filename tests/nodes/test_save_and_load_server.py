@@ -140,7 +140,8 @@ def test_a_broken_file_is_named_in_the_first_line(server):
 
 def test_the_example_saves_first_and_holds_the_loading_half_muted(server):
     runs, muted = 0, 2
-    example = json.loads((ROOT / "example_workflows" / "save_and_load.json").read_text())
+    file = ROOT / "example_workflows" / "Quantize once, save and load.json"
+    example = json.loads(file.read_text(encoding="utf-8"))
     nodes = {node["id"]: node for node in example["nodes"]}
     modes = {node["type"]: node["mode"] for node in nodes.values()}
     assert modes["GQSaveQuantizedModel"] == runs and modes["GQLoadQuantizedModel"] == muted
