@@ -88,6 +88,8 @@ def test_out_of_memory_in_a_trial_gives_no_verdict(monkeypatch):
         assert device.found(product.INT8_WORKS, cpu, product._try_library) is None
         assert not dispatch.triton_works(cpu) and cpu not in dispatch.TRITON_WORKS
         full.setattr(float8_way.torch, "ones", failing(FULL))
+        # That the device is there is not what is tried here.
+        full.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
         assert fp8_matmul_problem(GPU).startswith("CUDA out of memory")
         assert check_fp8_support(GPU) is False and GPU not in float8_way.WAYS
         full.setattr(race, "_race", failing(FULL))
