@@ -33,13 +33,16 @@ _CLASSES = {
 }
 
 
-def dual_clip_files(folder: str | Path) -> tuple[Path, Path]:
-    """Write a tiny CLIP-L and a tiny T5-XXL; ``lab.nodes.clip.load_dual_clip`` reads them."""
-    paths = Path(folder) / CLIP_L, Path(folder) / T5XXL
-    for name, path in zip(("clip_l", "t5xxl"), paths, strict=True):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(weights(name), path)
-    return paths
+def dual_clip_files(folder: str | Path, deep: bool = False) -> tuple[Path, Path]:
+    """Write a tiny CLIP-L and a tiny T5-XXL; ``lab.nodes.clip.load_dual_clip`` reads them. deep:
+    the T5 of ``deep_t5_file``."""
+    clip_l, t5xxl = Path(folder) / CLIP_L, Path(folder) / T5XXL
+    clip_l.parent.mkdir(parents=True, exist_ok=True)
+    save_file(weights("clip_l"), clip_l)
+    if deep:
+        return clip_l, deep_t5_file(folder)
+    save_file(weights("t5xxl"), t5xxl)
+    return clip_l, t5xxl
 
 
 def deep_t5_file(folder: str | Path) -> Path:

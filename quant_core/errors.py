@@ -35,8 +35,8 @@ class ArgumentError(QuantizationError):
 
 
 def require_kind(argument: str, value: object, kinds: type | tuple[type, ...], remedy: str) -> None:
-    """ArgumentError where ``value`` is of none of ``kinds``; remedy: the sentence that says what
-    to give."""
+    """Check that ``value`` is of one of ``kinds``: ArgumentError where it is not. remedy: the
+    sentence that says what to give."""
     if not isinstance(value, kinds):
         raise ArgumentError(f"{argument} is {value!r:.60}. {remedy}")
 
@@ -122,7 +122,7 @@ _REMEDIES = {
 
 
 def in_words(error: OSError) -> str:
-    """The fact and the remedy of an error of the system's."""
+    """What the operating system's ``error`` is, and its remedy."""
     where = f" {error.filename}" if error.filename else ""
     remedy = _REMEDIES.get(error.errno, "Check the path and the disk.")
     return f"{error.strerror or error}{where}. {remedy}"
@@ -130,7 +130,8 @@ def in_words(error: OSError) -> str:
 
 @contextmanager
 def told_in_words() -> Iterator[None]:
-    """Raises StorageError, with the remedy, for an error of the system's inside it."""
+    """Turns an error of the operating system inside the block into a StorageError with its
+    remedy."""
     try:
         yield
     except OSError as error:

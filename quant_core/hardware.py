@@ -56,8 +56,8 @@ def default_device() -> torch.device:
 
 
 def device_named(device: torch.device | str | None) -> torch.device:
-    """The device that ``device`` means; None for ``default_device``. ArgumentError for what is no
-    device, and for one that is not there."""
+    """The device that ``device`` means; None for ``default_device``. ArgumentError where it names
+    no device, or one that PyTorch does not see."""
     if device is None:
         return default_device()
     try:

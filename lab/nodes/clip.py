@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from .clip_sizes import MODEL_OPTIONS, T5_OF_24_LAYERS
 
 
-def load_dual_clip(clip_l: str | Path, t5xxl: str | Path) -> comfy.sd.CLIP:
+def load_dual_clip(clip_l: str | Path, t5xxl: str | Path, **more) -> comfy.sd.CLIP:
     """A FLUX.1 CLIP of two files, as ComfyUI loads one, at ``MODEL_OPTIONS``' sizes or those of a
-    T5-XXL of 24 layers."""
-    options = copy.deepcopy(MODEL_OPTIONS)
+    T5-XXL of 24 layers. more: further model options, such as dtype."""
+    options = copy.deepcopy(MODEL_OPTIONS) | more
     with safe_open(t5xxl, "pt") as file:
         if any(".block.23." in name for name in file.keys()):  # noqa: SIM118 (no dictionary)
             options["t5xxl_model_config"] = dict(T5_OF_24_LAYERS)

@@ -203,7 +203,7 @@ def rank_input() -> io.Input:
         max=512,
         optional=True,
         advanced=True,
-        tooltip="For svdquant-int4 and svdquant-nvfp4: of the branch that stays in 16 bits. More "
-        "errs less and takes more memory and time. 0, for svdquant-nvfp4: no branch, and a file "
-        "that ComfyUI reads without this pack.",
+        tooltip="For svdquant-int4 and svdquant-nvfp4: the rank of the branch that stays in 16 "
+        "bits. A higher one errs less and takes more memory and time. 0, for svdquant-nvfp4: no "
+        "branch, and a file that ComfyUI reads without this pack.",
     )

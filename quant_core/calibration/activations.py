@@ -16,7 +16,7 @@ from ..errors import CalibrationError
 from .fingerprint import Fingerprint
 
 FEWEST_ROWS = 16
-"""Of a layer's inputs, for its weight to be rounded by them."""
+"""How many rows of a layer's inputs it takes at least to round its weight by them."""
 
 _MAGNITUDES = 2**15  # bfloat16 without its sign
 _INFINITY = 0x7F80

@@ -105,5 +105,4 @@ def with_format(layer: LayerPlan, fmt: Format | None, reason_to_keep: str) -> La
     if fmt is None:
         size = layer.bytes_before
         return replace(layer, action=KEEP, reason=reason_to_keep, format=None, bytes_after=size)
-    after = 0 if layer.tied_to is not None else fmt.nbytes(layer.shape)
-    return replace(layer, format=fmt, reason="", bytes_after=after)
+    return layer.in_format(fmt, "")

@@ -98,9 +98,7 @@ class SvdQuant(Format):
         up, down = leading(matrix * torch.exp2(-exponent), self.rank)
         up = up * torch.exp2(exponent)
         up = up.masked_fill((matrix == 0).all(1, keepdim=True), 0.0)
-        missing = self.rank - up.shape[1]
-        pad = torch.nn.functional.pad
-        return (pad(up, (0, missing)).bfloat16(), pad(down, (0, missing)).bfloat16().contiguous())
+        return up.bfloat16(), down.bfloat16().contiguous()
 
     def assemble(
         self,
@@ -232,8 +230,8 @@ class SvdQuant(Format):
 
 
 def leading(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """U S [N, r] and V [K, r] of the largest singular values of ``matrix``, float32 [N, K];
-    r = rank, or fewer where the matrix has fewer."""
+    """U S [N, rank] and V [K, rank] of the largest singular values of ``matrix``, float32 [N, K];
+    columns of zeros where the matrix has fewer."""
     count = min(rank + _MORE, *matrix.shape)
     if count * 2 < min(matrix.shape):
         generator = torch.Generator().manual_seed(0)
@@ -246,4 +244,6 @@ def leading(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor
         left = basis @ left
     else:
         left, sizes, right = torch.linalg.svd(matrix, full_matrices=False)
-    return left[:, :rank] * sizes[:rank], right[:rank].t()
+    missing = (0, max(rank - len(sizes), 0))
+    up, down = left[:, :rank] * sizes[:rank], right[:rank].t()
+    return torch.nn.functional.pad(up, missing), torch.nn.functional.pad(down, missing)

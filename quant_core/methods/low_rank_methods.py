@@ -11,7 +11,7 @@ from ..formats.svdquant import LARGEST_RANK
 from .method import Choice, Choose, register_method
 
 RANK = 32
-"""Of a branch, by default: what SVDQuant's authors publish."""
+"""The default rank of a branch: that of the models which SVDQuant's authors publish."""
 
 CALIBRATED = ("svdquant-int4", "svdquant-nvfp4")
 """The methods that look at the activations of every layer."""

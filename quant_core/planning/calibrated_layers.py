@@ -8,7 +8,7 @@ from ..calibration import FEWEST_ROWS, Calibration
 from ..errors import CalibrationError
 from ..formats import Int8
 from .decisions import LayerPlan, Plan
-from .static_scales import with_static_scales
+from .static_scales import require_known, with_static_scales
 
 
 def with_calibration(plan: Plan, calibration: Calibration | None) -> Plan:
@@ -29,11 +29,7 @@ def with_calibration(plan: Plan, calibration: Calibration | None) -> Plan:
             "Connect Calibrate Activations (from Python: calibration=, of quant_core.observe), or "
             "choose w4a8, which needs none."
         )
-    if not any(layer.name in calibration.rows for layer in needing):
-        raise CalibrationError(
-            f"The calibration is of another model: none of its {len(calibration.rows)} layers is "
-            f"one of the {len(needing)} to quantize. Calibrate the MODEL that is quantized."
-        )
+    require_known(needing, calibration.rows)
     return replace(plan, layers=tuple(_known(layer, calibration) for layer in plan.layers))
 
 
@@ -43,8 +39,7 @@ def _known(layer: LayerPlan, calibration: Calibration) -> LayerPlan:
     rows = calibration.rows.get(layer.tied_to or layer.name, calibration.rows.get(layer.name))
     if rows is not None and len(rows) >= FEWEST_ROWS:
         return layer
-    fmt = Int8("per-row")
     found = "no" if rows is None else f"only {len(rows)}"
-    after = fmt.nbytes(layer.shape) if layer.tied_to is None else 0
-    note = f"INT8: the calibration has {found} rows of its inputs"
-    return replace(layer, format=fmt, reason=note, bytes_after=after)
+    return layer.in_format(
+        Int8("per-row"), f"INT8: the calibration has {found} rows of its inputs"
+    )

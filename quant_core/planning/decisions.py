@@ -35,6 +35,12 @@ class LayerPlan:
     tied_to: str | None = None
     source: str | None = None
 
+    def in_format(self, fmt: Format, reason: str | None = None) -> LayerPlan:
+        """The same layer, quantized to ``fmt`` and of its size; reason: None keeps the old one."""
+        after = fmt.nbytes(self.shape) if self.tied_to is None else 0
+        reason = self.reason if reason is None else reason
+        return replace(self, action=QUANTIZE, format=fmt, reason=reason, bytes_after=after)
+
     def to_dict(self) -> dict:
         """Plain values, for JSON; the format as text."""
         format_name = None if self.format is None else str(self.format)

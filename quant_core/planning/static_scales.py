@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from ..calibration import Calibration
@@ -25,12 +26,18 @@ def with_static_scales(plan: Plan, calibration: Calibration | None) -> Plan:
             "Connect Calibrate Activations (in Python: pass calibration=), or choose fp8-dynamic, "
             "which needs none."
         )
-    if not any(layer.name in calibration.layers for layer in static):
-        raise CalibrationError(
-            f"The calibration is of another model: none of its {len(calibration.layers)} layers is "
-            f"one of the {len(static)} to quantize. Calibrate the MODEL that is quantized."
-        )
+    require_known(static, calibration.layers)
     return replace(plan, layers=tuple(_scaled(layer, calibration) for layer in plan.layers))
+
+
+def require_known(layers: Collection[LayerPlan], measured: Collection[str]) -> None:
+    """CalibrationError where none of ``layers`` is among the names that a calibration
+    ``measured``."""
+    if not any(layer.name in measured for layer in layers):
+        raise CalibrationError(
+            f"The calibration is of another model: none of its {len(measured)} layers is "
+            f"one of the {len(layers)} to quantize. Calibrate the MODEL that is quantized."
+        )
 
 
 def _scaled(layer: LayerPlan, calibration: Calibration) -> LayerPlan:
@@ -38,8 +45,6 @@ def _scaled(layer: LayerPlan, calibration: Calibration) -> LayerPlan:
         return layer
     seen = calibration.layers.get(layer.name)
     if seen is None:
-        fmt = layer.format.weight_only()
         note = "weight-only: the calibration run never called it"
-        after = fmt.nbytes(layer.shape) if layer.tied_to is None else 0
-        return replace(layer, format=fmt, reason=note, bytes_after=after)
+        return layer.in_format(layer.format.weight_only(), note)
     return replace(layer, format=layer.format.with_activation_maximum(seen.maximum))

@@ -45,7 +45,7 @@ def _raised(layer: LayerPlan, preset: Preset) -> LayerPlan:
                 continue
             return _left(layer, f"preset {preset.name} raises {pattern} above {rule.bits:g} bits")
         reason = f"INT8: preset {preset.name} raises {pattern} to it at up to {rule.bits:g} bits"
-        return replace(layer, format=fmt, reason=reason, bytes_after=after)
+        return layer.in_format(fmt, reason)
     return layer
 
 

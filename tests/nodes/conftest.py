@@ -1,9 +1,13 @@
-"""VAEs and text encoders for the tests of the nodes and of the bridge."""
+"""VAEs, text encoders and reports for the tests of the nodes and of the bridge."""
+
+import json
 
 import pytest
 import torch
 
 from lab import tiny_clips
+from lab.nodes.noise import conditioning
+from lab.tiny_models import FLUX
 
 
 @pytest.fixture(scope="session")
@@ -40,10 +44,22 @@ def clip_files(comfy, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def clip(clip_files):
-    """A dual CLIP of FLUX.1's kind, tiny. No test may change it: all have this one."""
-    from lab.nodes.clip import load_dual_clip
+def deep_clip_files(comfy, tmp_path_factory):
+    """A tiny CLIP-L, and a T5 of 24 layers: by the last of them ComfyUI knows a T5-XXL."""
+    return tiny_clips.dual_clip_files(tmp_path_factory.mktemp("clips"), deep=True)
 
+
+@pytest.fixture(scope="session")
+def load_dual_clip(comfy):
+    """``lab.nodes.clip.load_dual_clip``, which cannot be imported before ComfyUI."""
+    from lab.nodes import clip
+
+    return clip.load_dual_clip
+
+
+@pytest.fixture(scope="session")
+def clip(clip_files, load_dual_clip):
+    """A dual CLIP of FLUX.1's kind, tiny. No test may change it: all have this one."""
     with torch.inference_mode():
         return load_dual_clip(*clip_files)
 
@@ -77,3 +93,36 @@ def with_lora(comfy):
         return patched, deltas
 
     return run
+
+
+@pytest.fixture
+def quantize():
+    """``quantize(model, method)`` -> the MODEL of Quantize Model."""
+    from graphquant.nodes.quantize_model import GQQuantizeModel
+
+    return lambda model, method: GQQuantizeModel.execute(model, method).result[0]
+
+
+@pytest.fixture
+def measure():
+    """``measure(model, reference, **inputs)`` -> Quantization Report's JSON output as values."""
+    from graphquant.nodes.quantization_report import GQQuantizationReport
+
+    def run(model, reference=None, **inputs):
+        output = GQQuantizationReport.execute(model, reference, **inputs)
+        return json.loads(output.result[1])
+
+    return run
+
+
+@pytest.fixture
+def short_run():
+    """The inputs of a calibration run of one step."""
+    positive = conditioning(
+        0, FLUX.context_width, FLUX.context_length, FLUX.pooled_width, FLUX.guidance
+    )
+    return {
+        "positive": positive,
+        "latent_image": {"samples": torch.zeros(1, *FLUX.latent)},
+        "steps": 1,
+    }

@@ -6,45 +6,12 @@ import pytest
 import torch
 
 from lab import workflows
-from lab.nodes.noise import conditioning
 from lab.sampling import relative_l2
 from lab.tiny_models import FLUX
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
 LAYER = "single_blocks.0.linear1"
-
-
-@pytest.fixture
-def quantize():
-    from graphquant.nodes.quantize_model import GQQuantizeModel
-
-    return lambda model, method: GQQuantizeModel.execute(model, method).result[0]
-
-
-@pytest.fixture
-def measure():
-    """``measure(model, reference, **inputs)`` -> the JSON output as values."""
-    from graphquant.nodes.quantization_report import GQQuantizationReport
-
-    def run(model, reference=None, **inputs):
-        output = GQQuantizationReport.execute(model, reference, **inputs)
-        return json.loads(output.result[1])
-
-    return run
-
-
-@pytest.fixture
-def short_run():
-    """The inputs of a calibration run of one step."""
-    positive = conditioning(
-        0, FLUX.context_width, FLUX.context_length, FLUX.pooled_width, FLUX.guidance
-    )
-    return {
-        "positive": positive,
-        "latent_image": {"samples": torch.zeros(1, *FLUX.latent)},
-        "steps": 1,
-    }
 
 
 def rows(report):

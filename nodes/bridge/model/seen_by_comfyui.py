@@ -1,4 +1,4 @@
-"""Whether ComfyUI would take tensors for the model that they are of: it goes by names and shapes.
+"""Whether ComfyUI would recognise a model by its tensors: it goes by their names and shapes.
 
 Tested by tests/nodes/bridge/saving/test_file_recognition.py.
 """

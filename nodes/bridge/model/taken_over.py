@@ -16,7 +16,7 @@ from torch import nn
 
 from ....quant_core.formats import Format, QuantizedWeight
 from ....quant_core.layers import TABLE
-from ....quant_core.planning.decisions import ALREADY, QUANTIZE, LayerPlan, Plan
+from ....quant_core.planning.decisions import ALREADY, LayerPlan, Plan
 from ....quant_core.sources import source_of
 from ..tensor.stock_weight import stored_weight
 
@@ -59,14 +59,7 @@ def _taken(layer: LayerPlan, module: nn.Module, device: torch.device) -> LayerPl
         return layer
     if getattr(module, "_full_precision_mm_config", False):
         return replace(layer, reason=_FULL)
-    return replace(
-        layer,
-        action=QUANTIZE,
-        reason=_REASON,
-        bytes_after=0 if layer.tied_to else fmt.nbytes(layer.shape),
-        format=fmt,
-        source=source_of(module).name,
-    )
+    return replace(layer.in_format(fmt, _REASON), source=source_of(module).name)
 
 
 def _multiplied(module: nn.Module, device: torch.device) -> Format | None:

@@ -1,12 +1,10 @@
 """Encoders that are quantized already keep their codes, and multiply them."""
 
-import copy
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from lab import tiny_clips
 from lab.counting import operations
 from lab.sampling import relative_l2
 from lab.tiny_clips import encode
@@ -18,25 +16,6 @@ QUANTIZED = 144  # of the 168 layers of a T5 of 24 blocks: the preset keeps wo
 LAYER = "t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.v"
 
 
-def load(clip_l, t5xxl, **options):
-    import comfy.sd
-
-    options |= tiny_clips.MODEL_OPTIONS | {"t5xxl_model_config": tiny_clips.T5_OF_24_LAYERS}
-    return comfy.sd.load_clip(
-        [str(clip_l), str(t5xxl)],
-        clip_type=comfy.sd.CLIPType.FLUX,
-        model_options=copy.deepcopy(options),
-    )
-
-
-@pytest.fixture(scope="module")
-def files(comfy, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clips")
-    for name in ("clip_l", "t5xxl"):
-        save_file(tiny_clips.deep_weights(name), folder / f"{name}.safetensors")
-    return folder / "clip_l.safetensors", folder / "t5xxl.safetensors"
-
-
 def execute(clip, method="int8-convrot", compute="quantized", **options):
     from graphquant.nodes.quantize_text_encoder import GQQuantizeTextEncoder
 
@@ -44,9 +23,9 @@ def execute(clip, method="int8-convrot", compute="quantized", **options):
 
 
 @pytest.fixture(scope="module")
-def plain(files):
+def plain(deep_clip_files, load_dual_clip):
     with torch.inference_mode():
-        return load(*files)
+        return load_dual_clip(*deep_clip_files)
 
 
 def quantized_by(clip, method, granularity="per-row"):
@@ -63,7 +42,7 @@ def quantized_by(clip, method, granularity="per-row"):
 
 
 @pytest.fixture(scope="module")
-def stock(plain, tmp_path_factory):
+def stock(plain, tmp_path_factory, load_dual_clip):
     """``stock(method)``: the CLIP as ComfyUI's own loader reads it from a quantized file. No test
     may change it."""
     made = {}
@@ -74,7 +53,7 @@ def stock(plain, tmp_path_factory):
         if (method, granularity) not in made:
             target = tmp_path_factory.mktemp(method) / "flux.safetensors"
             saved = save_quantized_clip(quantized_by(plain, method, granularity), target)
-            made[method, granularity] = load(*saved.paths.values())
+            made[method, granularity] = load_dual_clip(*saved.paths.values())
             made[method, granularity].file = saved.paths["t5xxl.transformer"]
         return made[method, granularity]
 
@@ -181,12 +160,12 @@ def test_codes_that_are_taken_over_are_saved_as_they_came(stock, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["nvfp4", "mxfp8", "fp8-weight-only", "plain fp8"])
-def test_other_layouts_are_read_as_they_mean(files, stock, kind):
+def test_other_layouts_are_read_as_they_mean(deep_clip_files, stock, kind, load_dual_clip):
     """On a CPU none of them is multiplied, so only the reading is seen."""
     from graphquant.nodes.bridge.tensor.stock_weight import stored_weight
 
     if kind == "plain fp8":
-        source = load(*files, dtype=torch.float8_e4m3fn)
+        source = load_dual_clip(*deep_clip_files, dtype=torch.float8_e4m3fn)
     else:
         source = stock(kind, "per-tensor")
     layer = source.cond_stage_model.get_submodule(LAYER)

@@ -1,6 +1,5 @@
 """A converted text encoder is the node's file, and one that ComfyUI would not read is refused."""
 
-import copy
 import json
 
 import pytest
@@ -20,30 +19,16 @@ from lab.architectures.encoders import _ENCODERS
 pytestmark = pytest.mark.usefixtures("comfy", "inference_mode")
 
 
-@pytest.fixture(scope="module")
-def t5_file(comfy, tmp_path_factory):
-    """A T5 of 24 layers, by the last of which ComfyUI knows a T5-XXL, with a CLIP-L beside it."""
-    folder = tmp_path_factory.mktemp("clips")
-    for name in ("clip_l", "t5xxl"):
-        save_file(tiny_clips.deep_weights(name), folder / f"{name}.safetensors")
-    return folder / "t5xxl.safetensors"
+@pytest.fixture
+def t5_file(deep_clip_files):
+    """A T5 of 24 layers."""
+    return deep_clip_files[1]
 
 
 @pytest.fixture
-def load(t5_file):
+def load(deep_clip_files, load_dual_clip):
     """``load(path)``: the CLIP of FLUX.1's kind whose T5 is in ``path``."""
-    import comfy.sd
-
-    options = tiny_clips.MODEL_OPTIONS | {"t5xxl_model_config": tiny_clips.T5_OF_24_LAYERS}
-
-    def run(path):
-        return comfy.sd.load_clip(
-            [str(t5_file.with_name("clip_l.safetensors")), str(path)],
-            clip_type=comfy.sd.CLIPType.FLUX,
-            model_options=copy.deepcopy(options),
-        )
-
-    return run
+    return lambda path: load_dual_clip(deep_clip_files[0], path)
 
 
 def marker(tensor):

@@ -1,13 +1,10 @@
 """A saved CLIP is the CLIP, in files that ComfyUI's own loader reads."""
 
-import copy
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from graphquant.quant_core import QuantizationError
-from lab import tiny_clips
 from lab.sampling import relative_l2
 from lab.tiny_clips import encode
 
@@ -17,29 +14,9 @@ pytestmark = pytest.mark.usefixtures("comfy", "inference_mode")
 LORA = "t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.v"
 
 
-def load(clip_l, t5xxl):
-    import comfy.sd
-
-    options = tiny_clips.MODEL_OPTIONS | {"t5xxl_model_config": tiny_clips.T5_OF_24_LAYERS}
-    return comfy.sd.load_clip(
-        [str(clip_l), str(t5xxl)],
-        clip_type=comfy.sd.CLIPType.FLUX,
-        model_options=copy.deepcopy(options),
-    )
-
-
-@pytest.fixture(scope="module")
-def files(comfy, tmp_path_factory):
-    """A tiny CLIP-L, and a T5 of 24 layers: by the last of them ComfyUI knows a T5-XXL."""
-    folder = tmp_path_factory.mktemp("clips")
-    for name in ("clip_l", "t5xxl"):
-        save_file(tiny_clips.deep_weights(name), folder / f"{name}.safetensors")
-    return folder / "clip_l.safetensors", folder / "t5xxl.safetensors"
-
-
 @pytest.fixture
-def clip(files):
-    return load(*files)
+def clip(deep_clip_files, load_dual_clip):
+    return load_dual_clip(*deep_clip_files)
 
 
 def quantize(clip, method="int8", granularity="per-tensor"):
@@ -72,7 +49,9 @@ def save(clip, target, **options):
     ],
 )
 @pytest.mark.parametrize("lora", [False, True])
-def test_comfyuis_loader_reads_what_was_saved(clip, tmp_path, method, granularity, lora):
+def test_comfyuis_loader_reads_what_was_saved(
+    clip, tmp_path, method, granularity, lora, load_dual_clip
+):
     from comfy.sd import load_lora_for_models
 
     quantized = quantize(clip, method, granularity)
@@ -84,7 +63,7 @@ def test_comfyuis_loader_reads_what_was_saved(clip, tmp_path, method, granularit
         "flux_clip_l.safetensors",
         "flux_t5xxl.safetensors",
     ]
-    found = encode(load(*saved.paths.values()))
+    found = encode(load_dual_clip(*saved.paths.values()))
     plain = relative_l2(encode(clip)[0], encode(quantize(clip, method, granularity))[0])
     assert relative_l2(found[0], expected[0]) < (1.1 * plain if lora else 1e-5)
     assert torch.equal(found[1], expected[1])
@@ -160,13 +139,13 @@ def test_an_encoder_that_comfyui_reads_plain_only_is_refused(clip, tmp_path):
 
 @pytest.mark.parametrize("method", ["int8-dynamic", "int8-convrot", "nvfp4"])
 def test_a_clip_that_multiplies_quantized_is_read_by_stock_with_the_same_codes(
-    clip, tmp_path, method
+    clip, tmp_path, method, load_dual_clip
 ):
     from graphquant.nodes.quantize_text_encoder import GQQuantizeTextEncoder
 
     quantized = GQQuantizeTextEncoder.execute(clip=clip, method=method, compute="quantized")[0]
     saved = save(quantized, tmp_path / "flux.safetensors")
-    loaded = load(*saved.paths.values())
+    loaded = load_dual_clip(*saved.paths.values())
     layers = [clip.cond_stage_model.get_submodule(LORA) for clip in (loaded, quantized)]
     assert torch.equal(*(layer.weight._qdata for layer in layers))
     assert layers[0].weight._layout_cls.startswith(("TensorWiseINT8", "TensorCoreNVFP4"))
