@@ -10,7 +10,14 @@ import torch.nn.functional as F
 from .sampling import relative_l2
 
 # What rounding a layer's inputs may cost its output, by what they are rounded to.
-OF_ACTIVATIONS = {None: 1e-3, "int8": 0.03, "float8_e4m3fn": 0.05, "mxfp8": 0.05, "nvfp4": 0.15}
+OF_ACTIVATIONS = {
+    None: 1e-3,
+    "int8": 0.03,
+    "float8_e4m3fn": 0.05,
+    "mxfp8": 0.05,
+    "nvfp4": 0.15,
+    "int4": 0.15,
+}
 OF_WEIGHTS = 1e-3
 OF_GAIN = 0.01
 """How far the output may be longer or shorter along what is expected. Rounding the inputs is noise,
@@ -34,7 +41,7 @@ def faults(
     for name, x in inputs.items():
         layer, plain = quantized.get_submodule(name), original.get_submodule(name)
         fmt = layer.weight._params.format
-        expected = fmt.quantize(plain.weight.detach()).dequantize(torch.float32)
+        expected = _rounded(layer.weight, plain.weight.detach())
         stored = layer.weight.dequantize().float()
         if relative_l2(stored, expected) > OF_WEIGHTS:
             found.append(f"{name}: weight")
@@ -49,6 +56,19 @@ def faults(
         elif abs(_along((output - y).flatten(0, -2).mean(0), plain.bias.float())) > OF_BIAS:
             found.append(f"{name}: bias of the output")
     return found
+
+
+def _rounded(stored: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
+    """``original`` rounded to nearest in the format of the quantized parameter ``stored``; where
+    that smooths, as ``stored`` is smoothed."""
+    fmt = stored._params.format
+    if not fmt.needs_calibration:
+        return fmt.quantize(original).dequantize(torch.float32)
+    from graphquant.quant_core.rounding.low_rank_branch import Split
+
+    smooth = stored._params.smooth_factor.float()
+    split = Split.of(fmt, original.float(), smooth)
+    return split.to_nearest(fmt, original.dtype).dequantize(torch.float32)
 
 
 def _along(error: torch.Tensor, direction: torch.Tensor) -> float:

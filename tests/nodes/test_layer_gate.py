@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from graphquant.quant_core.calibration import Calibration, LayerActivations
-from graphquant.quant_core.methods import METHODS
+from graphquant.quant_core.methods import CALIBRATED, METHODS
 from lab.layer_gate import BREAKAGES, PRODUCTS, faults
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
-# fastest chooses among these. SVDQuant's weights come of a calibration, not of the weight alone.
-UNGATED = ("none", "fastest", "svdquant-int4", "svdquant-nvfp4")
+# fastest chooses among these.
+UNGATED = ("none", "fastest")
 GATED = [name for name in METHODS if name not in UNGATED]
 BROKEN = "single_blocks.1.linear2"
 
@@ -56,11 +56,18 @@ def quantized(miniature):
                 for name, x in miniature.inputs.items()
             }
             options = {"calibration": Calibration(layers)}
+        if method in CALIBRATED:
+            rows = {name: x.flatten(0, -2) for name, x in miniature.inputs.items()}
+            calibration = Calibration({}, rows=rows)
+            options = {"calibration": calibration, "rounding": "nearest", "rank": 8}
         with torch.inference_mode():
             output = GQQuantizeModel.execute(miniature.model, method, **options)
         report = output.ui["graphquant"][0]
         names = [each["name"] for each in report["layers"] if each["action"] == "quantize"]
         root = output.result[0].model.diffusion_model
+        if method in CALIBRATED:  # whose biases were shifted by the mean error
+            for name in names:
+                root.get_submodule(name).bias = miniature.root.get_submodule(name).bias
         return root, {name: miniature.inputs[name] for name in names}
 
     return run
